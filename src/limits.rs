@@ -1,0 +1,142 @@
+//! Every bound of the system, with its unit and its reason.
+//!
+//! A bound that is not here does not exist. What belongs together is related
+//! by the constant assertions at the end, so a changed number that breaks a
+//! relation does not compile.
+
+use std::time::Duration;
+
+/// One kibibyte, in bytes.
+pub const KIB: usize = 1024;
+/// One mebibyte, in bytes.
+pub const MIB: usize = 1024 * KIB;
+
+// --- names -----------------------------------------------------------------
+
+/// Longest topic name, pattern or subscription name, in bytes.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Longest peer name, in bytes.
+pub const PEER_NAME_BYTES_MAX: usize = 64;
+/// Longest `host:port`, in bytes: the longest DNS name, a colon and five digits.
+pub const ADDRESS_BYTES_MAX: usize = 259;
+
+// --- messages --------------------------------------------------------------
+
+/// Largest message (key, headers and value together) unless set otherwise, in bytes.
+pub const MESSAGE_BYTES_DEFAULT: usize = MIB;
+/// Upper bound of that setting, in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 16 * MIB;
+/// Longest message key, in bytes.
+pub const KEY_BYTES_MAX: usize = 64 * KIB;
+/// Most headers of one message.
+pub const HEADERS_MAX: usize = 256;
+/// Most records in one batch: keeps offset arithmetic and duplicate tracking in 32 bits.
+pub const BATCH_RECORDS_MAX: u32 = 65_536;
+/// Largest record batch on the wire and on disk, in bytes, headers included.
+pub const BATCH_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 64 * KIB;
+/// Largest record batch after decompression, in bytes: a bomb costs no more than a batch.
+pub const BATCH_BYTES_UNPACKED_MAX: usize = BATCH_BYTES_MAX;
+/// What a publisher of ours puts into one batch unless a single message is larger, in bytes.
+pub const BATCH_BYTES_TARGET: usize = 256 * KIB;
+
+// --- frames and connections --------------------------------------------------
+
+/// Largest frame, in bytes, its length field excluded: one largest batch and its request around it.
+pub const FRAME_BYTES_MAX: usize = BATCH_BYTES_MAX + 64 * KIB;
+/// Largest frame before a successful hello, in bytes.
+pub const HELLO_FRAME_BYTES_MAX: usize = 4 * KIB;
+/// How long a new connection may take to say hello.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a frame may take from its first to its last byte.
+pub const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a peer of ours may fail to take a byte of an answer before it is cut off.
+pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Largest control body (everything but publish and fetch), in bytes.
+pub const CONTROL_BYTES_MAX: usize = 8 * MIB;
+/// Most requests of one connection that may be unanswered; beyond it the server stops reading.
+pub const REQUESTS_UNANSWERED_MAX: usize = 1024;
+/// Most publishes of one producer that may be unanswered, told in the hello answer.
+pub const PUBLISHES_UNANSWERED_MAX: usize = 64;
+/// Bytes of requests in flight on one connection before the server stops reading from it.
+pub const CONNECTION_BYTES_IN_FLIGHT_MAX: usize = 2 * FRAME_BYTES_MAX;
+/// Bytes of requests and answers in flight in the whole process before it stops reading.
+pub const PROCESS_BYTES_IN_FLIGHT_MAX: usize = 128 * MIB;
+/// Most connections at once; one more is answered with `TooManyConnections`.
+pub const CONNECTIONS_MAX: usize = 12_000;
+/// Longest long poll a fetch may ask for.
+pub const FETCH_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Most bytes of batches in one fetch answer, unless the first batch alone is larger.
+pub const FETCH_BYTES_MAX: usize = 8 * MIB;
+/// Most entries in one page of a listing.
+pub const PAGE_ENTRIES_MAX: usize = 10_000;
+
+// --- storage -----------------------------------------------------------------
+
+/// Size of a journal slot unless set otherwise, in bytes.
+pub const SLOT_BYTES_DEFAULT: u64 = 64 * MIB as u64;
+/// Smallest slot, in bytes: one largest group, its headers and its footer.
+pub const SLOT_BYTES_MIN: u64 = MIB as u64;
+/// Largest slot, in bytes: positions in a slot are 32 bits.
+pub const SLOT_BYTES_MAX: u64 = 1024 * MIB as u64;
+/// Payload the writer gathers into one group before it writes, in bytes.
+pub const GROUP_BYTES_TARGET: usize = MIB;
+/// Bytes handed to the writer and not yet durable, before appending waits.
+pub const APPEND_BYTES_WAITING_MAX: usize = 64 * MIB;
+/// Commands handed to the writer and not yet taken by it.
+pub const APPEND_COMMANDS_WAITING_MAX: usize = 65_536;
+/// Recently written groups kept in memory for readers at the tail, in bytes.
+pub const TAIL_CACHE_BYTES_DEFAULT: usize = 32 * MIB;
+/// Footers of sealed segments kept in memory, in bytes.
+pub const FOOTER_CACHE_BYTES: usize = 16 * MIB;
+/// Cache given to sled, in bytes; sled treats it as a wish and takes a multiple.
+pub const SLED_CACHE_BYTES: u64 = 16 * MIB as u64;
+/// Largest value in sled, in bytes: a leaf page of larger ones becomes a file that sled never syncs.
+pub const SLED_VALUE_BYTES_MAX: usize = 4 * KIB;
+/// A sync that takes longer stops the process.
+pub const SYNC_TIMEOUT: Duration = Duration::from_secs(60);
+/// Without a write for so long, a mark claims what was written.
+pub const IDLE_MARK_AFTER: Duration = Duration::from_millis(200);
+/// An `os` topic is synced at least so often.
+pub const OS_SYNC_EVERY: Duration = Duration::from_millis(200);
+/// How far the recorded bound of an `os` topic runs ahead of its offsets, in records.
+pub const OS_BOUND_AHEAD: u64 = 1 << 20;
+/// Batches remembered per producer and topic to answer a retry.
+pub const PRODUCER_BATCHES_KEPT: usize = PUBLISHES_UNANSWERED_MAX;
+/// A producer that has not published for so long is forgotten.
+pub const PRODUCER_KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Most producers remembered per topic; beyond it the longest unused is forgotten.
+pub const PRODUCERS_PER_TOPIC_MAX: usize = 10_000;
+/// Most subscriptions of one topic.
+pub const SUBSCRIPTIONS_PER_TOPIC_MAX: usize = 10_000;
+/// Most topics of one peer.
+pub const TOPICS_PER_PEER_MAX: usize = 1_000_000;
+/// Most gaps remembered per topic (lost or accepted as lost); neighbouring ones are joined beyond it.
+pub const GAPS_PER_TOPIC_MAX: usize = 64;
+
+// --- the index ---------------------------------------------------------------
+
+/// A peer tells the index that it lives, every so often.
+pub const HEARTBEAT_EVERY_DEFAULT: Duration = Duration::from_secs(2);
+/// A peer that did not for so long is down.
+pub const LEASE_DEFAULT: Duration = Duration::from_secs(10);
+/// A granted name that is not confirmed for so long is free again.
+pub const CLAIM_KEPT_FOR: Duration = Duration::from_secs(10);
+/// Most peers of one index.
+pub const PEERS_MAX: usize = 10_000;
+
+const _: () = {
+    assert!(MESSAGE_BYTES_DEFAULT <= MESSAGE_BYTES_MAX);
+    assert!(MESSAGE_BYTES_MAX < BATCH_BYTES_MAX);
+    assert!(BATCH_BYTES_MAX < FRAME_BYTES_MAX);
+    assert!(FRAME_BYTES_MAX <= CONNECTION_BYTES_IN_FLIGHT_MAX);
+    assert!(CONNECTION_BYTES_IN_FLIGHT_MAX < PROCESS_BYTES_IN_FLIGHT_MAX);
+    assert!(CONTROL_BYTES_MAX < FRAME_BYTES_MAX);
+    assert!(HELLO_FRAME_BYTES_MAX < CONTROL_BYTES_MAX);
+    assert!(BATCH_BYTES_TARGET <= GROUP_BYTES_TARGET);
+    assert!(FRAME_BYTES_MAX as u64 + MIB as u64 <= SLOT_BYTES_DEFAULT);
+    assert!(BATCH_BYTES_MAX < APPEND_BYTES_WAITING_MAX);
+    assert!(SLOT_BYTES_MAX <= u32::MAX as u64);
+    assert!(PRODUCER_BATCHES_KEPT >= PUBLISHES_UNANSWERED_MAX);
+    assert!(PUBLISHES_UNANSWERED_MAX <= REQUESTS_UNANSWERED_MAX);
+    assert!(HEARTBEAT_EVERY_DEFAULT.as_millis() * 3 < LEASE_DEFAULT.as_millis());
+};

@@ -1,0 +1,394 @@
+//! The two requests whose bodies are raw: `Publish`, and the answer to `Fetch`.
+//!
+//! ```text
+//! Publish        topic id 16 | leader epoch u32 | record batch
+//! answer         base offset u64 | end offset u64 | durability u8 (0 fsync, 1 os) | duplicate u8
+//!
+//! Fetch          topic id 16 | leader epoch u32 | offset u64 | max bytes u32 | min bytes u32
+//!                | max wait u32 (ms) | flags u8 (bit 0: pass over damage)
+//! answer         log start u64 | readable end u64 | next offset u64 | item*
+//! item: batch    1 u8 | base offset u64 | leader epoch u32 | append time i64 | length u32 | record batch
+//! item: gap      2 u8 | from u64 | to u64 | reason u8 (1 discarded, 2 lost, 3 damaged)
+//! ```
+//!
+//! Items come in the order of offsets without holes: where records are missing
+//! stands a gap. The first batch may begin before the offset asked for; the
+//! client drops what it did not ask for. `next offset` is where to go on.
+
+use bytes::{Buf, BufMut, Bytes};
+
+use crate::protocol::codec::Malformed;
+use crate::time::Timestamp;
+use crate::types::{Durability, Gap, GapReason, LeaderEpoch, Offset, TopicId};
+
+/// Bytes of a publish request before the record batch.
+pub const PUBLISH_HEADER_BYTES: usize = 20;
+/// Bytes of a batch item before the record batch.
+pub const BATCH_ITEM_HEADER_BYTES: usize = 25;
+
+fn short(what: &'static str) -> Malformed {
+    Malformed {
+        what,
+        reason: "it ends too early".to_owned(),
+    }
+}
+
+fn need(body: &Bytes, bytes: usize, what: &'static str) -> Result<(), Malformed> {
+    if body.len() < bytes {
+        Err(short(what))
+    } else {
+        Ok(())
+    }
+}
+
+fn get_id(body: &mut Bytes) -> TopicId {
+    let mut id = [0; 16];
+    body.copy_to_slice(&mut id);
+    TopicId::from_bytes(id)
+}
+
+/// A request to append one record batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publish {
+    /// The topic.
+    pub topic: TopicId,
+    /// The leader epoch the client knows.
+    pub epoch: LeaderEpoch,
+    /// The record batch, unchecked.
+    pub batch: Bytes,
+}
+
+impl Publish {
+    /// The bytes that go before the batch.
+    pub fn header(topic: TopicId, epoch: LeaderEpoch) -> [u8; PUBLISH_HEADER_BYTES] {
+        let mut header = [0; PUBLISH_HEADER_BYTES];
+        header[..16].copy_from_slice(&topic.to_bytes());
+        header[16..].copy_from_slice(&epoch.get().to_le_bytes());
+        header
+    }
+
+    /// Splits a body; the batch shares its memory.
+    pub fn decode(mut body: Bytes) -> Result<Self, Malformed> {
+        need(&body, PUBLISH_HEADER_BYTES, "Publish")?;
+        let topic = get_id(&mut body);
+        let epoch = LeaderEpoch::new(body.get_u32_le());
+        Ok(Self {
+            topic,
+            epoch,
+            batch: body,
+        })
+    }
+}
+
+/// Where a batch was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Published {
+    /// Offset of its first record.
+    pub base_offset: Offset,
+    /// Offset after its last record.
+    pub end_offset: Offset,
+    /// What this acknowledgement means.
+    pub durability: Durability,
+    /// It was stored before; these are its first offsets.
+    pub duplicate: bool,
+}
+
+impl Published {
+    /// Encodes the answer.
+    pub fn encode(&self) -> [u8; 18] {
+        let mut body = [0; 18];
+        body[..8].copy_from_slice(&self.base_offset.get().to_le_bytes());
+        body[8..16].copy_from_slice(&self.end_offset.get().to_le_bytes());
+        body[16] = matches!(self.durability, Durability::Os).into();
+        body[17] = self.duplicate.into();
+        body
+    }
+
+    /// Decodes the answer.
+    pub fn decode(mut body: Bytes) -> Result<Self, Malformed> {
+        if body.len() != 18 {
+            return Err(Malformed {
+                what: "Published",
+                reason: format!("{} bytes instead of 18", body.len()),
+            });
+        }
+        let (base_offset, end_offset) = (
+            Offset::new(body.get_u64_le()),
+            Offset::new(body.get_u64_le()),
+        );
+        let durability = match body.get_u8() {
+            0 => Durability::Fsync,
+            1 => Durability::Os,
+            other => {
+                return Err(Malformed {
+                    what: "Published",
+                    reason: format!("durability {other}"),
+                });
+            }
+        };
+        Ok(Self {
+            base_offset,
+            end_offset,
+            durability,
+            duplicate: body.get_u8() != 0,
+        })
+    }
+}
+
+/// A request to read from an offset on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fetch {
+    /// The topic.
+    pub topic: TopicId,
+    /// The leader epoch the client knows.
+    pub epoch: LeaderEpoch,
+    /// First offset wanted.
+    pub offset: Offset,
+    /// Most bytes of batches wanted; the first batch comes whatever its size.
+    pub max_bytes: u32,
+    /// Wait until so many bytes are there, or `max_wait_ms` is over.
+    pub min_bytes: u32,
+    /// Longest wait, in milliseconds.
+    pub max_wait_ms: u32,
+    /// Answer damaged offsets with a gap instead of an error.
+    pub pass_damage: bool,
+}
+
+impl Fetch {
+    /// Length of the encoded request, in bytes.
+    pub const BYTES: usize = 41;
+
+    /// Encodes the request.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut body = Vec::with_capacity(Self::BYTES);
+        body.put_slice(&self.topic.to_bytes());
+        body.put_u32_le(self.epoch.get());
+        body.put_u64_le(self.offset.get());
+        body.put_u32_le(self.max_bytes);
+        body.put_u32_le(self.min_bytes);
+        body.put_u32_le(self.max_wait_ms);
+        body.put_u8(self.pass_damage.into());
+        body
+    }
+
+    /// Decodes the request.
+    pub fn decode(mut body: Bytes) -> Result<Self, Malformed> {
+        if body.len() != Self::BYTES {
+            return Err(Malformed {
+                what: "Fetch",
+                reason: format!("{} bytes instead of {}", body.len(), Self::BYTES),
+            });
+        }
+        Ok(Self {
+            topic: get_id(&mut body),
+            epoch: LeaderEpoch::new(body.get_u32_le()),
+            offset: Offset::new(body.get_u64_le()),
+            max_bytes: body.get_u32_le(),
+            min_bytes: body.get_u32_le(),
+            max_wait_ms: body.get_u32_le(),
+            pass_damage: body.get_u8() & 1 != 0,
+        })
+    }
+}
+
+/// One thing in the answer to a fetch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FetchItem {
+    /// A record batch as it is stored.
+    Batch(StoredBatch),
+    /// Missing offsets.
+    Gap(Gap),
+}
+
+/// A record batch with its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredBatch {
+    /// Offset of its first record.
+    pub base_offset: Offset,
+    /// Leader epoch it was appended under.
+    pub epoch: LeaderEpoch,
+    /// When the host appended it.
+    pub append_time: Timestamp,
+    /// The batch.
+    pub batch: Bytes,
+}
+
+/// The answer to a fetch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// First offset the topic keeps.
+    pub start_offset: Offset,
+    /// First offset not readable yet.
+    pub end_offset: Offset,
+    /// Where to go on reading.
+    pub next_offset: Offset,
+    /// Batches and gaps.
+    pub items: Vec<FetchItem>,
+}
+
+impl Fetched {
+    /// Encodes the answer as pieces to be written one after the other; the
+    /// batches are not copied.
+    pub fn encode(&self) -> Vec<Bytes> {
+        let mut pieces = Vec::with_capacity(1 + 2 * self.items.len());
+        let mut head = Vec::with_capacity(64);
+        head.put_u64_le(self.start_offset.get());
+        head.put_u64_le(self.end_offset.get());
+        head.put_u64_le(self.next_offset.get());
+        for item in &self.items {
+            match item {
+                FetchItem::Gap(gap) => put_gap(&mut head, gap),
+                FetchItem::Batch(stored) => {
+                    put_batch_header(&mut head, stored);
+                    pieces.push(Bytes::from(std::mem::take(&mut head)));
+                    pieces.push(stored.batch.clone());
+                }
+            }
+        }
+        if !head.is_empty() {
+            pieces.push(Bytes::from(head));
+        }
+        pieces
+    }
+
+    /// Decodes the answer; the batches share its memory.
+    pub fn decode(mut body: Bytes) -> Result<Self, Malformed> {
+        need(&body, 24, "Fetched")?;
+        let start_offset = Offset::new(body.get_u64_le());
+        let end_offset = Offset::new(body.get_u64_le());
+        let next_offset = Offset::new(body.get_u64_le());
+        let mut items = Vec::new();
+        while !body.is_empty() {
+            items.push(get_item(&mut body)?);
+        }
+        Ok(Self {
+            start_offset,
+            end_offset,
+            next_offset,
+            items,
+        })
+    }
+}
+
+fn put_gap(out: &mut Vec<u8>, gap: &Gap) {
+    out.put_u8(2);
+    out.put_u64_le(gap.from.get());
+    out.put_u64_le(gap.to.get());
+    out.put_u8(match gap.reason {
+        GapReason::Discarded => 1,
+        GapReason::Lost => 2,
+        GapReason::Damaged => 3,
+    });
+}
+
+fn put_batch_header(out: &mut Vec<u8>, stored: &StoredBatch) {
+    out.put_u8(1);
+    out.put_u64_le(stored.base_offset.get());
+    out.put_u32_le(stored.epoch.get());
+    out.put_i64_le(stored.append_time.as_millis());
+    out.put_u32_le(u32::try_from(stored.batch.len()).expect("a batch is far below 4 GiB"));
+}
+
+fn get_item(body: &mut Bytes) -> Result<FetchItem, Malformed> {
+    match body.get_u8() {
+        1 => {
+            need(body, BATCH_ITEM_HEADER_BYTES - 1, "Fetched")?;
+            let base_offset = Offset::new(body.get_u64_le());
+            let epoch = LeaderEpoch::new(body.get_u32_le());
+            let append_time = Timestamp::from_millis(body.get_i64_le());
+            let length = body.get_u32_le() as usize;
+            need(body, length, "Fetched")?;
+            let batch = body.split_to(length);
+            Ok(FetchItem::Batch(StoredBatch {
+                base_offset,
+                epoch,
+                append_time,
+                batch,
+            }))
+        }
+        2 => {
+            need(body, 17, "Fetched")?;
+            let (from, to) = (
+                Offset::new(body.get_u64_le()),
+                Offset::new(body.get_u64_le()),
+            );
+            let reason = match body.get_u8() {
+                1 => GapReason::Discarded,
+                2 => GapReason::Lost,
+                3 => GapReason::Damaged,
+                other => {
+                    return Err(Malformed {
+                        what: "Fetched",
+                        reason: format!("gap reason {other}"),
+                    });
+                }
+            };
+            Ok(FetchItem::Gap(Gap { from, to, reason }))
+        }
+        other => Err(Malformed {
+            what: "Fetched",
+            reason: format!("item kind {other}"),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fetch_answer_round_trips_and_refuses_truncation() {
+        let fetched = Fetched {
+            start_offset: Offset::new(1),
+            end_offset: Offset::new(30),
+            next_offset: Offset::new(20),
+            items: vec![
+                FetchItem::Gap(Gap {
+                    from: Offset::new(1),
+                    to: Offset::new(3),
+                    reason: GapReason::Lost,
+                }),
+                FetchItem::Batch(StoredBatch {
+                    base_offset: Offset::new(3),
+                    epoch: LeaderEpoch::new(7),
+                    append_time: Timestamp::from_millis(99),
+                    batch: Bytes::from_static(b"not looked at"),
+                }),
+            ],
+        };
+        let bytes: Vec<u8> = fetched.encode().concat();
+        assert_eq!(
+            Fetched::decode(Bytes::from(bytes.clone())),
+            Ok(fetched.clone())
+        );
+        let whole_items = [24, 24 + 18, bytes.len()];
+        for cut in (0..=bytes.len()).filter(|cut| !whole_items.contains(cut)) {
+            assert!(
+                Fetched::decode(Bytes::copy_from_slice(&bytes[..cut])).is_err(),
+                "cut at {cut}"
+            );
+        }
+    }
+
+    #[test]
+    fn publish_and_its_answer_round_trip() {
+        let id = TopicId::from_bytes([7; 16]);
+        let mut body = Publish::header(id, LeaderEpoch::new(3)).to_vec();
+        body.extend_from_slice(b"batch");
+        let publish = Publish::decode(Bytes::from(body)).expect("whole");
+        assert_eq!(
+            (publish.topic, publish.epoch.get(), &publish.batch[..]),
+            (id, 3, &b"batch"[..])
+        );
+        let answer = Published {
+            base_offset: Offset::new(5),
+            end_offset: Offset::new(9),
+            durability: Durability::Os,
+            duplicate: true,
+        };
+        assert_eq!(
+            Published::decode(Bytes::copy_from_slice(&answer.encode())),
+            Ok(answer)
+        );
+    }
+}
