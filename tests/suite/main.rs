@@ -1,0 +1,3 @@
+//! The whole, from outside: real processes, real sockets on port 0, real
+//! directories that are thrown away. One binary, so that linking stays short;
+//! a module for each subject.
