@@ -298,7 +298,7 @@ fn places<'a>(code: &'a str, text: &'a str) -> impl Iterator<Item = usize> + 'a 
         .filter(move |&at| {
             let before = code[..at].chars().next_back().is_some_and(is_word);
             let after = code[at + text.len()..].chars().next().is_some_and(is_word);
-            !(word_before && before) && !(word_after && after)
+            !((word_before && before) || (word_after && after))
         })
 }
 
