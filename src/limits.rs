@@ -36,6 +36,9 @@ pub const BATCH_RECORDS_MAX: u32 = 65_536;
 pub const BATCH_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 64 * KIB;
 /// Largest record batch after decompression, in bytes: a bomb costs no more than a batch.
 pub const BATCH_BYTES_UNPACKED_MAX: usize = BATCH_BYTES_MAX;
+/// Largest window a zstd frame may declare, in bytes: a reader that unpacks piecewise reserves it.
+/// The power of two above the largest batch, so every ordinary encoder stays below it.
+pub const ZSTD_WINDOW_BYTES_MAX: u64 = 32 * MIB as u64;
 /// What a publisher of ours puts into one batch unless a single message is larger, in bytes.
 pub const BATCH_BYTES_TARGET: usize = 256 * KIB;
 
@@ -128,6 +131,8 @@ const _: () = {
     assert!(MESSAGE_BYTES_DEFAULT <= MESSAGE_BYTES_MAX);
     assert!(MESSAGE_BYTES_MAX < BATCH_BYTES_MAX);
     assert!(BATCH_BYTES_MAX < FRAME_BYTES_MAX);
+    assert!(BATCH_BYTES_UNPACKED_MAX as u64 <= ZSTD_WINDOW_BYTES_MAX);
+    assert!(BATCH_BYTES_UNPACKED_MAX <= u32::MAX as usize);
     assert!(FRAME_BYTES_MAX <= CONNECTION_BYTES_IN_FLIGHT_MAX);
     assert!(CONNECTION_BYTES_IN_FLIGHT_MAX < PROCESS_BYTES_IN_FLIGHT_MAX);
     assert!(CONTROL_BYTES_MAX < FRAME_BYTES_MAX);

@@ -1,0 +1,160 @@
+//! The 64 bytes in front of the records.
+
+use bytes::{Buf, BufMut};
+
+use super::record::RECORD_BYTES_MIN;
+use super::{BatchError, Compression};
+use crate::limits;
+use crate::time::Timestamp;
+use crate::types::{ProducerId, Sequence};
+
+/// Length of the header, in bytes.
+pub const HEADER_BYTES: usize = 64;
+/// What every batch has after its checksum: `TB`, read as a number.
+pub const BATCH_MAGIC: u16 = 0x4254;
+/// The format written, and the only one known.
+pub const BATCH_VERSION: u8 = 1;
+
+/// What a batch says of itself. Consistent in itself and with the length of the
+/// batch; only the checksum tells whether it is what was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchHeader {
+    /// CRC-32C of everything after it.
+    pub crc: u32,
+    /// How the records are packed.
+    pub compression: Compression,
+    /// Bytes after the header.
+    pub length: u32,
+    /// Number of records: at least 1, at most [`limits::BATCH_RECORDS_MAX`].
+    pub record_count: u32,
+    /// Bytes of the records before compression.
+    pub unpacked_length: u32,
+    /// What the timestamps of the records count from, by the publisher's clock.
+    pub base_timestamp: Timestamp,
+    /// The newest record's timestamp.
+    pub max_timestamp: Timestamp,
+    /// Who published it; zero for a publisher that is not idempotent.
+    pub producer: ProducerId,
+    /// Sequence of the first record. Means nothing without a producer.
+    pub first_sequence: Sequence,
+}
+
+impl BatchHeader {
+    /// Reads the header of a whole batch.
+    pub fn parse(batch: &[u8]) -> Result<Self, BatchError> {
+        let header = Self::parse_prefix(batch)?;
+        let found = (batch.len() - HEADER_BYTES) as u64;
+        let told = u64::from(header.length);
+        if told == found {
+            Ok(header)
+        } else {
+            let what = "records";
+            Err(BatchError::Length { what, told, found })
+        }
+    }
+
+    /// Reads the header at the start of `bytes`, whatever follows it.
+    pub fn parse_prefix(bytes: &[u8]) -> Result<Self, BatchError> {
+        let Some(mut fields) = bytes.get(..HEADER_BYTES) else {
+            let bytes = bytes.len();
+            return Err(BatchError::TooShort { bytes });
+        };
+        let crc = fields.get_u32_le();
+        let compression = read_format(&mut fields)?;
+        let length = fields.get_u32_le();
+        let record_count = fields.get_u32_le();
+        let unpacked_length = fields.get_u32_le();
+        let reserved = fields.get_u32_le();
+        if reserved != 0 {
+            return Err(BatchError::Reserved { found: reserved });
+        }
+        let header = Self {
+            crc,
+            compression,
+            length,
+            record_count,
+            unpacked_length,
+            base_timestamp: Timestamp::from_millis(fields.get_i64_le()),
+            max_timestamp: Timestamp::from_millis(fields.get_i64_le()),
+            producer: ProducerId::from_bytes(fields.get_u128().to_be_bytes()),
+            first_sequence: Sequence::new(fields.get_u64_le()),
+        };
+        header.check()?;
+        Ok(header)
+    }
+
+    /// Length of the whole batch, in bytes.
+    pub const fn batch_bytes(&self) -> usize {
+        HEADER_BYTES + self.length as usize
+    }
+
+    /// The sequence after the last record's.
+    pub const fn next_sequence(&self) -> Sequence {
+        self.first_sequence.saturating_add(self.record_count as u64)
+    }
+
+    /// What can be told without looking at the records (invariant 3).
+    fn check(&self) -> Result<(), BatchError> {
+        for length in [self.length, self.unpacked_length] {
+            let bytes = u64::from(length) + HEADER_BYTES as u64;
+            let max = limits::BATCH_BYTES_UNPACKED_MAX as u64;
+            if bytes > max {
+                return Err(BatchError::TooLarge { bytes, max });
+            }
+        }
+        if self.compression == Compression::None && self.length != self.unpacked_length {
+            return Err(BatchError::Length {
+                what: "unpacked records",
+                told: self.unpacked_length.into(),
+                found: self.length.into(),
+            });
+        }
+        let room = self.unpacked_length / RECORD_BYTES_MIN;
+        let max = room.min(limits::BATCH_RECORDS_MAX);
+        if !(1..=max).contains(&self.record_count) {
+            let found = self.record_count;
+            return Err(BatchError::Count { found, max });
+        }
+        let count = self.record_count;
+        match self.first_sequence.checked_add(count.into()) {
+            Some(_) => Ok(()),
+            None => Err(BatchError::SequenceOverflow {
+                first: self.first_sequence.get(),
+                count,
+            }),
+        }
+    }
+
+    /// Writes the header into the first [`HEADER_BYTES`] of a batch and sets the
+    /// checksum over what follows it; `crc` of `self` is not looked at.
+    pub(super) fn seal(&self, batch: &mut [u8]) {
+        let mut fields = &mut batch[4..HEADER_BYTES];
+        fields.put_u16_le(BATCH_MAGIC);
+        fields.put_u8(BATCH_VERSION);
+        fields.put_u8(self.compression.bits());
+        fields.put_u32_le(self.length);
+        fields.put_u32_le(self.record_count);
+        fields.put_u32_le(self.unpacked_length);
+        fields.put_u32_le(0);
+        fields.put_i64_le(self.base_timestamp.as_millis());
+        fields.put_i64_le(self.max_timestamp.as_millis());
+        fields.put_slice(&self.producer.to_bytes());
+        fields.put_u64_le(self.first_sequence.get());
+        let crc = crc_fast::crc32_iscsi(&batch[4..]);
+        batch[..4].copy_from_slice(&crc.to_le_bytes());
+    }
+}
+
+/// Reads magic, version and attributes.
+fn read_format(fields: &mut &[u8]) -> Result<Compression, BatchError> {
+    let magic = fields.get_u16_le();
+    if magic != BATCH_MAGIC {
+        return Err(BatchError::Magic { found: magic });
+    }
+    let version = fields.get_u8();
+    if version != BATCH_VERSION {
+        return Err(BatchError::Version { found: version });
+    }
+    let attributes = fields.get_u8();
+    Compression::from_bits(attributes).ok_or(BatchError::Attributes { found: attributes })
+}
