@@ -95,6 +95,28 @@ pub const FOOTER_CACHE_BYTES: usize = 16 * MIB;
 pub const SLED_CACHE_BYTES: u64 = 16 * MIB as u64;
 /// Largest value in sled, in bytes: a leaf page of larger ones becomes a file that sled never syncs.
 pub const SLED_VALUE_BYTES_MAX: usize = 4 * KIB;
+/// Longest key in sled, in bytes: an inner page holds some 256 of them and must not become such a file either.
+pub const SLED_KEY_BYTES_MAX: usize = 320;
+/// A page of sled larger than this becomes a file of its own, in bytes: a quarter of its 512 KiB segment, less headers.
+pub const SLED_PAGE_BYTES_MAX: usize = 131_052;
+/// Most rows of one leaf page of sled: it splits above 16, and takes up to 3 more when it is merged with its neighbour.
+pub const SLED_LEAF_ROWS_MAX: usize = 20;
+/// Most keys of one inner page of sled: it splits above 256, and a merge adds up to 63.
+pub const SLED_INNER_KEYS_MAX: usize = 320;
+/// How often sled's own thread writes, collects garbage and syncs. Never off: nothing else collects.
+pub const SLED_FLUSH_EVERY: Duration = Duration::from_millis(1000);
+/// Opening sled that takes longer counts as a database that cannot be opened.
+pub const SLED_OPEN_TIMEOUT: Duration = Duration::from_secs(120);
+/// Free space wanted before sled is opened, in bytes: opening writes a snapshot and may fill a segment.
+pub const SLED_FREE_BYTES_MIN: u64 = 4 * MIB as u64;
+/// Largest change of a store applied at once, keys and values together, in bytes: it lies in memory three times.
+pub const STORE_DELTA_BYTES_MAX: usize = 64 * MIB;
+/// Rows of a store read at once while it is loaded, in bytes.
+pub const STORE_SCAN_BYTES: usize = MIB;
+/// One step of a migration that takes longer is given up.
+pub const MIGRATION_TIMEOUT: Duration = Duration::from_secs(600);
+/// Reasons told about one unsound store; further ones are counted.
+pub const UNSOUND_REASONS_MAX: usize = 16;
 /// A sync that takes longer stops the process.
 pub const SYNC_TIMEOUT: Duration = Duration::from_secs(60);
 /// Without a write for so long, a mark claims what was written.
@@ -141,6 +163,13 @@ const _: () = {
     assert!(FRAME_BYTES_MAX as u64 + MIB as u64 <= SLOT_BYTES_DEFAULT);
     assert!(BATCH_BYTES_MAX < APPEND_BYTES_WAITING_MAX);
     assert!(SLOT_BYTES_MAX <= u32::MAX as u64);
+    assert!(
+        SLED_LEAF_ROWS_MAX * (SLED_VALUE_BYTES_MAX + SLED_KEY_BYTES_MAX + 32) < SLED_PAGE_BYTES_MAX
+    );
+    assert!(SLED_INNER_KEYS_MAX * (SLED_KEY_BYTES_MAX + 32) < SLED_PAGE_BYTES_MAX);
+    assert!(NAME_BYTES_MAX + 32 < SLED_KEY_BYTES_MAX);
+    assert!(SLED_VALUE_BYTES_MAX + SLED_KEY_BYTES_MAX < STORE_SCAN_BYTES);
+    assert!(STORE_SCAN_BYTES < STORE_DELTA_BYTES_MAX);
     assert!(PRODUCER_BATCHES_KEPT >= PUBLISHES_UNANSWERED_MAX);
     assert!(PUBLISHES_UNANSWERED_MAX <= REQUESTS_UNANSWERED_MAX);
     assert!(HEARTBEAT_EVERY_DEFAULT.as_millis() * 3 < LEASE_DEFAULT.as_millis());
