@@ -1,0 +1,39 @@
+//! The decisions about topics: which offset, duplicate or not, who may commit
+//! what. Pure: no files, no clock, no randomness; time comes as an argument.
+//!
+//! [`State`] is everything a peer knows, [`Topic`] one topic in it. The storage
+//! engine owns one `State` on its writer thread, asks it for decisions, writes
+//! the rows it names into the journal and, at the next start, feeds the same
+//! rows and record headers back in the same order.
+//!
+//! ```text
+//!   start        committed             end
+//!     |              |                  |
+//!     v              v                  v
+//!  ---[==============|==================)--> offsets, dense, given once
+//!   discarded   consumed   not yet consumed
+//! ```
+//!
+//! Invariants:
+//!
+//! - **T1** `start ≤ end`; both only grow.
+//! - **T2** An offset is given once; replaying an entry gives the same one.
+//! - **T3** A producer's sequences are appended in order, each once, as long as the producer is remembered.
+//! - **T4** A committed offset never falls within a generation and never passes the readable end.
+//! - **T5** Generations of a topic's subscriptions never repeat.
+//!
+//! Absent on purpose: what is durable (the caller knows), and what lies where on the disk.
+
+mod model;
+mod producers;
+mod rows;
+mod state;
+mod subscriptions;
+
+pub use model::{Admission, BatchFacts, Topic};
+pub use rows::{
+    PeerRow, ProducerBatch, ProducerRow, QuarantineRow, Row, RowKey, SegmentRow, SnapshotRow,
+    SubscriptionRow, TopicRow,
+};
+pub use state::{RowChange, State};
+pub use subscriptions::CommitFacts;

@@ -1,0 +1,250 @@
+//! One topic: its row, its subscriptions, its producers, and the decisions on publishing.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::rows::{ProducerRow, QuarantineRow, SubscriptionRow, TopicRow};
+use crate::limits;
+use crate::protocol::error::ApiError;
+use crate::time::Timestamp;
+use crate::types::{
+    Durability, Gap, GapReason, LeaderEpoch, Offset, ProducerId, Sequence, SubscriptionName,
+    TopicId,
+};
+
+/// What the host has to know of a record batch to place it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchFacts {
+    /// Producer, or zero.
+    pub producer: ProducerId,
+    /// Sequence of the first record.
+    pub first: Sequence,
+    /// Number of records, at least one.
+    pub count: u32,
+    /// Bytes of the batch.
+    pub bytes: u64,
+}
+
+/// The decision on a record batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// Append it at this offset.
+    Append(Offset),
+    /// It is there already, in `[base, end)`.
+    Duplicate {
+        /// First offset it got.
+        base: Offset,
+        /// Offset after its last record.
+        end: Offset,
+    },
+}
+
+/// One topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topic {
+    /// Its id.
+    pub id: TopicId,
+    /// Its row.
+    pub row: TopicRow,
+    /// Its subscriptions.
+    pub subscriptions: BTreeMap<SubscriptionName, SubscriptionRow>,
+    /// Its producers.
+    pub producers: HashMap<ProducerId, ProducerRow>,
+}
+
+impl Topic {
+    /// A topic with nothing in it but its row.
+    pub fn new(id: TopicId, row: TopicRow) -> Self {
+        Self {
+            id,
+            row,
+            subscriptions: BTreeMap::new(),
+            producers: HashMap::new(),
+        }
+    }
+
+    /// Refuses what was meant for another host's time, and everything while the end is uncertain.
+    pub fn check_writable(&self) -> Result<(), ApiError> {
+        match self.row.quarantine {
+            Some(quarantine) => Err(ApiError::TopicQuarantined {
+                name: self.row.name.clone(),
+                end: quarantine.intact_end,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a request that carries another leader epoch than the topic has.
+    pub fn check_epoch(&self, given: LeaderEpoch) -> Result<(), ApiError> {
+        if given == self.row.epoch {
+            Ok(())
+        } else {
+            Err(ApiError::StaleEpoch {
+                given,
+                current: self.row.epoch,
+            })
+        }
+    }
+
+    /// Decides on a batch. Changes nothing; [`appended`](Self::appended) does once it is in the group.
+    pub fn admit(&self, epoch: LeaderEpoch, batch: &BatchFacts) -> Result<Admission, ApiError> {
+        self.check_epoch(epoch)?;
+        self.check_writable()?;
+        if !batch.producer.is_zero() {
+            let known = self.producers.get(&batch.producer);
+            if let Some(duplicate) = super::producers::check(known, batch)? {
+                return Ok(duplicate);
+            }
+        }
+        match self.row.end.checked_add(u64::from(batch.count)) {
+            Some(_) => Ok(Admission::Append(self.row.end)),
+            None => Err(ApiError::BadBatch {
+                reason: "the topic is out of offsets".to_owned(),
+            }),
+        }
+    }
+
+    /// Notes that the batch stands at `[base, base + count)`. Used when it is written, and at replay.
+    pub fn appended(&mut self, batch: &BatchFacts, base: Offset, now: Timestamp) {
+        let end = base.saturating_add(u64::from(batch.count));
+        self.row.end = self.row.end.max(end);
+        self.row.bytes = self.row.bytes.saturating_add(batch.bytes);
+        self.row.last_append = self.row.last_append.max(Some(now));
+        if !batch.producer.is_zero() {
+            super::producers::remember(&mut self.producers, batch, base, now);
+        }
+    }
+
+    /// The next append time: the clock's, but never before the last one given.
+    pub fn append_time(&self, now: Timestamp) -> Timestamp {
+        self.row.last_append.map_or(now, |last| last.max(now))
+    }
+
+    /// Moves the start of the topic; `bytes` is what stays. Returns whether anything changed.
+    pub fn advance_start(&mut self, to: Offset, bytes: u64) -> bool {
+        let to = to.min(self.row.end);
+        if to <= self.row.start {
+            return false;
+        }
+        self.row.start = to;
+        self.row.bytes = if to == self.row.end {
+            0
+        } else {
+            bytes.min(self.row.bytes)
+        };
+        self.row.gaps.retain(|gap| gap.to > to);
+        true
+    }
+
+    /// Whether the recorded bound of an `os` topic has to move before `count` more records get offsets far ahead of it.
+    pub fn bound_wanted(&self, count: u32) -> Option<Offset> {
+        if self.row.settings.durability != Durability::Os {
+            return None;
+        }
+        let bound = self.row.bound.unwrap_or(Offset::ZERO);
+        let needed = self
+            .row
+            .end
+            .saturating_add(u64::from(count))
+            .saturating_add(limits::OS_BOUND_AHEAD / 2);
+        (bound < needed).then(|| {
+            self.row
+                .end
+                .saturating_add(u64::from(count))
+                .saturating_add(limits::OS_BOUND_AHEAD)
+        })
+    }
+
+    /// After an unclean stop an `os` topic goes on at its bound; what lies between is a gap. Returns whether it moved.
+    pub fn jump_to_bound(&mut self) -> bool {
+        let Some(bound) = self.row.bound.take() else {
+            return false;
+        };
+        if bound <= self.row.end {
+            return true;
+        }
+        self.add_gap(Gap {
+            from: self.row.end,
+            to: bound,
+            reason: GapReason::Lost,
+        });
+        self.row.end = bound;
+        for producer in self.producers.values_mut() {
+            producer.may_jump = true;
+        }
+        true
+    }
+
+    /// Notes missing offsets. Beyond the limit the two oldest gaps become one.
+    pub fn add_gap(&mut self, gap: Gap) {
+        self.row
+            .gaps
+            .retain(|old| old.to <= gap.from || old.from >= gap.to);
+        self.row.gaps.push(gap);
+        self.row.gaps.sort_by_key(|gap| gap.from);
+    }
+
+    /// The gap that covers `offset`, if one does.
+    pub fn gap_at(&self, offset: Offset) -> Option<Gap> {
+        self.row
+            .gaps
+            .iter()
+            .copied()
+            .find(|gap| gap.from <= offset && offset < gap.to)
+    }
+
+    /// Marks the end as uncertain.
+    pub fn quarantine(&mut self, claimed_end: Offset, claimed_state: crate::types::StateNumber) {
+        let row = QuarantineRow {
+            intact_end: self.row.end,
+            claimed_end,
+            claimed_state,
+        };
+        self.row.quarantine = Some(match self.row.quarantine {
+            Some(old) => QuarantineRow {
+                intact_end: old.intact_end.min(row.intact_end),
+                claimed_end: old.claimed_end.max(claimed_end),
+                claimed_state: old.claimed_state.max(claimed_state),
+            },
+            None => row,
+        });
+    }
+
+    /// Ends the quarantine: the topic goes on at its claimed end, the missing part is a gap.
+    pub fn accept_loss(&mut self) -> Result<Gap, ApiError> {
+        let Some(quarantine) = self.row.quarantine.take() else {
+            return Err(ApiError::InvalidArgument {
+                what: "topic".to_owned(),
+                reason: format!(
+                    "{} is not quarantined: there is no loss to accept",
+                    self.row.name
+                ),
+            });
+        };
+        let from = quarantine.intact_end;
+        let to = quarantine.claimed_end.max(from).max(self.row.end);
+        let gap = Gap {
+            from,
+            to,
+            reason: GapReason::Damaged,
+        };
+        if from < to {
+            self.add_gap(gap);
+        }
+        self.row.end = to;
+        self.row.accepted_state = self
+            .row
+            .accepted_state
+            .max(quarantine.claimed_state)
+            .max(self.row.state_number);
+        self.row.state_number = self.row.state_number.max(quarantine.claimed_state);
+        for producer in self.producers.values_mut() {
+            producer.may_jump = true;
+        }
+        Ok(gap)
+    }
+
+    /// Whether one more gap would pass the limit.
+    pub fn gaps_are_full(&self) -> bool {
+        self.row.gaps.len() >= limits::GAPS_PER_TOPIC_MAX
+    }
+}

@@ -1,0 +1,152 @@
+//! Duplicates: what a producer's last batches were, and what a new one is to them.
+
+use std::collections::HashMap;
+
+use super::model::{Admission, BatchFacts};
+use super::rows::{ProducerBatch, ProducerRow};
+use crate::limits;
+use crate::protocol::error::ApiError;
+use crate::time::Timestamp;
+use crate::types::{Offset, ProducerId, Sequence};
+
+impl ProducerRow {
+    /// The sequence its next batch starts at.
+    pub fn next_sequence(&self) -> Sequence {
+        self.batches.last().map_or(Sequence::ZERO, |last| {
+            last.first.saturating_add(u64::from(last.count))
+        })
+    }
+}
+
+/// `None`: append it. Otherwise it is a duplicate, or refused.
+pub(super) fn check(
+    known: Option<&ProducerRow>,
+    batch: &BatchFacts,
+) -> Result<Option<Admission>, ApiError> {
+    let Some(producer) = known else {
+        return if batch.first == Sequence::ZERO {
+            Ok(None)
+        } else {
+            Err(ApiError::UnknownProducer)
+        };
+    };
+    let next = producer.next_sequence();
+    if batch.first == next || (batch.first > next && producer.may_jump) {
+        return Ok(None);
+    }
+    if batch.first > next {
+        return Err(ApiError::SequenceGap {
+            expected: next,
+            given: batch.first,
+        });
+    }
+    let same = |old: &&ProducerBatch| old.first == batch.first && old.count == batch.count;
+    match producer.batches.iter().rev().find(same) {
+        Some(old) => Ok(Some(Admission::Duplicate {
+            base: old.base,
+            end: old.base.saturating_add(u64::from(old.count)),
+        })),
+        None => Err(ApiError::DuplicateTooOld {
+            given: batch.first,
+            oldest: producer.batches.first().map_or(next, |oldest| oldest.first),
+        }),
+    }
+}
+
+/// Notes a batch that was appended at `base`.
+pub(super) fn remember(
+    producers: &mut HashMap<ProducerId, ProducerRow>,
+    batch: &BatchFacts,
+    base: Offset,
+    now: Timestamp,
+) {
+    let producer = producers
+        .entry(batch.producer)
+        .or_insert_with(|| ProducerRow {
+            last_used: now,
+            may_jump: false,
+            batches: Vec::new(),
+        });
+    producer.last_used = producer.last_used.max(now);
+    producer.may_jump = false;
+    if producer.batches.len() >= limits::PRODUCER_BATCHES_KEPT {
+        producer.batches.remove(0);
+    }
+    producer.batches.push(ProducerBatch {
+        first: batch.first,
+        count: batch.count,
+        base,
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(first: u64, count: u32) -> BatchFacts {
+        BatchFacts {
+            producer: ProducerId::from_bytes([1; 16]),
+            first: Sequence::new(first),
+            count,
+            bytes: 1,
+        }
+    }
+
+    fn producer_with(batches: &[(u64, u32, u64)]) -> ProducerRow {
+        let mut producers = HashMap::new();
+        for &(first, count, base) in batches {
+            remember(
+                &mut producers,
+                &batch(first, count),
+                Offset::new(base),
+                Timestamp::default(),
+            );
+        }
+        producers.into_values().next().expect("one producer")
+    }
+
+    #[test]
+    fn a_producer_is_served_in_order_once_each() {
+        let producer = producer_with(&[(0, 2, 10), (2, 3, 20)]);
+        assert_eq!(check(Some(&producer), &batch(5, 1)), Ok(None));
+        let duplicate = Admission::Duplicate {
+            base: Offset::new(20),
+            end: Offset::new(23),
+        };
+        assert_eq!(check(Some(&producer), &batch(2, 3)), Ok(Some(duplicate)));
+        let gap = check(Some(&producer), &batch(6, 1)).expect_err("a gap");
+        assert_eq!(
+            gap,
+            ApiError::SequenceGap {
+                expected: Sequence::new(5),
+                given: Sequence::new(6)
+            }
+        );
+        let odd = check(Some(&producer), &batch(1, 1)).expect_err("never stored like that");
+        assert_eq!(odd.name(), "DuplicateTooOld");
+    }
+
+    #[test]
+    fn an_unknown_producer_starts_at_zero() {
+        assert_eq!(check(None, &batch(0, 1)), Ok(None));
+        assert_eq!(check(None, &batch(1, 1)), Err(ApiError::UnknownProducer));
+    }
+
+    #[test]
+    fn only_so_many_batches_are_remembered() {
+        let many: Vec<_> = (0..200).map(|n| (n, 1, n)).collect();
+        let producer = producer_with(&many);
+        assert_eq!(producer.batches.len(), limits::PRODUCER_BATCHES_KEPT);
+        let error = check(Some(&producer), &batch(3, 1)).expect_err("forgotten");
+        assert_eq!(error.name(), "DuplicateTooOld");
+    }
+
+    #[test]
+    fn after_an_unclean_stop_a_producer_may_jump_once() {
+        let mut producer = producer_with(&[(0, 2, 10)]);
+        producer.may_jump = true;
+        assert_eq!(check(Some(&producer), &batch(9, 1)), Ok(None));
+        producer.may_jump = false;
+        assert!(check(Some(&producer), &batch(9, 1)).is_err());
+    }
+}

@@ -1,0 +1,357 @@
+//! The rows of the catalog: what they are called and how they become bytes.
+//!
+//! A row is a fact in absolute form. State entries of the journal carry rows,
+//! the catalog stores them, a snapshot is all of them: one encoding for the
+//! three. Keys begin with a kind byte; integers in them are big endian, so that
+//! byte order is number order. Values begin with a version byte.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::limits;
+use crate::protocol::codec::{self, Malformed};
+use crate::time::Timestamp;
+use crate::types::{
+    Gap, Generation, LeaderEpoch, Offset, PeerId, PeerName, ProducerId, Sequence, StateNumber,
+    SubscriptionName, TopicId, TopicName, TopicSettings,
+};
+
+/// Version byte in front of every value.
+const VALUE_VERSION: u8 = 1;
+
+/// The name of a row.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RowKey {
+    /// The peer itself.
+    Peer,
+    /// A topic.
+    Topic(TopicId),
+    /// A subscription of a topic.
+    Subscription(TopicId, SubscriptionName),
+    /// A producer that published to a topic.
+    Producer(TopicId, ProducerId),
+    /// A sealed or cold segment.
+    Segment(u64),
+}
+
+impl RowKey {
+    /// Its bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Peer => vec![1],
+            Self::Topic(id) => [&[2][..], &id.to_bytes()].concat(),
+            Self::Subscription(id, name) => {
+                [&[3][..], &id.to_bytes(), name.as_str().as_bytes()].concat()
+            }
+            Self::Producer(id, producer) => {
+                [&[4][..], &id.to_bytes(), &producer.to_bytes()].concat()
+            }
+            Self::Segment(number) => [&[5][..], &number.to_be_bytes()].concat(),
+        }
+    }
+
+    /// Reads the bytes back.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let bad = || Malformed {
+            what: "row key",
+            reason: format!("{} bytes that name no row", bytes.len()),
+        };
+        let (&kind, rest) = bytes.split_first().ok_or_else(bad)?;
+        let id = || -> Option<(TopicId, &[u8])> {
+            let (id, rest) = rest.split_first_chunk::<16>()?;
+            Some((TopicId::from_bytes(*id), rest))
+        };
+        let key = match kind {
+            1 if rest.is_empty() => Some(Self::Peer),
+            2 => id()
+                .filter(|(_, rest)| rest.is_empty())
+                .map(|(id, _)| Self::Topic(id)),
+            3 => id().and_then(|(id, rest)| {
+                let name = std::str::from_utf8(rest).ok()?.parse().ok()?;
+                Some(Self::Subscription(id, name))
+            }),
+            4 => id().and_then(|(id, rest)| {
+                let producer = ProducerId::from_bytes(rest.try_into().ok()?);
+                Some(Self::Producer(id, producer))
+            }),
+            5 => rest
+                .try_into()
+                .ok()
+                .map(|number| Self::Segment(u64::from_be_bytes(number))),
+            _ => None,
+        };
+        key.ok_or_else(bad)
+    }
+
+    /// The topic this row belongs to; the zero id for facts about the peer.
+    pub fn topic(&self) -> TopicId {
+        match self {
+            Self::Peer | Self::Segment(_) => TopicId::zero(),
+            Self::Topic(id) | Self::Subscription(id, _) | Self::Producer(id, _) => *id,
+        }
+    }
+}
+
+/// A row's value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Row {
+    /// See [`PeerRow`].
+    Peer(PeerRow),
+    /// See [`TopicRow`].
+    Topic(TopicRow),
+    /// See [`SubscriptionRow`].
+    Subscription(SubscriptionRow),
+    /// See [`ProducerRow`].
+    Producer(ProducerRow),
+    /// See [`SegmentRow`].
+    Segment(SegmentRow),
+}
+
+impl Row {
+    /// Its bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Peer(row) => encode_value(row),
+            Self::Topic(row) => encode_value(row),
+            Self::Subscription(row) => encode_value(row),
+            Self::Producer(row) => encode_value(row),
+            Self::Segment(row) => encode_value(row),
+        }
+    }
+
+    /// Reads the value of the row that `key` names.
+    pub fn decode(key: &RowKey, bytes: &[u8]) -> Result<Self, Malformed> {
+        Ok(match key {
+            RowKey::Peer => Self::Peer(decode_value(bytes, "peer row")?),
+            RowKey::Topic(_) => Self::Topic(decode_value(bytes, "topic row")?),
+            RowKey::Subscription(..) => {
+                Self::Subscription(decode_value(bytes, "subscription row")?)
+            }
+            RowKey::Producer(..) => Self::Producer(decode_value(bytes, "producer row")?),
+            RowKey::Segment(_) => Self::Segment(decode_value(bytes, "segment row")?),
+        })
+    }
+}
+
+fn encode_value<T: Serialize>(row: &T) -> Vec<u8> {
+    let mut bytes = vec![VALUE_VERSION];
+    let body = codec::encode(row, limits::SLED_VALUE_BYTES_MAX, "row").expect(
+        "rows are bounded well below the largest value: names, gaps and batches have limits",
+    );
+    bytes.extend_from_slice(&body);
+    bytes
+}
+
+fn decode_value<T: DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, Malformed> {
+    match bytes.split_first() {
+        Some((&VALUE_VERSION, body)) => codec::decode(body, limits::SLED_VALUE_BYTES_MAX, what),
+        Some((version, _)) => Err(Malformed {
+            what,
+            reason: format!("version {version}, this program knows {VALUE_VERSION}"),
+        }),
+        None => Err(Malformed {
+            what,
+            reason: "no bytes".to_owned(),
+        }),
+    }
+}
+
+/// Facts about the peer as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerRow {
+    /// Identity, made with the directory.
+    pub id: PeerId,
+    /// Name.
+    pub name: PeerName,
+    /// When the directory was made.
+    pub created: Timestamp,
+    /// Last state number of the peer itself.
+    pub state_number: StateNumber,
+    /// State numbers up to here are settled: what was lost among them was accepted.
+    pub accepted_state: StateNumber,
+    /// The latest usable state snapshot.
+    pub snapshot: Option<SnapshotRow>,
+}
+
+/// Where a state snapshot begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRow {
+    /// Segment.
+    pub segment: u64,
+    /// Position of the group in it.
+    pub position: u32,
+    /// Number of that group.
+    pub group: u64,
+}
+
+/// Facts about a topic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicRow {
+    /// Name.
+    pub name: TopicName,
+    /// Leader epoch.
+    pub epoch: LeaderEpoch,
+    /// Settings.
+    pub settings: TopicSettings,
+    /// When it was created.
+    pub created: Timestamp,
+    /// First offset kept.
+    pub start: Offset,
+    /// Next offset to be given.
+    pub end: Offset,
+    /// Live bytes of record batches.
+    pub bytes: u64,
+    /// Last state number.
+    pub state_number: StateNumber,
+    /// State numbers up to here are settled: what was lost among them was accepted.
+    pub accepted_state: StateNumber,
+    /// Last generation given to a subscription.
+    pub generation: Generation,
+    /// `os` topics: no offset at or above this has been given.
+    pub bound: Option<Offset>,
+    /// Set when the end is uncertain after damage.
+    pub quarantine: Option<QuarantineRow>,
+    /// Missing offsets inside `[start, end)`, in order.
+    pub gaps: Vec<Gap>,
+    /// When its last record was appended.
+    pub last_append: Option<Timestamp>,
+}
+
+/// What is known of a topic whose end is uncertain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantineRow {
+    /// Everything below is intact.
+    pub intact_end: Offset,
+    /// It was durable up to here.
+    pub claimed_end: Offset,
+    /// Its state was durable up to this number.
+    pub claimed_state: StateNumber,
+}
+
+/// Facts about a subscription.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubscriptionRow {
+    /// Generation.
+    pub generation: Generation,
+    /// Next offset to read.
+    pub committed: Offset,
+    /// When it was made.
+    pub created: Timestamp,
+    /// When it was last committed.
+    pub last_commit: Option<Timestamp>,
+}
+
+/// What a producer published last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProducerRow {
+    /// When it last published.
+    pub last_used: Timestamp,
+    /// Records may be missing after an unclean stop: the next batch may start at any higher sequence.
+    pub may_jump: bool,
+    /// Its last batches, oldest first, at most [`limits::PRODUCER_BATCHES_KEPT`], at least one.
+    pub batches: Vec<ProducerBatch>,
+}
+
+/// A batch as it is remembered to answer a retry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProducerBatch {
+    /// Sequence of its first record.
+    pub first: Sequence,
+    /// Number of records.
+    pub count: u32,
+    /// Offset of its first record.
+    pub base: Offset,
+}
+
+/// A sealed or cold segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentRow {
+    /// The slot it lies in.
+    pub slot: u32,
+    /// 1 stream, 2 recovery, 3 cold.
+    pub kind: u8,
+    /// Its salt.
+    pub salt: [u8; 16],
+    /// End of its contents.
+    pub end: u32,
+    /// Position of the footer.
+    pub footer_position: u32,
+    /// Length of the footer, in bytes.
+    pub footer_length: u32,
+    /// Number of its first group; 0 in a cold segment.
+    pub first_group: u64,
+    /// Number of its last group; 0 in a cold segment.
+    pub last_group: u64,
+    /// The segment the stream goes on in; 0 in a cold segment.
+    pub next: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_round_trip_and_sort_by_number() {
+        let id = TopicId::from_bytes([3; 16]);
+        let keys = [
+            RowKey::Peer,
+            RowKey::Topic(id),
+            RowKey::Subscription(id, "billing".parse().expect("good")),
+            RowKey::Producer(id, ProducerId::from_bytes([9; 16])),
+            RowKey::Segment(255),
+            RowKey::Segment(256),
+        ];
+        for pair in keys.windows(2) {
+            assert!(
+                pair[0].encode() < pair[1].encode(),
+                "{:?} sorts after {:?}",
+                pair[0],
+                pair[1]
+            );
+        }
+        for key in keys {
+            assert_eq!(RowKey::decode(&key.encode()), Ok(key));
+        }
+        for bad in [&b""[..], b"\x01x", b"\x02short", b"\x09", b"\x05\0\0"] {
+            assert!(RowKey::decode(bad).is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn the_largest_rows_fit_into_a_value() {
+        let name = "a".repeat(limits::NAME_BYTES_MAX).parse().expect("good");
+        let gap = Gap {
+            from: Offset::ZERO,
+            to: Offset::new(1),
+            reason: crate::types::GapReason::Lost,
+        };
+        let topic = TopicRow {
+            name,
+            epoch: LeaderEpoch::ZERO,
+            settings: TopicSettings::default(),
+            created: Timestamp::default(),
+            start: Offset::ZERO,
+            end: Offset::ZERO,
+            bytes: 0,
+            state_number: StateNumber::ZERO,
+            accepted_state: StateNumber::ZERO,
+            generation: Generation::ZERO,
+            bound: Some(Offset::ZERO),
+            quarantine: None,
+            gaps: vec![gap; limits::GAPS_PER_TOPIC_MAX],
+            last_append: Some(Timestamp::default()),
+        };
+        let batch = ProducerBatch {
+            first: Sequence::ZERO,
+            count: 1,
+            base: Offset::ZERO,
+        };
+        let producer = ProducerRow {
+            last_used: Timestamp::default(),
+            may_jump: false,
+            batches: vec![batch; limits::PRODUCER_BATCHES_KEPT],
+        };
+        for row in [Row::Topic(topic), Row::Producer(producer)] {
+            assert!(row.encode().len() < limits::SLED_VALUE_BYTES_MAX - 64);
+        }
+    }
+}

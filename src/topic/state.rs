@@ -1,0 +1,313 @@
+//! Everything a peer knows: itself, its topics, its sealed segments.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::model::Topic;
+use super::rows::{PeerRow, Row, RowKey, SegmentRow, TopicRow};
+use crate::limits;
+use crate::protocol::error::ApiError;
+use crate::types::{StateNumber, TopicId, TopicName};
+
+/// A row as it is now, or that it is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowChange {
+    /// Its name.
+    pub key: RowKey,
+    /// Its value; `None` deletes it.
+    pub row: Option<Row>,
+}
+
+/// The whole state. Every change notes its row as *dirty*, for the catalog.
+#[derive(Debug, Clone)]
+pub struct State {
+    peer: PeerRow,
+    topics: HashMap<TopicId, Topic>,
+    names: BTreeMap<TopicName, TopicId>,
+    segments: BTreeMap<u64, SegmentRow>,
+    dirty: HashSet<RowKey>,
+}
+
+impl State {
+    /// The state of a peer that stores nothing yet.
+    pub fn new(peer: PeerRow) -> Self {
+        Self {
+            peer,
+            topics: HashMap::new(),
+            names: BTreeMap::new(),
+            segments: BTreeMap::new(),
+            dirty: HashSet::from([RowKey::Peer]),
+        }
+    }
+
+    /// Facts about the peer.
+    pub fn peer(&self) -> &PeerRow {
+        &self.peer
+    }
+
+    /// Changes facts about the peer.
+    pub fn peer_mut(&mut self) -> &mut PeerRow {
+        self.dirty.insert(RowKey::Peer);
+        &mut self.peer
+    }
+
+    /// A topic by its id.
+    pub fn topic(&self, id: TopicId) -> Result<&Topic, ApiError> {
+        self.topics.get(&id).ok_or(ApiError::UnknownTopicId { id })
+    }
+
+    /// A topic by its id, to be changed; notes its row as dirty.
+    pub fn topic_mut(&mut self, id: TopicId) -> Result<&mut Topic, ApiError> {
+        let topic = self
+            .topics
+            .get_mut(&id)
+            .ok_or(ApiError::UnknownTopicId { id })?;
+        self.dirty.insert(RowKey::Topic(id));
+        Ok(topic)
+    }
+
+    /// The id of the topic of that name.
+    pub fn id_of(&self, name: &TopicName) -> Result<TopicId, ApiError> {
+        self.names
+            .get(name)
+            .copied()
+            .ok_or_else(|| ApiError::TopicNotFound { name: name.clone() })
+    }
+
+    /// All names in order, from the first one after `after`.
+    pub fn names_after(
+        &self,
+        after: Option<&TopicName>,
+    ) -> impl Iterator<Item = (&TopicName, TopicId)> {
+        use std::ops::Bound;
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.names
+            .range::<TopicName, _>((from, Bound::Unbounded))
+            .map(|(name, &id)| (name, id))
+    }
+
+    /// All topics, in no order.
+    pub fn topics(&self) -> impl Iterator<Item = &Topic> {
+        self.topics.values()
+    }
+
+    /// Sealed and cold segments by number.
+    pub fn segments(&self) -> &BTreeMap<u64, SegmentRow> {
+        &self.segments
+    }
+
+    /// Notes that a row not reached through [`topic_mut`](Self::topic_mut) changed.
+    pub fn mark_dirty(&mut self, key: RowKey) {
+        self.dirty.insert(key);
+    }
+
+    /// Adds a topic.
+    pub fn create_topic(&mut self, id: TopicId, row: TopicRow) -> Result<(), ApiError> {
+        if self.names.contains_key(&row.name) || self.topics.contains_key(&id) {
+            return Err(ApiError::TopicExists { name: row.name });
+        }
+        if self.topics.len() >= limits::TOPICS_PER_PEER_MAX {
+            return Err(ApiError::TooManyTopics {
+                max: limits::TOPICS_PER_PEER_MAX as u64,
+            });
+        }
+        self.put_topic(id, row);
+        Ok(())
+    }
+
+    /// Gives a topic another name.
+    pub fn rename_topic(&mut self, id: TopicId, new: TopicName) -> Result<(), ApiError> {
+        if self.names.get(&new).is_some_and(|&holder| holder != id) {
+            return Err(ApiError::TopicExists { name: new });
+        }
+        let mut row = self.topic(id)?.row.clone();
+        row.name = new;
+        self.put_topic(id, row);
+        Ok(())
+    }
+
+    /// Removes a topic with all its rows.
+    pub fn delete_topic(&mut self, id: TopicId) -> Result<Topic, ApiError> {
+        let topic = self
+            .topics
+            .remove(&id)
+            .ok_or(ApiError::UnknownTopicId { id })?;
+        self.release_name(&topic.row.name, id);
+        self.dirty.insert(RowKey::Topic(id));
+        self.dirty.extend(
+            topic
+                .subscriptions
+                .keys()
+                .map(|name| RowKey::Subscription(id, name.clone())),
+        );
+        self.dirty.extend(
+            topic
+                .producers
+                .keys()
+                .map(|&producer| RowKey::Producer(id, producer)),
+        );
+        Ok(topic)
+    }
+
+    /// Adds or replaces a segment.
+    pub fn put_segment(&mut self, number: u64, row: SegmentRow) {
+        self.segments.insert(number, row);
+        self.dirty.insert(RowKey::Segment(number));
+    }
+
+    /// Removes a segment.
+    pub fn remove_segment(&mut self, number: u64) -> Option<SegmentRow> {
+        self.dirty.insert(RowKey::Segment(number));
+        self.segments.remove(&number)
+    }
+
+    /// Takes the next state number of a topic, or of the peer for the zero id.
+    pub fn take_state_number(&mut self, id: TopicId) -> StateNumber {
+        let slot = match self.topics.get_mut(&id) {
+            Some(topic) => &mut topic.row.state_number,
+            None => &mut self.peer.state_number,
+        };
+        *slot = slot.next();
+        let number = *slot;
+        self.dirty.insert(if self.topics.contains_key(&id) {
+            RowKey::Topic(id)
+        } else {
+            RowKey::Peer
+        });
+        number
+    }
+
+    /// The last state number of a topic, or of the peer for the zero id.
+    pub fn state_number(&self, id: TopicId) -> Option<StateNumber> {
+        if id.is_zero() {
+            return Some(self.peer.state_number);
+        }
+        self.topics.get(&id).map(|topic| topic.row.state_number)
+    }
+
+    /// Sets the last state number, at replay: it never falls.
+    pub fn set_state_number(&mut self, id: TopicId, number: StateNumber) {
+        if id.is_zero() {
+            self.peer.state_number = self.peer.state_number.max(number);
+            self.dirty.insert(RowKey::Peer);
+        } else if let Some(topic) = self.topics.get_mut(&id) {
+            topic.row.state_number = topic.row.state_number.max(number);
+            self.dirty.insert(RowKey::Topic(id));
+        }
+    }
+
+    /// The value a row has now.
+    pub fn row(&self, key: &RowKey) -> Option<Row> {
+        match key {
+            RowKey::Peer => Some(Row::Peer(self.peer.clone())),
+            RowKey::Topic(id) => self
+                .topics
+                .get(id)
+                .map(|topic| Row::Topic(topic.row.clone())),
+            RowKey::Subscription(id, name) => self
+                .topics
+                .get(id)?
+                .subscriptions
+                .get(name)
+                .cloned()
+                .map(Row::Subscription),
+            RowKey::Producer(id, producer) => self
+                .topics
+                .get(id)?
+                .producers
+                .get(producer)
+                .cloned()
+                .map(Row::Producer),
+            RowKey::Segment(number) => self.segments.get(number).copied().map(Row::Segment),
+        }
+    }
+
+    /// Applies a row of the journal or of the catalog. A deleted topic takes its subscriptions and producers along.
+    pub fn apply(&mut self, change: RowChange) {
+        let RowChange { key, row } = change;
+        match (&key, row) {
+            (RowKey::Peer, Some(Row::Peer(row))) => self.peer = row,
+            (RowKey::Topic(id), Some(Row::Topic(row))) => self.put_topic(*id, row),
+            (RowKey::Topic(id), None) => _ = self.delete_topic(*id),
+            (RowKey::Subscription(id, name), row) => {
+                if let Some(topic) = self.topics.get_mut(id) {
+                    match row {
+                        Some(Row::Subscription(row)) => {
+                            drop(topic.subscriptions.insert(name.clone(), row))
+                        }
+                        _ => drop(topic.subscriptions.remove(name)),
+                    }
+                }
+            }
+            (RowKey::Producer(id, producer), row) => {
+                if let Some(topic) = self.topics.get_mut(id) {
+                    match row {
+                        Some(Row::Producer(row)) => _ = topic.producers.insert(*producer, row),
+                        _ => _ = topic.producers.remove(producer),
+                    }
+                }
+            }
+            (RowKey::Segment(number), Some(Row::Segment(row))) => self.put_segment(*number, row),
+            (RowKey::Segment(number), None) => _ = self.remove_segment(*number),
+            _ => {}
+        }
+        self.dirty.insert(key);
+    }
+
+    fn put_topic(&mut self, id: TopicId, row: TopicRow) {
+        if let Some(old) = self.topics.get(&id) {
+            let old = old.row.name.clone();
+            self.release_name(&old, id);
+        }
+        self.names.insert(row.name.clone(), id);
+        self.dirty.insert(RowKey::Topic(id));
+        match self.topics.get_mut(&id) {
+            Some(topic) => topic.row = row,
+            None => _ = self.topics.insert(id, Topic::new(id, row)),
+        }
+    }
+
+    /// Frees a name, unless another topic of the same group of entries has it already.
+    fn release_name(&mut self, name: &TopicName, id: TopicId) {
+        if self.names.get(name) == Some(&id) {
+            self.names.remove(name);
+        }
+    }
+
+    /// The names of all rows, a topic before what belongs to it.
+    pub fn all_keys(&self) -> Vec<RowKey> {
+        let mut keys = vec![RowKey::Peer];
+        keys.extend(self.segments.keys().map(|&number| RowKey::Segment(number)));
+        for topic in self.topics.values() {
+            keys.push(RowKey::Topic(topic.id));
+            keys.extend(
+                topic
+                    .subscriptions
+                    .keys()
+                    .map(|name| RowKey::Subscription(topic.id, name.clone())),
+            );
+            keys.extend(
+                topic
+                    .producers
+                    .keys()
+                    .map(|&producer| RowKey::Producer(topic.id, producer)),
+            );
+        }
+        keys
+    }
+
+    /// The rows that changed since the last call, as they are now.
+    pub fn take_dirty(&mut self) -> Vec<RowChange> {
+        let keys = std::mem::take(&mut self.dirty);
+        keys.into_iter()
+            .map(|key| RowChange {
+                row: self.row(&key),
+                key,
+            })
+            .collect()
+    }
+
+    /// Whether anything changed since the last [`take_dirty`](Self::take_dirty).
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+}
