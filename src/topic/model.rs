@@ -91,7 +91,7 @@ impl Topic {
         self.check_writable()?;
         if !batch.producer.is_zero() {
             let known = self.producers.get(&batch.producer);
-            if let Some(duplicate) = super::producers::check(known, batch)? {
+            if let Some(duplicate) = super::producers::check(known, batch, self.row.jump_before)? {
                 return Ok(duplicate);
             }
         }
@@ -168,9 +168,7 @@ impl Topic {
             reason: GapReason::Lost,
         });
         self.row.end = bound;
-        for producer in self.producers.values_mut() {
-            producer.may_jump = true;
-        }
+        self.row.jump_before = Some(bound);
         true
     }
 
@@ -237,9 +235,7 @@ impl Topic {
             .max(quarantine.claimed_state)
             .max(self.row.state_number);
         self.row.state_number = self.row.state_number.max(quarantine.claimed_state);
-        for producer in self.producers.values_mut() {
-            producer.may_jump = true;
-        }
+        self.row.jump_before = Some(to);
         Ok(gap)
     }
 

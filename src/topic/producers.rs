@@ -22,6 +22,7 @@ impl ProducerRow {
 pub(super) fn check(
     known: Option<&ProducerRow>,
     batch: &BatchFacts,
+    jump_before: Option<Offset>,
 ) -> Result<Option<Admission>, ApiError> {
     let Some(producer) = known else {
         return if batch.first == Sequence::ZERO {
@@ -31,7 +32,7 @@ pub(super) fn check(
         };
     };
     let next = producer.next_sequence();
-    if batch.first == next || (batch.first > next && producer.may_jump) {
+    if batch.first == next || (batch.first > next && may_jump(producer, jump_before)) {
         return Ok(None);
     }
     if batch.first > next {
@@ -53,6 +54,15 @@ pub(super) fn check(
     }
 }
 
+/// Whether records of this producer may have been lost after its last remembered batch.
+fn may_jump(producer: &ProducerRow, jump_before: Option<Offset>) -> bool {
+    let last = producer
+        .batches
+        .last()
+        .map_or(Offset::ZERO, |batch| batch.base);
+    jump_before.is_some_and(|before| last < before)
+}
+
 /// Notes a batch that was appended at `base`.
 pub(super) fn remember(
     producers: &mut HashMap<ProducerId, ProducerRow>,
@@ -64,11 +74,9 @@ pub(super) fn remember(
         .entry(batch.producer)
         .or_insert_with(|| ProducerRow {
             last_used: now,
-            may_jump: false,
             batches: Vec::new(),
         });
     producer.last_used = producer.last_used.max(now);
-    producer.may_jump = false;
     if producer.batches.len() >= limits::PRODUCER_BATCHES_KEPT {
         producer.batches.remove(0);
     }
@@ -108,13 +116,16 @@ mod tests {
     #[test]
     fn a_producer_is_served_in_order_once_each() {
         let producer = producer_with(&[(0, 2, 10), (2, 3, 20)]);
-        assert_eq!(check(Some(&producer), &batch(5, 1)), Ok(None));
+        assert_eq!(check(Some(&producer), &batch(5, 1), None), Ok(None));
         let duplicate = Admission::Duplicate {
             base: Offset::new(20),
             end: Offset::new(23),
         };
-        assert_eq!(check(Some(&producer), &batch(2, 3)), Ok(Some(duplicate)));
-        let gap = check(Some(&producer), &batch(6, 1)).expect_err("a gap");
+        assert_eq!(
+            check(Some(&producer), &batch(2, 3), None),
+            Ok(Some(duplicate))
+        );
+        let gap = check(Some(&producer), &batch(6, 1), None).expect_err("a gap");
         assert_eq!(
             gap,
             ApiError::SequenceGap {
@@ -122,14 +133,17 @@ mod tests {
                 given: Sequence::new(6)
             }
         );
-        let odd = check(Some(&producer), &batch(1, 1)).expect_err("never stored like that");
+        let odd = check(Some(&producer), &batch(1, 1), None).expect_err("never stored like that");
         assert_eq!(odd.name(), "DuplicateTooOld");
     }
 
     #[test]
     fn an_unknown_producer_starts_at_zero() {
-        assert_eq!(check(None, &batch(0, 1)), Ok(None));
-        assert_eq!(check(None, &batch(1, 1)), Err(ApiError::UnknownProducer));
+        assert_eq!(check(None, &batch(0, 1), None), Ok(None));
+        assert_eq!(
+            check(None, &batch(1, 1), None),
+            Err(ApiError::UnknownProducer)
+        );
     }
 
     #[test]
@@ -137,16 +151,16 @@ mod tests {
         let many: Vec<_> = (0..200).map(|n| (n, 1, n)).collect();
         let producer = producer_with(&many);
         assert_eq!(producer.batches.len(), limits::PRODUCER_BATCHES_KEPT);
-        let error = check(Some(&producer), &batch(3, 1)).expect_err("forgotten");
+        let error = check(Some(&producer), &batch(3, 1), None).expect_err("forgotten");
         assert_eq!(error.name(), "DuplicateTooOld");
     }
 
     #[test]
     fn after_an_unclean_stop_a_producer_may_jump_once() {
-        let mut producer = producer_with(&[(0, 2, 10)]);
-        producer.may_jump = true;
-        assert_eq!(check(Some(&producer), &batch(9, 1)), Ok(None));
-        producer.may_jump = false;
-        assert!(check(Some(&producer), &batch(9, 1)).is_err());
+        let producer = producer_with(&[(0, 2, 10)]);
+        let lost_below = Some(Offset::new(1000));
+        assert_eq!(check(Some(&producer), &batch(9, 1), lost_below), Ok(None));
+        let producer = producer_with(&[(0, 2, 10), (9, 1, 1000)]);
+        assert!(check(Some(&producer), &batch(20, 1), lost_below).is_err());
     }
 }

@@ -214,6 +214,8 @@ pub struct TopicRow {
     pub gaps: Vec<Gap>,
     /// When its last record was appended.
     pub last_append: Option<Timestamp>,
+    /// Records below may be lost: a producer whose last batch lies below goes on at any higher sequence.
+    pub jump_before: Option<Offset>,
 }
 
 /// What is known of a topic whose end is uncertain.
@@ -245,8 +247,6 @@ pub struct SubscriptionRow {
 pub struct ProducerRow {
     /// When it last published.
     pub last_used: Timestamp,
-    /// Records may be missing after an unclean stop: the next batch may start at any higher sequence.
-    pub may_jump: bool,
     /// Its last batches, oldest first, at most [`limits::PRODUCER_BATCHES_KEPT`], at least one.
     pub batches: Vec<ProducerBatch>,
 }
@@ -339,6 +339,7 @@ mod tests {
             quarantine: None,
             gaps: vec![gap; limits::GAPS_PER_TOPIC_MAX],
             last_append: Some(Timestamp::default()),
+            jump_before: Some(Offset::ZERO),
         };
         let batch = ProducerBatch {
             first: Sequence::ZERO,
@@ -347,7 +348,6 @@ mod tests {
         };
         let producer = ProducerRow {
             last_used: Timestamp::default(),
-            may_jump: false,
             batches: vec![batch; limits::PRODUCER_BATCHES_KEPT],
         };
         for row in [Row::Topic(topic), Row::Producer(producer)] {

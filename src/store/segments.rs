@@ -1,0 +1,131 @@
+//! The segments readers may look into, and the cache of footers.
+//!
+//! A reader holds an `Arc` of the segment while it reads: that is the pin. A
+//! slot is released only after its segment was taken out of this table and
+//! nobody holds it any more (J7).
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+
+use crate::journal::{Footer, JournalDir, JournalError, Kind, SlotHandle, SlotHeader, Via};
+use crate::limits;
+use crate::topic::SegmentRow;
+
+/// A segment that can be read.
+pub(super) struct Segment {
+    pub number: u64,
+    pub slot_id: u32,
+    pub header: SlotHeader,
+    /// Set once sealed.
+    pub row: Option<SegmentRow>,
+}
+
+impl Segment {
+    /// How it is to be read: what was written around the page cache is read around it until it is sealed.
+    pub fn via(&self) -> Via {
+        if self.row.is_some() { Via::PageCache } else { Via::AsWritten }
+    }
+
+    /// Whether it belongs to the stream.
+    pub fn is_stream(&self) -> bool {
+        self.header.kind != Kind::Cold
+    }
+
+    /// Its slot.
+    pub fn slot(&self, dir: &JournalDir) -> Result<SlotHandle, JournalError> {
+        dir.slot(self.slot_id)
+    }
+}
+
+#[derive(Default)]
+struct Cache {
+    footers: HashMap<u64, (Arc<Footer>, u64)>,
+    bytes: usize,
+    clock: u64,
+}
+
+/// All segments that hold something, by number.
+#[derive(Default)]
+pub(super) struct Segments {
+    table: RwLock<BTreeMap<u64, Arc<Segment>>>,
+    cache: Mutex<Cache>,
+}
+
+impl Segments {
+    /// Adds or replaces a segment.
+    pub fn put(&self, segment: Segment) -> Arc<Segment> {
+        let segment = Arc::new(segment);
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        table.insert(segment.number, segment.clone());
+        segment
+    }
+
+    /// Pins a segment.
+    pub fn get(&self, number: u64) -> Option<Arc<Segment>> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned()
+    }
+
+    /// Takes a segment out; the handle tells when its last reader is gone.
+    pub fn remove(&self, number: u64) -> Option<Weak<Segment>> {
+        let removed = self.table.write().unwrap_or_else(PoisonError::into_inner).remove(&number)?;
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((footer, _)) = cache.footers.remove(&number) {
+            cache.bytes -= footer.as_bytes().len();
+        }
+        Some(Arc::downgrade(&removed))
+    }
+
+    /// All of them, in the order of numbers.
+    pub fn all(&self) -> Vec<Arc<Segment>> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.table.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// The footer of a sealed segment, from the cache or the disk. `Ok(None)`: it is not sealed.
+    pub fn footer(&self, segment: &Segment, dir: &JournalDir) -> Result<Option<Arc<Footer>>, JournalError> {
+        let Some(row) = segment.row else { return Ok(None) };
+        if let Some(footer) = self.cached(segment.number) {
+            return Ok(Some(footer));
+        }
+        let slot = segment.slot(dir)?;
+        let footer = match slot.read_footer(&segment.header, row.footer_position, Via::PageCache)? {
+            Ok(footer) => Arc::new(footer),
+            Err(fault) => return Err(JournalError::damaged(segment.number, row.footer_position, fault.to_string())),
+        };
+        self.keep(segment.number, footer.clone());
+        Ok(Some(footer))
+    }
+
+    fn cached(&self, number: u64) -> Option<Arc<Footer>> {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.clock += 1;
+        let now = cache.clock;
+        let (footer, used) = cache.footers.get_mut(&number)?;
+        *used = now;
+        Some(footer.clone())
+    }
+
+    /// Keeps a footer, letting the longest unused go beyond the limit.
+    pub fn keep(&self, number: u64, footer: Arc<Footer>) {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.clock += 1;
+        let now = cache.clock;
+        cache.bytes += footer.as_bytes().len();
+        if let Some((old, _)) = cache.footers.insert(number, (footer, now)) {
+            cache.bytes -= old.as_bytes().len();
+        }
+        while cache.bytes > limits::FOOTER_CACHE_BYTES && cache.footers.len() > 1 {
+            let Some(oldest) = cache.footers.iter().min_by_key(|(_, (_, used))| *used).map(|(&number, _)| number)
+            else {
+                break;
+            };
+            if let Some((footer, _)) = cache.footers.remove(&oldest) {
+                cache.bytes -= footer.as_bytes().len();
+            }
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! What the writer, the sync thread, the keeper and the readers share.
+//!
+//! Per topic a handful of numbers and the index; per store the tail cache, the
+//! open segments and the failure. The writer is the only one that adds or
+//! removes topics. Ends only grow (J2), so they are published without a lock.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use tokio::sync::watch;
+
+use super::index::TopicIndex;
+use super::segments::Segments;
+use super::tail::TailCache;
+use crate::journal::JournalDir;
+use crate::topic::Topic;
+use crate::types::{Gap, LeaderEpoch, Offset, TopicId, TopicName};
+
+/// What readers need of a topic.
+pub(super) struct TopicShared {
+    pub id: TopicId,
+    epoch: AtomicU32,
+    start: AtomicU64,
+    durable_end: AtomicU64,
+    readable_end: watch::Sender<u64>,
+    gaps: RwLock<Arc<[Gap]>>,
+    index: RwLock<TopicIndex>,
+}
+
+impl TopicShared {
+    /// A topic as recovery or creation left it: everything it has is durable.
+    pub fn new(topic: &Topic) -> Self {
+        let readable = match topic.row.quarantine {
+            Some(quarantine) => quarantine.intact_end,
+            None => topic.row.end,
+        };
+        Self {
+            id: topic.id,
+            epoch: AtomicU32::new(topic.row.epoch.get()),
+            start: AtomicU64::new(topic.row.start.get()),
+            durable_end: AtomicU64::new(topic.row.end.get()),
+            readable_end: watch::Sender::new(readable.get()),
+            gaps: RwLock::new(topic.row.gaps.clone().into()),
+            index: RwLock::default(),
+        }
+    }
+
+    pub fn epoch(&self) -> LeaderEpoch {
+        LeaderEpoch::new(self.epoch.load(Ordering::Acquire))
+    }
+
+    pub fn start(&self) -> Offset {
+        Offset::new(self.start.load(Ordering::Acquire))
+    }
+
+    pub fn durable_end(&self) -> Offset {
+        Offset::new(self.durable_end.load(Ordering::Acquire))
+    }
+
+    pub fn readable_end(&self) -> Offset {
+        Offset::new(*self.readable_end.borrow())
+    }
+
+    /// Told whenever the readable end grows, and once more when the topic is deleted.
+    pub fn watch_end(&self) -> watch::Receiver<u64> {
+        self.readable_end.subscribe()
+    }
+
+    /// Everything below `end` is on the disk.
+    pub fn set_durable(&self, end: Offset) {
+        self.durable_end.fetch_max(end.get(), Ordering::AcqRel);
+    }
+
+    /// Readers may have everything below `end`.
+    pub fn set_readable(&self, end: Offset) {
+        self.readable_end.send_if_modified(|readable| {
+            let grows = end.get() > *readable;
+            *readable = end.get().max(*readable);
+            grows
+        });
+    }
+
+    /// Wakes whoever waits for the end, so that it finds the topic gone.
+    pub fn wake(&self) {
+        self.readable_end.send_modify(|_| {});
+    }
+
+    /// Takes over what a change of state made of the topic.
+    pub fn follow(&self, topic: &Topic) {
+        self.epoch.store(topic.row.epoch.get(), Ordering::Release);
+        self.start.fetch_max(topic.row.start.get(), Ordering::AcqRel);
+        *self.gaps.write().unwrap_or_else(PoisonError::into_inner) = topic.row.gaps.clone().into();
+        self.index_mut().trim(topic.row.start);
+    }
+
+    /// Missing offsets, in order.
+    pub fn gaps(&self) -> Arc<[Gap]> {
+        self.gaps.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn index(&self) -> RwLockReadGuard<'_, TopicIndex> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn index_mut(&self) -> RwLockWriteGuard<'_, TopicIndex> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The topics by id and by name.
+#[derive(Default)]
+pub(super) struct Topics {
+    pub by_id: HashMap<TopicId, Arc<TopicShared>>,
+    pub by_name: BTreeMap<TopicName, TopicId>,
+}
+
+/// Everything shared.
+pub(super) struct Shared {
+    pub dir: JournalDir,
+    pub tail: TailCache,
+    pub segments: Segments,
+    topics: RwLock<Topics>,
+    /// Number of the last group that is on the disk.
+    pub synced_group: AtomicU64,
+    /// Bytes of record batches taken since the start.
+    pub payload_bytes: AtomicU64,
+    /// Publishing is refused: free bytes, and what is needed; both 0 while there is room.
+    pub reserve_free: AtomicU64,
+    pub reserve_needed: AtomicU64,
+    pub reserve_reached: AtomicBool,
+    /// Syncs done, and microseconds spent in them.
+    pub syncs: AtomicU64,
+    pub sync_micros: AtomicU64,
+    damage: Mutex<Vec<String>>,
+    failure: watch::Sender<Option<String>>,
+}
+
+impl Shared {
+    pub fn new(dir: JournalDir, tail_bytes: usize) -> Self {
+        Self {
+            dir,
+            tail: TailCache::new(tail_bytes),
+            segments: Segments::default(),
+            topics: RwLock::default(),
+            synced_group: AtomicU64::new(0),
+            payload_bytes: AtomicU64::new(0),
+            reserve_free: AtomicU64::new(0),
+            reserve_needed: AtomicU64::new(0),
+            reserve_reached: AtomicBool::new(false),
+            syncs: AtomicU64::new(0),
+            sync_micros: AtomicU64::new(0),
+            damage: Mutex::default(),
+            failure: watch::Sender::new(None),
+        }
+    }
+
+    pub fn topics(&self) -> RwLockReadGuard<'_, Topics> {
+        self.topics.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn topics_mut(&self) -> RwLockWriteGuard<'_, Topics> {
+        self.topics.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn topic(&self, id: TopicId) -> Option<Arc<TopicShared>> {
+        self.topics().by_id.get(&id).cloned()
+    }
+
+    /// Adds a topic, or takes over its new name and facts.
+    pub fn publish_topic(&self, topic: &Topic, old_name: Option<&TopicName>) -> Arc<TopicShared> {
+        let mut topics = self.topics_mut();
+        if let Some(old) = old_name
+            && topics.by_name.get(old) == Some(&topic.id)
+        {
+            topics.by_name.remove(old);
+        }
+        topics.by_name.insert(topic.row.name.clone(), topic.id);
+        let shared = topics.by_id.entry(topic.id).or_insert_with(|| Arc::new(TopicShared::new(topic))).clone();
+        drop(topics);
+        shared.follow(topic);
+        shared
+    }
+
+    /// Forgets a topic.
+    pub fn remove_topic(&self, topic: &Topic) {
+        let mut topics = self.topics_mut();
+        if topics.by_name.get(&topic.row.name) == Some(&topic.id) {
+            topics.by_name.remove(&topic.row.name);
+        }
+        let gone = topics.by_id.remove(&topic.id);
+        drop(topics);
+        if let Some(gone) = gone {
+            gone.wake();
+        }
+    }
+
+    /// Notes damage, one line for people.
+    pub fn report_damage(&self, line: String) {
+        let mut damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
+        if damage.len() < DAMAGE_LINES_MAX && !damage.contains(&line) {
+            tracing::error!(damage = %line, "damage found in the store");
+            damage.push(line);
+        }
+    }
+
+    pub fn damage(&self) -> Vec<String> {
+        self.damage.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Stops the store: nothing more is written or acknowledged (J12). The first reason counts.
+    pub fn fail(&self, reason: &str) {
+        self.failure.send_if_modified(|failure| {
+            let first = failure.is_none();
+            if first {
+                tracing::error!(reason, "storage stopped");
+                *failure = Some(reason.to_owned());
+            }
+            first
+        });
+    }
+
+    pub fn failure(&self) -> Option<String> {
+        self.failure.borrow().clone()
+    }
+
+    pub fn watch_failure(&self) -> watch::Receiver<Option<String>> {
+        self.failure.subscribe()
+    }
+}
+
+/// Most lines of damage kept for people; the log has them all.
+const DAMAGE_LINES_MAX: usize = 1000;

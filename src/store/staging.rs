@@ -1,0 +1,245 @@
+//! One group in the making: decisions are taken, bytes are not yet placed.
+//!
+//! Commands are decided in the order they came. Their entries are then sorted
+//! by topic, stably, so that each topic is one run in the group; the order
+//! within a topic stays the order of arrival.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::command::{Append, Change, Context, Done};
+use super::shared::{Shared, TopicShared};
+use crate::journal::{Claim, ENTRY_HEADER_BYTES, EntryKind, EntryToWrite, StateOp, payload_crc};
+use crate::protocol::data::Published;
+use crate::protocol::error::ApiError;
+use crate::time::Timestamp;
+use crate::topic::{Admission, BatchFacts, RowKey, State};
+use crate::types::{Durability, LeaderEpoch, Offset, StateNumber, TopicId};
+
+/// An entry whose place is not known yet.
+pub(super) struct StagedEntry {
+    pub kind: EntryKind,
+    pub topic: TopicId,
+    pub number: u64,
+    pub epoch: LeaderEpoch,
+    pub records: u32,
+    pub append_time: Timestamp,
+    pub payload: Bytes,
+    pub crc: u32,
+}
+
+impl StagedEntry {
+    /// Bytes it takes in a group.
+    pub fn bytes(&self) -> usize {
+        ENTRY_HEADER_BYTES + self.payload.len()
+    }
+
+    /// The entry as the group builder takes it; `pieces` is `[&payload]`.
+    pub fn to_write<'a>(&self, pieces: &'a [&'a [u8]]) -> EntryToWrite<'a> {
+        EntryToWrite {
+            kind: self.kind,
+            topic: self.topic,
+            number: self.number,
+            epoch: self.epoch,
+            records: self.records,
+            append_time: self.append_time,
+            payload: pieces,
+            payload_crc: self.crc,
+        }
+    }
+}
+
+/// Whom to tell when a group is durable, or written where that is enough.
+pub(super) enum Waiter {
+    /// A publisher.
+    Append(Done<Published>, Published),
+    /// Whoever asked for a change.
+    Change(Box<dyn FnOnce(Result<(), ApiError>) + Send>),
+}
+
+impl Waiter {
+    /// Tells the outcome.
+    pub fn tell(self, outcome: Result<(), ApiError>) {
+        match self {
+            Self::Append(done, published) => done(outcome.map(|()| published)),
+            Self::Change(done) => done(outcome),
+        }
+    }
+}
+
+/// What a group does to a topic.
+pub(super) struct Touched {
+    pub topic: TopicId,
+    /// `None` for the peer, and for a topic that was deleted.
+    pub shared: Option<Arc<TopicShared>>,
+    pub end: Offset,
+    pub state: StateNumber,
+    pub durability: Durability,
+}
+
+impl Touched {
+    /// What a later group says about it.
+    pub fn claim(&self) -> Claim {
+        Claim { topic: self.topic, durable_end: self.end, state: self.state }
+    }
+}
+
+/// The end a claim names for a topic that was deleted.
+pub(super) const DELETED_END: Offset = Offset::new(u64::MAX);
+
+/// A group in the making.
+#[derive(Default)]
+pub(super) struct Staging {
+    pub entries: Vec<StagedEntry>,
+    pub waiters: Vec<Waiter>,
+    /// Publishers of `os` topics whose offsets lie below the durable bound: told once it is written.
+    pub early: Vec<Waiter>,
+    pub bytes: usize,
+    pub payload_bytes: u64,
+}
+
+impl Staging {
+    /// Whether it would write nothing.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn push(&mut self, entry: StagedEntry) {
+        self.bytes += entry.bytes();
+        self.entries.push(entry);
+    }
+
+    /// Stages the rows as one state entry.
+    pub fn push_rows(&mut self, state: &State, topic: TopicId, number: StateNumber, keys: &[RowKey], now: Timestamp) {
+        let operations: Vec<StateOp> = keys
+            .iter()
+            .map(|key| match state.row(key) {
+                Some(row) => StateOp::Put { key: key.encode(), value: row.encode() },
+                None => StateOp::Delete { key: key.encode() },
+            })
+            .collect();
+        let payload = StateOp::encode_all(&operations).expect("rows are bounded, and a change touches few of them");
+        let epoch = state.topic(topic).map_or(LeaderEpoch::ZERO, |topic| topic.row.epoch);
+        self.push_state(EntryKind::State, topic, number, epoch, payload.into(), now);
+    }
+
+    /// Stages an entry that is not records.
+    pub fn push_state(
+        &mut self,
+        kind: EntryKind,
+        topic: TopicId,
+        number: StateNumber,
+        epoch: LeaderEpoch,
+        payload: Bytes,
+        now: Timestamp,
+    ) {
+        let crc = payload_crc(kind, &[&payload]).expect("a state payload of any length has a checksum");
+        self.push(StagedEntry {
+            kind,
+            topic,
+            number: number.get(),
+            epoch,
+            records: 0,
+            append_time: now,
+            payload,
+            crc,
+        });
+    }
+
+    /// Decides on a batch and stages it.
+    pub fn append(&mut self, state: &mut State, append: Append, durable_bound: Offset, now: Timestamp) {
+        let header = append.batch.header();
+        let facts = BatchFacts {
+            producer: header.producer,
+            first: header.first_sequence,
+            count: header.count,
+            bytes: append.batch.bytes().len() as u64,
+        };
+        let admission = state.topic(append.topic).and_then(|topic| topic.admit(append.epoch, &facts));
+        let base = match admission {
+            Ok(Admission::Append(base)) => base,
+            Ok(Admission::Duplicate { base, end }) => {
+                let durability = state.topic(append.topic).map_or(Durability::Fsync, |t| t.row.settings.durability);
+                let published = Published { base_offset: base, end_offset: end, durability, duplicate: true };
+                self.waiters.push(Waiter::Append(append.done, published));
+                return;
+            }
+            Err(error) => return (append.done)(Err(error)),
+        };
+        self.raise_bound(state, append.topic, facts.count, now);
+        let topic = state.topic_mut(append.topic).expect("admitted just now");
+        let append_time = topic.append_time(now);
+        topic.appended(&facts, base, append_time);
+        let end = topic.row.end;
+        let durability = topic.row.settings.durability;
+        if !facts.producer.is_zero() {
+            state.mark_dirty(RowKey::Producer(append.topic, facts.producer));
+        }
+        let early = durability == Durability::Os && end <= durable_bound;
+        let published = Published { base_offset: base, end_offset: end, durability, duplicate: false };
+        let waiter = Waiter::Append(append.done, published);
+        if early { self.early.push(waiter) } else { self.waiters.push(waiter) }
+        self.payload_bytes += facts.bytes;
+        self.push(StagedEntry {
+            kind: EntryKind::Records,
+            topic: append.topic,
+            number: base.get(),
+            epoch: append.epoch,
+            records: facts.count,
+            append_time,
+            crc: append.batch.header().crc,
+            payload: append.batch.into_bytes(),
+        });
+    }
+
+    /// An `os` topic's offsets must stay below its recorded bound (J6).
+    fn raise_bound(&mut self, state: &mut State, id: TopicId, count: u32, now: Timestamp) {
+        let wanted = state.topic(id).ok().and_then(|topic| topic.bound_wanted(count));
+        if let (Some(bound), Ok(topic)) = (wanted, state.topic_mut(id)) {
+            topic.row.bound = Some(bound);
+            let number = state.take_state_number(id);
+            self.push_rows(state, id, number, &[RowKey::Topic(id)], now);
+        }
+    }
+
+    /// Decides on a change and stages its rows.
+    pub fn change(&mut self, state: &mut State, change: Change, shared: &Shared, now: Timestamp) {
+        let mut context = Context { state, shared, now };
+        let Some(staged) = (change.run)(Ok(&mut context)) else { return };
+        self.waiters.push(Waiter::Change(staged.done));
+        if !staged.keys.is_empty() {
+            self.push_rows(state, change.topic, staged.number, &staged.keys, now);
+        }
+    }
+
+    /// Sorts the entries by topic and tells what the group does to each.
+    pub fn touched(&mut self, state: &State, shared: &Shared) -> Vec<Touched> {
+        if self.entries.iter().any(|entry| entry.topic != self.entries[0].topic) {
+            self.entries.sort_by_key(|entry| entry.topic);
+        }
+        let mut touched: Vec<Touched> = Vec::new();
+        let topics = shared.topics();
+        for entry in &self.entries {
+            if touched.last().is_none_or(|last| last.topic != entry.topic) {
+                touched.push(touch(state, entry, topics.by_id.get(&entry.topic).cloned()));
+            } else if let Some(last) = touched.last_mut()
+                && entry.kind != EntryKind::Records
+            {
+                last.state = last.state.max(StateNumber::new(entry.number));
+            }
+        }
+        touched
+    }
+}
+
+fn touch(state: &State, entry: &StagedEntry, shared: Option<Arc<TopicShared>>) -> Touched {
+    let id = entry.topic;
+    let own = if entry.kind == EntryKind::Records { 0 } else { entry.number };
+    let (end, number, durability) = match state.topic(id) {
+        Ok(topic) => (topic.row.end, topic.row.state_number, topic.row.settings.durability),
+        Err(_) if id.is_zero() => (Offset::ZERO, state.peer().state_number, Durability::Fsync),
+        Err(_) => (DELETED_END, StateNumber::new(own), Durability::Fsync),
+    };
+    Touched { topic: id, shared, end, state: number, durability }
+}

@@ -1,0 +1,131 @@
+//! The sync thread: makes written groups durable, then tells everybody.
+//!
+//! It takes all groups that were written, syncs each slot among them once, in
+//! stream order, and only then moves the durable ends and answers (J1, J2). A
+//! group that is written while a sync runs waits for the next one, even if the
+//! disk happened to take it along.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::applier::Delta;
+use super::shared::{Shared, TopicShared};
+use super::staging::Waiter;
+use crate::journal::SlotHandle;
+use crate::limits;
+use crate::protocol::error::ApiError;
+use crate::types::Offset;
+
+/// A group whose write has returned.
+pub(super) struct Written {
+    pub group: u64,
+    /// The slot it lies in; `None` if nothing was written but something has to be told in order.
+    pub slot: Option<SlotHandle>,
+    pub waiters: Vec<Waiter>,
+    pub ends: Vec<(Arc<TopicShared>, Offset)>,
+    /// Rows for the catalog, valid once this group is durable (J8).
+    pub delta: Option<Delta>,
+}
+
+/// Tells a watcher since when a sync has been running.
+#[derive(Default)]
+pub(super) struct SyncWatch {
+    started: Mutex<Option<Instant>>,
+}
+
+impl SyncWatch {
+    fn set(&self, at: Option<Instant>) {
+        *self.started.lock().unwrap_or_else(PoisonError::into_inner) = at;
+    }
+
+    /// How long the sync that runs now has been running.
+    pub fn running_for(&self) -> Option<Duration> {
+        self.started.lock().unwrap_or_else(PoisonError::into_inner).map(|at| at.elapsed())
+    }
+}
+
+/// The sync thread's side of things.
+pub(super) struct Syncer {
+    pub shared: Arc<Shared>,
+    pub watch: Arc<SyncWatch>,
+    pub written: Receiver<Written>,
+    pub catalog: SyncSender<Delta>,
+}
+
+impl Syncer {
+    /// Runs until the writer is gone.
+    pub fn run(self) {
+        while let Ok(first) = self.written.recv() {
+            let mut batch = vec![first];
+            batch.extend(self.written.try_iter());
+            let outcome = match self.shared.failure() {
+                Some(reason) => Err(reason),
+                None => self.sync(&batch),
+            };
+            match outcome {
+                Ok(()) => self.publish(batch),
+                Err(reason) => {
+                    self.shared.fail(&reason);
+                    refuse(batch, &reason);
+                }
+            }
+        }
+    }
+
+    fn sync(&self, batch: &[Written]) -> Result<(), String> {
+        let mut done: Option<u32> = None;
+        for slot in batch.iter().filter_map(|written| written.slot.as_ref()) {
+            if done != Some(slot.id()) {
+                self.sync_slot(slot)?;
+                done = Some(slot.id());
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_slot(&self, slot: &SlotHandle) -> Result<(), String> {
+        let start = Instant::now();
+        self.watch.set(Some(start));
+        let outcome = slot.sync_data();
+        self.watch.set(None);
+        let took = start.elapsed();
+        self.shared.syncs.fetch_add(1, Ordering::Relaxed);
+        add_micros(&self.shared.sync_micros, took);
+        match outcome {
+            Err(error) => Err(error.to_string()),
+            Ok(()) if took > limits::SYNC_TIMEOUT => {
+                Err(format!("a sync of the journal took {} s, more than the {} s allowed", took.as_secs(), limits::SYNC_TIMEOUT.as_secs()))
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn publish(&self, batch: Vec<Written>) {
+        for written in batch {
+            for (topic, end) in &written.ends {
+                topic.set_durable(*end);
+                topic.set_readable(*end);
+            }
+            self.shared.synced_group.fetch_max(written.group, Ordering::AcqRel);
+            for waiter in written.waiters {
+                waiter.tell(Ok(()));
+            }
+            if let Some(delta) = written.delta {
+                // One delta at a time is under way, so this never waits; a catalog that is gone has failed the store.
+                let _ = self.catalog.send(delta);
+            }
+        }
+    }
+}
+
+fn add_micros(counter: &AtomicU64, took: Duration) {
+    counter.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+}
+
+fn refuse(batch: Vec<Written>, reason: &str) {
+    for waiter in batch.into_iter().flat_map(|written| written.waiters) {
+        waiter.tell(Err(ApiError::StorageStopped { reason: reason.to_owned() }));
+    }
+}

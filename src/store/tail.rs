@@ -1,0 +1,72 @@
+//! The tail cache: the last groups as they were written, for readers that follow.
+//!
+//! The group buffers themselves are the cache; a read is a slice of one. What
+//! falls out at the old end goes back to the pool of buffers, to be written
+//! again once no reader holds it.
+
+use std::collections::VecDeque;
+use std::sync::{PoisonError, RwLock};
+
+use bytes::Bytes;
+
+use crate::journal::{BufferPool, Place, SharedBuffer};
+
+struct Cached {
+    place: Place,
+    length: u32,
+    buffer: SharedBuffer,
+}
+
+/// Recently written groups, oldest first.
+pub(super) struct TailCache {
+    groups: RwLock<VecDeque<Cached>>,
+    bytes_max: usize,
+    pool: BufferPool,
+}
+
+impl TailCache {
+    /// A cache of at most `bytes_max`, counted by the size of the buffers.
+    pub fn new(bytes_max: usize) -> Self {
+        Self { groups: RwLock::default(), bytes_max, pool: BufferPool::new(bytes_max) }
+    }
+
+    /// Where the writer gets its buffers.
+    pub fn pool(&self) -> &BufferPool {
+        &self.pool
+    }
+
+    /// Adds a group that lies at `place`, `length` bytes long without padding.
+    pub fn push(&self, place: Place, length: u32, buffer: SharedBuffer) {
+        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        groups.push_back(Cached { place, length, buffer });
+        let mut bytes: usize = groups.iter().map(|group| group.buffer.capacity()).sum();
+        while bytes > self.bytes_max && groups.len() > 1 {
+            if let Some(oldest) = groups.pop_front() {
+                bytes -= oldest.buffer.capacity();
+                self.pool.give(oldest.buffer);
+            }
+        }
+    }
+
+    /// `length` bytes at `place`, if the group that holds them is still here.
+    pub fn get(&self, place: Place, length: u32) -> Option<Bytes> {
+        let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
+        let at = groups.partition_point(|group| group.place <= place).checked_sub(1)?;
+        let group = groups.get(at)?;
+        let from = place.position.checked_sub(group.place.position)?;
+        let fits = group.place.segment == place.segment && from.checked_add(length)? <= group.length;
+        fits.then(|| group.buffer.bytes().slice(from as usize..(from + length) as usize))
+    }
+
+    /// Forgets the groups of a segment whose slot is to be reused.
+    pub fn forget(&self, segment: u64) {
+        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        groups.retain(|group| group.place.segment != segment);
+    }
+
+    /// Bytes of memory held by cached groups.
+    pub fn bytes(&self) -> usize {
+        let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
+        groups.iter().map(|group| group.buffer.capacity()).sum()
+    }
+}

@@ -1,0 +1,468 @@
+//! The writer: the one thread that gives offsets and writes the journal.
+//!
+//! It takes all that waits, decides, gathers entries into a group, writes the
+//! group with one call and hands it to the sync thread; then it takes what
+//! came meanwhile. The disk sets the pace, so there is no timer and nothing is
+//! held back when the disk is idle.
+//!
+//! ```text
+//!   commands -> [ decide | stage | place ] -> write -> sync thread -> answers
+//!                    ^ State                    |
+//!                    `-- claims of synced groups-'
+//! ```
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use super::applier::{ApplierStatus, Delta};
+use super::command::{Command, Done};
+use super::keeper::{KeeperJob, SealJob};
+use super::pool::{Prepared, SlotPool};
+use super::queue::{Queue, Taken};
+use super::segments::Segment;
+use super::shared::{Shared, TopicShared};
+use super::snapshot::SnapshotProgress;
+use super::staging::{Staging, Touched};
+use super::sync::Written;
+use crate::catalog::Applied;
+use crate::journal::{
+    Claim, Extent, FIRST_POSITION, FooterBuilder, Group, GroupBuilder, GroupStart, Kind, Place,
+};
+use crate::limits;
+use crate::protocol::error::ApiError;
+use crate::time::Timestamp;
+use crate::topic::State;
+use crate::types::{Durability, Offset, TopicId};
+
+/// The segment being filled.
+pub(super) struct OpenSegment {
+    pub prepared: Prepared,
+    pub position: u32,
+    pub footer: FooterBuilder,
+    pub first_group: u64,
+}
+
+impl OpenSegment {
+    /// A segment with nothing in it.
+    pub fn new(prepared: Prepared) -> Self {
+        Self { prepared, position: FIRST_POSITION, footer: FooterBuilder::default(), first_group: 0 }
+    }
+
+    /// Whether a group of so many bytes and entries fits, with the footer it would need.
+    fn has_room(&self, group_bytes: usize, entries: usize) -> bool {
+        let sector = self.prepared.header.sector as usize;
+        let end = self.position as usize + group_bytes.next_multiple_of(sector);
+        let footer = self.footer.length_after(entries).next_multiple_of(sector);
+        end + footer <= self.prepared.header.slot_bytes as usize
+    }
+}
+
+/// How far the recorded bound of an `os` topic reaches on the disk.
+#[derive(Default)]
+struct OsBound {
+    durable: Offset,
+    pending: Option<(u64, Offset)>,
+}
+
+/// Everything the writer owns.
+pub(super) struct Writer {
+    pub state: State,
+    pub shared: Arc<Shared>,
+    pub queue: Arc<Queue>,
+    pub pool: Arc<SlotPool>,
+    pub syncer: SyncSender<Written>,
+    pub keeper: SyncSender<KeeperJob>,
+    pub applier: Arc<ApplierStatus>,
+    pub open: OpenSegment,
+    /// Number and end of the last group of the stream.
+    pub last_group: u64,
+    pub previous_end: Place,
+    /// Claims that no group carries yet, by the group that made them.
+    pub unclaimed: VecDeque<(u64, Vec<Claim>)>,
+    pub pending: VecDeque<Command>,
+    pub group_bytes: usize,
+    pub snapshot: SnapshotProgress,
+    bounds: HashMap<TopicId, OsBound>,
+    last_capture: Instant,
+    /// A claim of something is worth a mark of its own.
+    mark_due: bool,
+}
+
+/// What a new writer begins with.
+pub(super) struct WriterParts {
+    pub state: State,
+    pub shared: Arc<Shared>,
+    pub queue: Arc<Queue>,
+    pub pool: Arc<SlotPool>,
+    pub syncer: SyncSender<Written>,
+    pub keeper: SyncSender<KeeperJob>,
+    pub applier: Arc<ApplierStatus>,
+    pub open: Prepared,
+    pub last_group: u64,
+    pub previous_end: Place,
+    pub unclaimed: Vec<Claim>,
+}
+
+/// The catalog follows at least so often while something changes.
+const CAPTURE_EVERY: Duration = Duration::from_secs(1);
+
+impl Writer {
+    /// A writer that goes on after `last_group`.
+    pub fn new(parts: WriterParts) -> Self {
+        let slot_bytes = parts.open.header.slot_bytes as usize;
+        let bounds = parts
+            .state
+            .topics()
+            .filter_map(|topic| {
+                let durable = topic.row.bound?;
+                Some((topic.id, OsBound { durable, pending: None }))
+            })
+            .collect();
+        Self {
+            group_bytes: limits::GROUP_BYTES_TARGET.min(slot_bytes / 8),
+            unclaimed: VecDeque::from([(parts.last_group, parts.unclaimed)]),
+            pending: VecDeque::new(),
+            snapshot: SnapshotProgress::default(),
+            bounds,
+            last_capture: Instant::now(),
+            mark_due: true,
+            open: OpenSegment::new(parts.open),
+            state: parts.state,
+            shared: parts.shared,
+            queue: parts.queue,
+            pool: parts.pool,
+            syncer: parts.syncer,
+            keeper: parts.keeper,
+            applier: parts.applier,
+            last_group: parts.last_group,
+            previous_end: parts.previous_end,
+        }
+    }
+
+    /// Runs until the queue stops, then writes and syncs the mark of a clean stop.
+    pub fn run(mut self) {
+        self.publish_open_segment();
+        loop {
+            let taken = self.queue.take(&mut self.pending, self.patience());
+            if let Some(reason) = self.shared.failure() {
+                return self.refuse_all(&reason);
+            }
+            match taken {
+                Taken::Stopped => break,
+                Taken::Some if self.pending.is_empty() && !self.snapshot.is_running() => self.idle(),
+                Taken::Some => self.write_pending(),
+            }
+            self.capture(false);
+        }
+        self.stop_cleanly();
+    }
+
+    /// How long to wait for something to come.
+    fn patience(&self) -> Duration {
+        if !self.pending.is_empty() || self.snapshot.is_running() {
+            Duration::ZERO
+        } else if self.mark_due {
+            limits::IDLE_MARK_AFTER
+        } else {
+            CAPTURE_EVERY
+        }
+    }
+
+    /// Nothing came for a while: claim what was written, so that damage to it cannot pass for a torn tail.
+    fn idle(&mut self) {
+        let synced = self.shared.synced_group.load(Ordering::Acquire);
+        if self.mark_due && synced >= self.last_group {
+            self.write_group(Staging::default(), false);
+            self.mark_due = false;
+        }
+    }
+
+    fn write_pending(&mut self) {
+        let mut staging = Staging::default();
+        let now = Timestamp::now();
+        self.snapshot.stage(&mut self.state, &mut staging, self.group_bytes, now);
+        while let Some(command) = self.next_command(&staging) {
+            match command {
+                Command::Append(append) => {
+                    let bound = self.durable_bound(append.topic);
+                    staging.append(&mut self.state, append, bound, now);
+                }
+                Command::Change(change) => staging.change(&mut self.state, change, &self.shared, now),
+            }
+        }
+        if staging.is_empty() {
+            self.tell_in_order(staging);
+        } else {
+            self.write_group(staging, false);
+            self.mark_due = true;
+        }
+    }
+
+    /// The next command that still goes into this group.
+    fn next_command(&mut self, staging: &Staging) -> Option<Command> {
+        let bytes = match self.pending.front()? {
+            Command::Append(append) => append.batch.bytes().len(),
+            Command::Change(_) => 0,
+        };
+        let fits = staging.is_empty() || staging.bytes + bytes <= self.group_bytes;
+        if fits { self.pending.pop_front() } else { None }
+    }
+
+    /// Answers that need no entry of their own still wait for what came before them.
+    fn tell_in_order(&mut self, staging: Staging) {
+        debug_assert!(staging.early.is_empty(), "an early answer has an entry");
+        if staging.waiters.is_empty() {
+            return;
+        }
+        if self.shared.synced_group.load(Ordering::Acquire) >= self.last_group {
+            for waiter in staging.waiters {
+                waiter.tell(Ok(()));
+            }
+        } else {
+            self.hand_over(Written {
+                group: self.last_group,
+                slot: None,
+                waiters: staging.waiters,
+                ends: Vec::new(),
+                delta: None,
+            });
+        }
+    }
+
+    /// The bound below which an `os` topic's offsets may be acknowledged at once.
+    fn durable_bound(&mut self, id: TopicId) -> Offset {
+        let Some(bound) = self.bounds.get_mut(&id) else { return Offset::ZERO };
+        if let Some((group, pending)) = bound.pending
+            && group <= self.shared.synced_group.load(Ordering::Acquire)
+        {
+            bound.durable = bound.durable.max(pending);
+            bound.pending = None;
+        }
+        bound.durable
+    }
+
+    /// Places, writes and hands over a group.
+    fn write_group(&mut self, mut staging: Staging, clean_stop: bool) {
+        let synced = self.shared.synced_group.load(Ordering::Acquire).min(self.last_group);
+        let claims = self.take_claims(synced);
+        let bytes = GroupBuilder::empty_bytes(claims.len()) + staging.bytes;
+        if !self.open.has_room(bytes, staging.entries.len()) && !self.switch_segment() {
+            return refuse(staging, "the journal has no slot to write to");
+        }
+        let touched = staging.touched(&self.state, &self.shared);
+        let (group, extents) = self.build(&staging, &claims, synced, clean_stop);
+        if let Err(error) = self.open.prepared.slot.write_at(group.disk_bytes(), group.place().position) {
+            self.shared.fail(&error.to_string());
+            return refuse(staging, &error.to_string());
+        }
+        self.advance(&group, &touched);
+        self.publish(&group, &touched, extents);
+        for waiter in staging.early {
+            waiter.tell(Ok(()));
+        }
+        self.shared.payload_bytes.fetch_add(staging.payload_bytes, Ordering::Relaxed);
+        let ends = touched.into_iter().filter_map(|touched| Some((touched.shared?, touched.end))).collect();
+        self.hand_over(Written {
+            group: group.number(),
+            slot: Some(self.open.prepared.slot.clone()),
+            waiters: staging.waiters,
+            ends,
+            delta: None,
+        });
+    }
+
+    /// What the groups up to `synced` made durable and no group says yet (J3); the latest value of each topic.
+    fn take_claims(&mut self, synced: u64) -> Vec<Claim> {
+        let mut latest: HashMap<TopicId, Claim> = HashMap::new();
+        while self.unclaimed.front().is_some_and(|(group, _)| *group <= synced) {
+            let Some((_, claims)) = self.unclaimed.pop_front() else { break };
+            latest.extend(claims.into_iter().map(|claim| (claim.topic, claim)));
+        }
+        latest.into_values().collect()
+    }
+
+    fn build(&self, staging: &Staging, claims: &[Claim], synced: u64, clean_stop: bool) -> (Group, Vec<(TopicId, Extent)>) {
+        let bytes = GroupBuilder::empty_bytes(claims.len()) + staging.bytes;
+        let sector = self.open.prepared.header.sector;
+        let buffer = self.shared.tail.pool().take(bytes.next_multiple_of(sector as usize));
+        let mut builder = GroupBuilder::begin(
+            buffer,
+            &GroupStart {
+                seed: self.open.prepared.seed(),
+                sector,
+                position: self.open.position,
+                number: self.last_group + 1,
+                previous_end: self.previous_end,
+                synced,
+                wall: Timestamp::now(),
+                clean_stop,
+                claims,
+            },
+        );
+        let mut extents: Vec<(TopicId, Extent)> = Vec::new();
+        for entry in &staging.entries {
+            let pieces = [&entry.payload[..]];
+            let to_write = entry.to_write(&pieces);
+            let position = builder.push(&to_write);
+            if entry.records > 0 {
+                note_extent(&mut extents, entry.topic, Extent::of_entry(&to_write.header(), position));
+            }
+        }
+        (builder.finish(), extents)
+    }
+
+    /// Moves the stream's end over the written group.
+    fn advance(&mut self, group: &Group, touched: &[Touched]) {
+        if self.open.first_group == 0 {
+            self.open.first_group = group.number();
+        }
+        self.open.position = group.end().position;
+        self.previous_end = group.end();
+        self.last_group = group.number();
+        self.unclaimed.push_back((self.last_group, touched.iter().map(Touched::claim).collect()));
+        self.note_bounds(touched);
+        self.snapshot.written(group.place(), group.number());
+    }
+
+    fn note_bounds(&mut self, touched: &[Touched]) {
+        for touched in touched.iter().filter(|touched| touched.durability == Durability::Os) {
+            let Some(bound) = self.state.topic(touched.topic).ok().and_then(|topic| topic.row.bound) else { continue };
+            let known = self.bounds.entry(touched.topic).or_default();
+            let latest = known.pending.map_or(known.durable, |(_, pending)| pending);
+            if bound > latest {
+                known.pending = Some((self.last_group, bound));
+            }
+        }
+    }
+
+    /// Lets readers find the group; those of `os` topics may have it already.
+    fn publish(&mut self, group: &Group, touched: &[Touched], extents: Vec<(TopicId, Extent)>) {
+        let length = group.header().length;
+        self.shared.tail.push(group.place(), length, group.buffer().clone());
+        let by_topic: HashMap<TopicId, &Arc<TopicShared>> =
+            touched.iter().filter_map(|touched| Some((touched.topic, touched.shared.as_ref()?))).collect();
+        for (topic, extent) in extents {
+            self.open.footer.add_extent(topic, extent);
+            if let Some(shared) = by_topic.get(&topic) {
+                shared.index_mut().push_open(group.place().segment, extent);
+            }
+        }
+        for touched in touched.iter().filter(|touched| touched.durability == Durability::Os) {
+            let durable = self.bounds.get(&touched.topic).map_or(Offset::ZERO, |bound| bound.durable);
+            if let Some(shared) = &touched.shared
+                && touched.end <= durable
+            {
+                shared.set_readable(touched.end);
+            }
+        }
+    }
+
+    /// Waits while the sync thread is too far behind: that bounds the memory of groups in flight.
+    fn hand_over(&mut self, written: Written) {
+        if let Err(lost) = self.syncer.send(written) {
+            for waiter in lost.0.waiters {
+                waiter.tell(Err(stopped("the sync thread is gone")));
+            }
+        }
+    }
+
+    /// Goes on in the next slot; the full segment gets its footer beside the writing.
+    fn switch_segment(&mut self) -> bool {
+        let Some(prepared) = self.pool.take() else { return false };
+        let next = prepared.header.segment;
+        let full = std::mem::replace(&mut self.open, OpenSegment::new(prepared));
+        self.publish_open_segment();
+        let job = SealJob {
+            prepared: full.prepared,
+            end: full.position,
+            footer: full.footer,
+            groups: (full.first_group, self.last_group),
+            next,
+        };
+        if self.keeper.send(KeeperJob::Seal(job)).is_err() {
+            tracing::debug!("the keeper is gone, the segment is sealed at the next start");
+        }
+        true
+    }
+
+    fn publish_open_segment(&self) {
+        let header = self.open.prepared.header;
+        debug_assert_ne!(header.kind, Kind::Cold, "the writer fills stream segments");
+        self.shared.segments.put(Segment { number: header.segment, slot_id: header.slot, header, row: None });
+    }
+
+    /// Hands the changed rows to the catalog, once they are durable.
+    fn capture(&mut self, now_or_never: bool) {
+        let due = now_or_never || self.last_capture.elapsed() >= CAPTURE_EVERY;
+        if !due || !self.state.is_dirty() || !self.applier.begin() {
+            return;
+        }
+        self.last_capture = Instant::now();
+        let applied = Applied {
+            segment: self.previous_end.segment,
+            position: self.previous_end.position,
+            group: self.last_group,
+        };
+        let delta = Delta { changes: self.state.take_dirty(), applied };
+        self.hand_over(Written {
+            group: self.last_group,
+            slot: None,
+            waiters: Vec::new(),
+            ends: Vec::new(),
+            delta: Some(delta),
+        });
+    }
+
+    fn stop_cleanly(mut self) {
+        let wait = |done: &dyn Fn() -> bool, shared: &Shared| {
+            while !done() && shared.failure().is_none() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
+        let shared = self.shared.clone();
+        let last = self.last_group;
+        wait(&|| shared.synced_group.load(Ordering::Acquire) >= last, &shared);
+        self.write_group(Staging::default(), true);
+        let applier = self.applier.clone();
+        wait(&|| !applier.is_busy(), &shared);
+        self.capture(true);
+        wait(&|| !applier.is_busy(), &shared);
+    }
+
+    fn refuse_all(&mut self, reason: &str) {
+        let mut commands = std::mem::take(&mut self.pending);
+        commands.append(&mut self.queue.drain());
+        for command in commands {
+            refuse_command(command, reason);
+        }
+    }
+}
+
+/// Tells whoever asked that nothing is written any more.
+pub(super) fn refuse_command(command: Command, reason: &str) {
+    match command {
+        Command::Append(append) => (append.done as Done<_>)(Err(stopped(reason))),
+        Command::Change(change) => _ = (change.run)(Err(stopped(reason))),
+    }
+}
+
+fn refuse(staging: Staging, reason: &str) {
+    for waiter in staging.waiters.into_iter().chain(staging.early) {
+        waiter.tell(Err(stopped(reason)));
+    }
+}
+
+fn stopped(reason: &str) -> ApiError {
+    ApiError::StorageStopped { reason: reason.to_owned() }
+}
+
+/// Adds an entry to the extents of a group, which are sorted by topic.
+fn note_extent(extents: &mut Vec<(TopicId, Extent)>, topic: TopicId, extent: Extent) {
+    match extents.last_mut() {
+        Some((last, before)) if *last == topic && before.join(&extent) => {}
+        _ => extents.push((topic, extent)),
+    }
+}
