@@ -11,3 +11,5 @@ pub mod time;
 pub mod types;
 
 pub mod protocol;
+
+pub mod journal;
