@@ -88,6 +88,8 @@ pub const SECTOR_BYTES_MAX: u32 = 4096;
 pub const SLOTS_OPEN_MAX: usize = 256;
 /// Bytes read at once when a segment is walked from end to end.
 pub const SCAN_BYTES: usize = 4 * MIB;
+/// Bytes read when a segment is first looked at: most looks end with its first group.
+pub const SCAN_BYTES_FIRST: usize = 64 * KIB;
 /// Bytes written at once when a new slot is filled with zeros.
 pub const ZERO_FILL_BYTES: usize = MIB;
 /// Neighbouring entries are joined into one extent up to this, in bytes: what one read of a client costs at most.
@@ -168,6 +170,8 @@ const _: () = {
     assert!(SLOT_BYTES_DEFAULT % SECTOR_BYTES_MAX as u64 == 0);
     assert!(SLOTS_OPEN_MAX * 2 <= 512);
     assert!(SCAN_BYTES % SECTOR_BYTES_MAX as usize == 0);
+    assert!(SCAN_BYTES_FIRST % SECTOR_BYTES_MAX as usize == 0);
+    assert!(SCAN_BYTES_FIRST <= SCAN_BYTES);
     assert!(ZERO_FILL_BYTES % SECTOR_BYTES_MAX as usize == 0);
     assert!(BUFFER_BYTES_MIN.is_power_of_two() && BUFFER_BYTES_MIN >= SECTOR_BYTES_MAX as usize);
     assert!(NAME_BYTES_MAX + 17 <= STATE_KEY_BYTES_MAX);

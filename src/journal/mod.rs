@@ -2,6 +2,7 @@
 
 pub mod buffer;
 pub mod checksum;
+pub mod cold;
 pub mod directory;
 pub mod entry;
 pub mod error;
@@ -10,7 +11,10 @@ pub mod footer;
 pub mod group;
 pub mod header;
 pub mod place;
+mod probe;
 pub mod read;
 pub mod scan;
 pub mod slot;
 pub mod state;
+mod walk;
+mod window;
