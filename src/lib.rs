@@ -14,3 +14,4 @@ pub mod protocol;
 
 pub mod catalog;
 pub mod topic;
+pub mod journal;

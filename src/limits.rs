@@ -81,6 +81,34 @@ pub const SLOT_BYTES_DEFAULT: u64 = 64 * MIB as u64;
 pub const SLOT_BYTES_MIN: u64 = MIB as u64;
 /// Largest slot, in bytes: positions in a slot are 32 bits.
 pub const SLOT_BYTES_MAX: u64 = 1024 * MIB as u64;
+/// Positions before this hold the two copies of a slot's header, in bytes.
+pub const SLOT_HEADERS_BYTES: u32 = 8192;
+/// Smallest sector groups are aligned to, in bytes: what every disk writes whole.
+pub const SECTOR_BYTES_MIN: u32 = 512;
+/// Largest sector, in bytes: also the alignment of memory, and that of every slot's size.
+pub const SECTOR_BYTES_MAX: u32 = 4096;
+/// Open slots kept for readers and the writer; each has at most two descriptors.
+pub const SLOTS_OPEN_MAX: usize = 256;
+/// Bytes read at once when a segment is walked from end to end.
+pub const SCAN_BYTES: usize = 4 * MIB;
+/// Bytes read when a segment is first looked at: most looks end with its first group.
+pub const SCAN_BYTES_FIRST: usize = 64 * KIB;
+/// Bytes written at once when a new slot is filled with zeros.
+pub const ZERO_FILL_BYTES: usize = MIB;
+/// Neighbouring entries are joined into one extent up to this, in bytes: what one read of a client costs at most.
+pub const EXTENT_BYTES_MAX: usize = MIB;
+/// Smallest buffer of the writer's pool, in bytes; each class is twice the one below.
+pub const BUFFER_BYTES_MIN: usize = 16 * KIB;
+/// Bytes of returned buffers the pool keeps for the next group; above it they go back to the allocator.
+pub const BUFFERS_KEPT_BYTES: usize = TAIL_CACHE_BYTES_DEFAULT;
+/// Longest key of a state row, in bytes: kind, topic id, the longest name and room to spare.
+pub const STATE_KEY_BYTES_MAX: usize = 512;
+/// Largest value of a state row, in bytes: it ends up in sled.
+pub const STATE_VALUE_BYTES_MAX: usize = SLED_VALUE_BYTES_MAX;
+/// Most operations in one state entry: deleting a topic deletes all its subscriptions and producers at once.
+pub const STATE_OPERATIONS_MAX: usize = 65_536;
+/// Largest payload of one journal entry, in bytes.
+pub const ENTRY_BYTES_MAX: usize = BATCH_BYTES_MAX;
 /// Payload the writer gathers into one group before it writes, in bytes.
 pub const GROUP_BYTES_TARGET: usize = MIB;
 /// Bytes handed to the writer and not yet durable, before appending waits.
@@ -170,6 +198,22 @@ const _: () = {
     assert!(NAME_BYTES_MAX + 32 < SLED_KEY_BYTES_MAX);
     assert!(SLED_VALUE_BYTES_MAX + SLED_KEY_BYTES_MAX < STORE_SCAN_BYTES);
     assert!(STORE_SCAN_BYTES < STORE_DELTA_BYTES_MAX);
+    assert!(SECTOR_BYTES_MIN <= SECTOR_BYTES_MAX);
+    assert!(SLOT_HEADERS_BYTES % SECTOR_BYTES_MAX == 0);
+    assert!(SLOT_BYTES_MIN % SECTOR_BYTES_MAX as u64 == 0);
+    assert!(SLOT_BYTES_DEFAULT % SECTOR_BYTES_MAX as u64 == 0);
+    assert!(SLOTS_OPEN_MAX * 2 <= 512);
+    assert!(SCAN_BYTES % SECTOR_BYTES_MAX as usize == 0);
+    assert!(SCAN_BYTES_FIRST % SECTOR_BYTES_MAX as usize == 0);
+    assert!(SCAN_BYTES_FIRST <= SCAN_BYTES);
+    assert!(ZERO_FILL_BYTES % SECTOR_BYTES_MAX as usize == 0);
+    assert!(BUFFER_BYTES_MIN.is_power_of_two() && BUFFER_BYTES_MIN >= SECTOR_BYTES_MAX as usize);
+    assert!(NAME_BYTES_MAX + 17 <= STATE_KEY_BYTES_MAX);
+    assert!(SUBSCRIPTIONS_PER_TOPIC_MAX + PRODUCERS_PER_TOPIC_MAX < STATE_OPERATIONS_MAX);
+    assert!(
+        (SUBSCRIPTIONS_PER_TOPIC_MAX + PRODUCERS_PER_TOPIC_MAX) * (NAME_BYTES_MAX + 20)
+            < ENTRY_BYTES_MAX
+    );
     assert!(PRODUCER_BATCHES_KEPT >= PUBLISHES_UNANSWERED_MAX);
     assert!(PUBLISHES_UNANSWERED_MAX <= REQUESTS_UNANSWERED_MAX);
     assert!(HEARTBEAT_EVERY_DEFAULT.as_millis() * 3 < LEASE_DEFAULT.as_millis());

@@ -1,0 +1,154 @@
+//! Memory for the disk: aligned as O_DIRECT demands, shared without copying, used again.
+//!
+//! A [`AlignedBuffer`] is filled by one owner and then *frozen*: behind an `Arc`, never written
+//! again while anybody reads it. Slices handed to clients keep it alive. The [`BufferPool`] takes
+//! frozen buffers back and gives out those nobody else holds any more, so a steady writer
+//! allocates nothing.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use crate::limits::{BUFFER_BYTES_MIN, SECTOR_BYTES_MAX};
+
+/// Alignment of memory, in bytes: at least every sector there is.
+const ALIGNMENT: usize = SECTOR_BYTES_MAX as usize;
+
+/// A piece of memory at an address that is a multiple of 4096, as long as a multiple of 4096.
+pub struct AlignedBuffer {
+    /// Longer than the capacity by one alignment; never resized, so it never moves.
+    memory: Vec<u8>,
+    start: usize,
+    capacity: usize,
+}
+
+impl AlignedBuffer {
+    /// Zeroed memory of at least `capacity` bytes, rounded up to a multiple of 4096.
+    pub fn new(capacity: usize) -> Self {
+        let capacity = capacity.max(1).next_multiple_of(ALIGNMENT);
+        // Zeroed by the allocator: fresh pages come without a pass over them.
+        let memory = vec![0; capacity + ALIGNMENT];
+        let start = memory.as_ptr().align_offset(ALIGNMENT);
+        assert!(start < ALIGNMENT, "an aligned address within the reserve");
+        Self {
+            memory,
+            start,
+            capacity,
+        }
+    }
+
+    /// Length, in bytes.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// All of it.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.memory[self.start..self.start + self.capacity]
+    }
+
+    /// All of it, to write.
+    pub fn as_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..self.start + self.capacity]
+    }
+
+    /// Ends writing: from now on it is shared and read only.
+    pub fn freeze(self) -> SharedBuffer {
+        SharedBuffer(Arc::new(self))
+    }
+}
+
+impl fmt::Debug for AlignedBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AlignedBuffer({} bytes)", self.capacity)
+    }
+}
+
+/// A buffer that is no longer written, held by any number of readers.
+#[derive(Clone, Debug)]
+pub struct SharedBuffer(Arc<AlignedBuffer>);
+
+impl SharedBuffer {
+    /// The whole buffer as bytes that keep it alive; slicing them copies nothing.
+    pub fn bytes(&self) -> Bytes {
+        Bytes::from_owner(self.clone())
+    }
+
+    /// Length, in bytes.
+    pub fn capacity(&self) -> usize {
+        self.0.capacity
+    }
+
+    /// The memory to write again, if nobody else holds it; else the buffer back.
+    ///
+    /// # Errors
+    /// The buffer itself, still shared.
+    pub fn reclaim(self) -> Result<AlignedBuffer, Self> {
+        Arc::try_unwrap(self.0).map_err(Self)
+    }
+
+    fn is_held_elsewhere(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+}
+
+impl AsRef<[u8]> for SharedBuffer {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_slice()
+    }
+}
+
+/// Buffers to use again. What it keeps is bounded; above the bound returned buffers are let go.
+#[derive(Debug)]
+pub struct BufferPool {
+    returned: Mutex<Vec<SharedBuffer>>,
+    bytes_max: usize,
+}
+
+impl BufferPool {
+    /// A pool that keeps at most `bytes_max` of returned buffers.
+    pub fn new(bytes_max: usize) -> Self {
+        Self {
+            returned: Mutex::new(Vec::new()),
+            bytes_max,
+        }
+    }
+
+    /// A buffer of at least `bytes_min`, one of a few sizes so that it can be used again.
+    ///
+    /// Its content is arbitrary: zeros if it is new, an earlier group if not.
+    pub fn take(&self, bytes_min: usize) -> AlignedBuffer {
+        let class = size_class(bytes_min);
+        let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = |b: &SharedBuffer| b.capacity() == class && !b.is_held_elsewhere();
+        if let Some(at) = returned.iter().position(fits) {
+            match returned.swap_remove(at).reclaim() {
+                Ok(buffer) => return buffer,
+                Err(shared) => returned.push(shared),
+            }
+        }
+        drop(returned);
+        AlignedBuffer::new(class)
+    }
+
+    /// Takes a buffer back. Readers may still hold it; it is given out again when none does.
+    pub fn give(&self, buffer: SharedBuffer) {
+        let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept: usize = returned.iter().map(SharedBuffer::capacity).sum();
+        if kept + buffer.capacity() <= self.bytes_max {
+            returned.push(buffer);
+        } else if let Some(at) = returned.iter().position(SharedBuffer::is_held_elsewhere) {
+            // A buffer that a slow reader holds is of less use than this one.
+            if returned[at].capacity() >= buffer.capacity() {
+                returned[at] = buffer;
+            }
+        }
+    }
+}
+
+/// Sizes in steps of an eighth: few enough to be used again, close enough to waste little.
+fn size_class(bytes: usize) -> usize {
+    let bytes = bytes.max(BUFFER_BYTES_MIN);
+    bytes.next_multiple_of((bytes.next_power_of_two() / 8).max(ALIGNMENT))
+}

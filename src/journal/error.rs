@@ -1,0 +1,50 @@
+//! What can go wrong on the disk.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// The journal's files could not be used.
+#[derive(Debug, Error)]
+pub enum JournalError {
+    /// A call to the file system failed. After a failed write or sync nothing is known of the bytes concerned.
+    #[error("cannot {action} {path}: {source}", path = path.display())]
+    Io {
+        /// What was tried ("sync", "write").
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The directory's slots do not fit together, or not to what was asked. Nothing was changed.
+    #[error("{path}: {what}", path = path.display())]
+    Unsuitable {
+        /// The file or directory.
+        path: PathBuf,
+        /// What was expected, what was found and what to do.
+        what: String,
+    },
+}
+
+impl JournalError {
+    pub(super) fn io<'a>(
+        action: &'static str,
+        path: &'a Path,
+    ) -> impl FnOnce(io::Error) -> Self + use<'a> {
+        move |source| Self::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// What the operating system said, if it was asked.
+    pub fn io_error(&self) -> Option<&io::Error> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            Self::Unsuitable { .. } => None,
+        }
+    }
+}

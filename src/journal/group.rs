@@ -1,0 +1,437 @@
+//! Groups: what one write and one sync made durable (section 3 of `docs/storage-format.md`). Pure.
+//!
+//! [`GroupBuilder`] puts a group together in a buffer that goes to the disk as it is; payloads are
+//! copied once. [`GroupHeader::decode`] reads a header back; the entries are the walker's.
+
+use thiserror::Error;
+
+use super::buffer::{AlignedBuffer, SharedBuffer};
+use super::checksum::{Crc, Seed};
+use super::entry::{ENTRY_HEADER_BYTES, EntryHeader, EntryKind};
+use super::fields::{array, get_i64, get_u32, get_u64, is_zero, put, to_u32, to_usize};
+use super::place::{Place, round_up};
+use crate::time::Timestamp;
+use crate::types::{LeaderEpoch, Offset, StateNumber, TopicId};
+
+/// Length of a group header without claims, in bytes.
+pub const GROUP_HEADER_BYTES: usize = 72;
+/// Length of a claim, in bytes.
+pub const CLAIM_BYTES: usize = 32;
+
+pub(super) const MAGIC: &[u8; 4] = b"TGRP";
+const FLAG_CLEAN_STOP: u32 = 1;
+
+/// A topic is durable up to here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The topic; zero for the peer itself.
+    pub topic: TopicId,
+    /// Its durable end offset.
+    pub durable_end: Offset,
+    /// Its last durable state number.
+    pub state: StateNumber,
+}
+
+impl Claim {
+    fn encode(&self) -> [u8; CLAIM_BYTES] {
+        let mut bytes = [0; CLAIM_BYTES];
+        put(&mut bytes, 0, &self.topic.to_bytes());
+        put(&mut bytes, 16, &self.durable_end.get().to_le_bytes());
+        put(&mut bytes, 24, &self.state.get().to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Self {
+        Self {
+            topic: TopicId::from_bytes(array(bytes, 0)),
+            durable_end: Offset::new(get_u64(bytes, 16)),
+            state: StateNumber::new(get_u64(bytes, 24)),
+        }
+    }
+}
+
+/// The header of a group, without its claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupHeader {
+    /// Length without padding, in bytes.
+    pub length: u32,
+    /// Length of header and claims, in bytes.
+    pub header_length: u32,
+    /// Dense over the whole stream, from 1.
+    pub number: u64,
+    /// Where the group before it ended, padding included; [`Place::NONE`] for the first of all.
+    pub previous_end: Place,
+    /// Number of entries.
+    pub entries: u32,
+    /// Every group up to this number was on the disk when this one was composed.
+    pub synced: u64,
+    /// The host's wall clock when it was composed.
+    pub wall: Timestamp,
+    /// The process stopped cleanly after this group.
+    pub clean_stop: bool,
+    /// Checksum of all entry headers, one after the other.
+    pub entry_headers_crc: u32,
+}
+
+/// Why bytes are not a group header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum GroupFault {
+    /// There are fewer bytes than the header has or says it has.
+    #[error("the bytes end inside the group header")]
+    Short,
+    /// Nothing there that looks like a group.
+    #[error("no group header found")]
+    Magic,
+    /// Not a group of this place and this life of the slot, or changed.
+    #[error("the group header's checksum does not match")]
+    Checksum,
+    /// The checksum is right and a value makes no sense.
+    #[error("the group header's {what} makes no sense")]
+    Value {
+        /// The field.
+        what: &'static str,
+    },
+}
+
+impl GroupHeader {
+    /// The length of header and claims that the first bytes of a group tell, not yet to be believed.
+    ///
+    /// # Errors
+    /// If they are not the first bytes of a group.
+    pub fn peek_header_length(bytes: &[u8]) -> Result<u32, GroupFault> {
+        let bytes = bytes.get(..GROUP_HEADER_BYTES).ok_or(GroupFault::Short)?;
+        if &bytes[..4] != MAGIC {
+            return Err(GroupFault::Magic);
+        }
+        let claimed = u64::from(get_u32(bytes, 60)) * CLAIM_BYTES as u64;
+        if u64::from(get_u32(bytes, 12)) != GROUP_HEADER_BYTES as u64 + claimed {
+            // A broken length: whatever the checksum would cover, it would not match.
+            return Err(GroupFault::Checksum);
+        }
+        Ok(get_u32(bytes, 12))
+    }
+
+    /// Reads and checks the header and the claims at the start of `bytes`, which lie at `position` of the segment.
+    ///
+    /// # Errors
+    /// Says why there is no group.
+    pub fn decode(
+        bytes: &[u8],
+        seed: &Seed,
+        position: u32,
+    ) -> Result<(Self, Vec<Claim>), GroupFault> {
+        let header_length = Self::peek_header_length(bytes)?;
+        let bytes = bytes
+            .get(..to_usize(header_length))
+            .ok_or(GroupFault::Short)?;
+        if seed.crc(position, &bytes[8..]) != get_u32(bytes, 4) {
+            return Err(GroupFault::Checksum);
+        }
+        let flags = get_u32(bytes, 56);
+        let header = Self {
+            length: get_u32(bytes, 8),
+            header_length,
+            number: get_u64(bytes, 16),
+            previous_end: Place::new(get_u64(bytes, 24), get_u32(bytes, 32)),
+            entries: get_u32(bytes, 36),
+            synced: get_u64(bytes, 40),
+            wall: Timestamp::from_millis(get_i64(bytes, 48)),
+            clean_stop: flags & FLAG_CLEAN_STOP != 0,
+            entry_headers_crc: get_u32(bytes, 64),
+        };
+        if flags & !FLAG_CLEAN_STOP != 0 {
+            return Err(GroupFault::Value { what: "flags" });
+        }
+        if !is_zero(&bytes[68..72]) {
+            return Err(GroupFault::Value { what: "zero field" });
+        }
+        header.check()?;
+        let claims = bytes[GROUP_HEADER_BYTES..].chunks_exact(CLAIM_BYTES);
+        Ok((header, claims.map(Claim::decode).collect()))
+    }
+
+    /// What holds for every header, written or read.
+    fn check(&self) -> Result<(), GroupFault> {
+        let bad = |what| Err(GroupFault::Value { what });
+        let entry_headers = u64::from(self.entries) * ENTRY_HEADER_BYTES as u64;
+        if u64::from(self.length) < u64::from(self.header_length) + entry_headers {
+            return bad("length");
+        }
+        if self.number == 0 {
+            return bad("number");
+        }
+        if self.synced >= self.number {
+            return bad("synced number");
+        }
+        if self.previous_end.is_none() != (self.number == 1) {
+            return bad("end of the group before");
+        }
+        Ok(())
+    }
+}
+
+/// What a group begins with.
+#[derive(Debug, Clone, Copy)]
+pub struct GroupStart<'a> {
+    /// Salt and number of the segment.
+    pub seed: Seed,
+    /// The segment's sector, in bytes.
+    pub sector: u32,
+    /// Where the group will lie, at a sector boundary.
+    pub position: u32,
+    /// Its number.
+    pub number: u64,
+    /// Where the group before it ended.
+    pub previous_end: Place,
+    /// Every group up to this number is on the disk.
+    pub synced: u64,
+    /// The host's wall clock.
+    pub wall: Timestamp,
+    /// Whether the process stops cleanly after this group.
+    pub clean_stop: bool,
+    /// What the groups synced since the group before made durable.
+    pub claims: &'a [Claim],
+}
+
+/// An entry to be written.
+#[derive(Debug, Clone, Copy)]
+pub struct EntryToWrite<'a> {
+    /// What it is.
+    pub kind: EntryKind,
+    /// The topic; zero for facts about the peer.
+    pub topic: TopicId,
+    /// Base offset or state number.
+    pub number: u64,
+    /// The topic's leader epoch.
+    pub epoch: LeaderEpoch,
+    /// Number of records; 0 unless the kind is records.
+    pub records: u32,
+    /// Append time by the host's clock.
+    pub append_time: Timestamp,
+    /// The payload, in pieces that are copied one after the other.
+    pub payload: &'a [&'a [u8]],
+    /// Its checksum, as [`super::entry::payload_crc`] computes it.
+    pub payload_crc: u32,
+}
+
+impl EntryToWrite<'_> {
+    /// Length of the payload, in bytes.
+    pub fn payload_bytes(&self) -> usize {
+        self.payload.iter().map(|piece| piece.len()).sum()
+    }
+
+    /// The header it gets.
+    pub fn header(&self) -> EntryHeader {
+        EntryHeader {
+            kind: self.kind,
+            payload_bytes: to_u32(self.payload_bytes()),
+            payload_crc: self.payload_crc,
+            topic: self.topic,
+            number: self.number,
+            epoch: self.epoch,
+            records: self.records,
+            append_time: self.append_time,
+        }
+    }
+
+    /// Writes header and payload to the start of `target`; the entry will lie at `position`.
+    /// Gives back the header's bytes and the length of the whole.
+    pub(super) fn copy_to(
+        &self,
+        target: &mut [u8],
+        seed: &Seed,
+        position: u32,
+    ) -> ([u8; ENTRY_HEADER_BYTES], usize) {
+        let header = self.header().encode(seed, position);
+        put(target, 0, &header);
+        let mut at = ENTRY_HEADER_BYTES;
+        for piece in self.payload {
+            put(target, at, piece);
+            at += piece.len();
+        }
+        (header, at)
+    }
+}
+
+/// Puts a group together.
+#[derive(Debug)]
+pub struct GroupBuilder {
+    buffer: AlignedBuffer,
+    header: GroupHeader,
+    seed: Seed,
+    sector: u32,
+    position: u32,
+    length: usize,
+    entry_headers_crc: Crc,
+}
+
+impl GroupBuilder {
+    /// Bytes a group without entries takes, padding excluded.
+    pub const fn empty_bytes(claims: usize) -> usize {
+        GROUP_HEADER_BYTES + claims * CLAIM_BYTES
+    }
+
+    /// Begins a group at the start of `buffer`, which holds at least the header and the claims.
+    pub fn begin(mut buffer: AlignedBuffer, start: &GroupStart<'_>) -> Self {
+        assert_eq!(start.position % start.sector, 0, "groups begin at sectors");
+        let length = Self::empty_bytes(start.claims.len());
+        assert!(length <= buffer.capacity(), "header and claims fit");
+        for (i, claim) in start.claims.iter().enumerate() {
+            put(buffer.as_mut(), Self::empty_bytes(i), &claim.encode());
+        }
+        let header = GroupHeader {
+            length: 0,
+            header_length: to_u32(length),
+            number: start.number,
+            previous_end: start.previous_end,
+            entries: 0,
+            synced: start.synced,
+            wall: start.wall,
+            clean_stop: start.clean_stop,
+            entry_headers_crc: 0,
+        };
+        Self {
+            buffer,
+            header,
+            seed: start.seed,
+            sector: start.sector,
+            position: start.position,
+            length,
+            entry_headers_crc: Crc::new(),
+        }
+    }
+
+    /// Length so far, in bytes, padding excluded.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Length with one more entry of so large a payload, in bytes, padding excluded.
+    pub fn length_after(&self, payload_bytes: usize) -> usize {
+        self.length + ENTRY_HEADER_BYTES + payload_bytes
+    }
+
+    /// Whether the buffer holds one more entry of so large a payload, padding included.
+    pub fn has_room_for(&self, payload_bytes: usize) -> bool {
+        let length = self.length_after(payload_bytes);
+        length.next_multiple_of(to_usize(self.sector)) <= self.buffer.capacity()
+    }
+
+    /// Number of entries so far.
+    pub fn entries(&self) -> u32 {
+        self.header.entries
+    }
+
+    /// Appends an entry, copying its payload, and tells the position of its header in the slot.
+    ///
+    /// The caller has asked [`Self::has_room_for`]; without room it panics.
+    pub fn push(&mut self, entry: &EntryToWrite<'_>) -> u32 {
+        assert!(
+            self.has_room_for(entry.payload_bytes()),
+            "room was asked for"
+        );
+        let position = self.position + to_u32(self.length);
+        let target = &mut self.buffer.as_mut()[self.length..];
+        let (header, length) = entry.copy_to(target, &self.seed, position);
+        self.entry_headers_crc.update(&header);
+        self.length += length;
+        self.header.entries += 1;
+        position
+    }
+
+    /// Ends the group: pads it with zeros and writes its header.
+    pub fn finish(mut self) -> Group {
+        let length = to_u32(self.length);
+        let padded = to_usize(round_up(length, self.sector));
+        self.header.length = length;
+        self.header.entry_headers_crc = self.entry_headers_crc.value();
+        if let Err(fault) = self.header.check() {
+            panic!("a group that could not be read back: {fault}");
+        }
+        // The buffer may hold an earlier group.
+        self.buffer.as_mut()[self.length..padded].fill(0);
+        let header_length = to_usize(self.header.header_length);
+        let header = &mut self.buffer.as_mut()[..header_length];
+        encode_header(header, &self.header);
+        let crc = self.seed.crc(self.position, &header[8..]);
+        put(header, 4, &crc.to_le_bytes());
+        Group {
+            place: Place::new(self.seed.segment, self.position),
+            header: self.header,
+            padded,
+            buffer: self.buffer.freeze(),
+        }
+    }
+}
+
+/// Writes all fields of the header but its checksum; the claims are there.
+fn encode_header(bytes: &mut [u8], header: &GroupHeader) {
+    let claims = (bytes.len() - GROUP_HEADER_BYTES) / CLAIM_BYTES;
+    let flags = if header.clean_stop {
+        FLAG_CLEAN_STOP
+    } else {
+        0
+    };
+    put(bytes, 0, MAGIC);
+    put(bytes, 8, &header.length.to_le_bytes());
+    put(bytes, 12, &header.header_length.to_le_bytes());
+    put(bytes, 16, &header.number.to_le_bytes());
+    put(bytes, 24, &header.previous_end.segment.to_le_bytes());
+    put(bytes, 32, &header.previous_end.position.to_le_bytes());
+    put(bytes, 36, &header.entries.to_le_bytes());
+    put(bytes, 40, &header.synced.to_le_bytes());
+    put(bytes, 48, &header.wall.as_millis().to_le_bytes());
+    put(bytes, 56, &flags.to_le_bytes());
+    put(bytes, 60, &to_u32(claims).to_le_bytes());
+    put(bytes, 64, &header.entry_headers_crc.to_le_bytes());
+    put(bytes, 68, &[0; 4]);
+}
+
+/// A finished group: bytes for the disk, and memory that readers at the tail share.
+#[derive(Debug, Clone)]
+pub struct Group {
+    place: Place,
+    header: GroupHeader,
+    padded: usize,
+    buffer: SharedBuffer,
+}
+
+impl Group {
+    /// Where it lies.
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    /// Where it ends, padding included: where the next group of the slot begins.
+    pub fn end(&self) -> Place {
+        Place::new(
+            self.place.segment,
+            self.place.position + to_u32(self.padded),
+        )
+    }
+
+    /// Its header.
+    pub fn header(&self) -> &GroupHeader {
+        &self.header
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u64 {
+        self.header.number
+    }
+
+    /// Number of its entries.
+    pub fn entries(&self) -> u32 {
+        self.header.entries
+    }
+
+    /// What goes to the disk at [`Self::place`]: whole sectors, aligned.
+    pub fn disk_bytes(&self) -> &[u8] {
+        &self.buffer.as_ref()[..self.padded]
+    }
+
+    /// The memory it lies in, to count it and to give it back to the pool.
+    pub fn buffer(&self) -> &SharedBuffer {
+        &self.buffer
+    }
+}
