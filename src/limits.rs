@@ -111,6 +111,8 @@ pub const STATE_OPERATIONS_MAX: usize = 65_536;
 pub const ENTRY_BYTES_MAX: usize = BATCH_BYTES_MAX;
 /// Payload the writer gathers into one group before it writes, in bytes.
 pub const GROUP_BYTES_TARGET: usize = MIB;
+/// Claims in one group: as many topics as a full group of small messages touches, and 512 KiB at most.
+pub const CLAIMS_PER_GROUP_MAX: usize = 16_384;
 /// Bytes handed to the writer and not yet durable, before appending waits.
 pub const APPEND_BYTES_WAITING_MAX: usize = 64 * MIB;
 /// Commands handed to the writer and not yet taken by it.

@@ -313,10 +313,11 @@ pub struct HeaderCopies {
 }
 
 impl HeaderCopies {
-    /// The header that counts: the valid one, of two valid ones that with the higher segment number.
+    /// The header that counts: the valid one, of two valid ones that with the higher segment number,
+    /// of two with the same number the stream's: a recovery was just declaring its segment part of it.
     pub fn header(&self) -> Option<&SlotHeader> {
         let valid = self.copies.iter().filter_map(|copy| copy.as_ref().ok());
-        valid.max_by_key(|header| header.segment)
+        valid.max_by_key(|header| (header.segment, header.kind == Kind::Stream))
     }
 
     /// Whether the slot was made but never prepared: nothing of it was ever used.

@@ -153,7 +153,7 @@ impl Staging {
         let facts = BatchFacts {
             producer: header.producer,
             first: header.first_sequence,
-            count: header.count,
+            count: header.record_count,
             bytes: append.batch.bytes().len() as u64,
         };
         let admission = state.topic(append.topic).and_then(|topic| topic.admit(append.epoch, &facts));
@@ -237,7 +237,11 @@ fn touch(state: &State, entry: &StagedEntry, shared: Option<Arc<TopicShared>>) -
     let id = entry.topic;
     let own = if entry.kind == EntryKind::Records { 0 } else { entry.number };
     let (end, number, durability) = match state.topic(id) {
-        Ok(topic) => (topic.row.end, topic.row.state_number, topic.row.settings.durability),
+        Ok(topic) => {
+            // While the end is uncertain, what was claimed once is claimed again: the loss stays told.
+            let claimed = topic.row.quarantine.map_or(Offset::ZERO, |quarantine| quarantine.claimed_end);
+            (topic.row.end.max(claimed), topic.row.state_number, topic.row.settings.durability)
+        }
         Err(_) if id.is_zero() => (Offset::ZERO, state.peer().state_number, Durability::Fsync),
         Err(_) => (DELETED_END, StateNumber::new(own), Durability::Fsync),
     };

@@ -7,19 +7,11 @@
 use std::collections::VecDeque;
 use std::sync::{PoisonError, RwLock};
 
-use bytes::Bytes;
-
-use crate::journal::{BufferPool, Place, SharedBuffer};
-
-struct Cached {
-    place: Place,
-    length: u32,
-    buffer: SharedBuffer,
-}
+use crate::journal::{BufferPool, Group, Place};
 
 /// Recently written groups, oldest first.
 pub(super) struct TailCache {
-    groups: RwLock<VecDeque<Cached>>,
+    groups: RwLock<VecDeque<Group>>,
     bytes_max: usize,
     pool: BufferPool,
 }
@@ -35,38 +27,35 @@ impl TailCache {
         &self.pool
     }
 
-    /// Adds a group that lies at `place`, `length` bytes long without padding.
-    pub fn push(&self, place: Place, length: u32, buffer: SharedBuffer) {
+    /// Adds a group.
+    pub fn push(&self, group: Group) {
         let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
-        groups.push_back(Cached { place, length, buffer });
-        let mut bytes: usize = groups.iter().map(|group| group.buffer.capacity()).sum();
+        groups.push_back(group);
+        let mut bytes: usize = groups.iter().map(|group| group.buffer().capacity()).sum();
         while bytes > self.bytes_max && groups.len() > 1 {
             if let Some(oldest) = groups.pop_front() {
-                bytes -= oldest.buffer.capacity();
-                self.pool.give(oldest.buffer);
+                bytes -= oldest.buffer().capacity();
+                self.pool.give(oldest.buffer().clone());
             }
         }
     }
 
-    /// `length` bytes at `place`, if the group that holds them is still here.
-    pub fn get(&self, place: Place, length: u32) -> Option<Bytes> {
+    /// The group that holds what lies at `place`, if it is still here.
+    pub fn get(&self, place: Place) -> Option<Group> {
         let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
-        let at = groups.partition_point(|group| group.place <= place).checked_sub(1)?;
-        let group = groups.get(at)?;
-        let from = place.position.checked_sub(group.place.position)?;
-        let fits = group.place.segment == place.segment && from.checked_add(length)? <= group.length;
-        fits.then(|| group.buffer.bytes().slice(from as usize..(from + length) as usize))
+        let at = groups.partition_point(|group| group.place() <= place).checked_sub(1)?;
+        groups.get(at).filter(|group| place < group.end()).cloned()
     }
 
     /// Forgets the groups of a segment whose slot is to be reused.
     pub fn forget(&self, segment: u64) {
         let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
-        groups.retain(|group| group.place.segment != segment);
+        groups.retain(|group| group.place().segment != segment);
     }
 
     /// Bytes of memory held by cached groups.
     pub fn bytes(&self) -> usize {
         let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
-        groups.iter().map(|group| group.buffer.capacity()).sum()
+        groups.iter().map(|group| group.buffer().capacity()).sum()
     }
 }

@@ -11,7 +11,7 @@
 //!                    `-- claims of synced groups-'
 //! ```
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
@@ -23,13 +23,12 @@ use super::keeper::{KeeperJob, SealJob};
 use super::pool::{Prepared, SlotPool};
 use super::queue::{Queue, Taken};
 use super::segments::Segment;
-use super::shared::{Shared, TopicShared};
-use super::snapshot::SnapshotProgress;
+use super::shared::Shared;
 use super::staging::{Staging, Touched};
 use super::sync::Written;
 use crate::catalog::Applied;
 use crate::journal::{
-    Claim, Extent, FIRST_POSITION, FooterBuilder, Group, GroupBuilder, GroupStart, Kind, Place,
+    Claim, EntryHeader, EntryKind, Extent, FIRST_POSITION, FooterBuilder, Group, GroupBuilder, GroupStart, Kind, Place,
 };
 use crate::limits;
 use crate::protocol::error::ApiError;
@@ -49,6 +48,11 @@ impl OpenSegment {
     /// A segment with nothing in it.
     pub fn new(prepared: Prepared) -> Self {
         Self { prepared, position: FIRST_POSITION, footer: FooterBuilder::default(), first_group: 0 }
+    }
+
+    /// A segment that recovery wrote the first groups of.
+    fn going_on(prepared: Prepared, position: u32, first_group: u64) -> Self {
+        Self { position, first_group, ..Self::new(prepared) }
     }
 
     /// Whether a group of so many bytes and entries fits, with the footer it would need.
@@ -84,7 +88,11 @@ pub(super) struct Writer {
     pub unclaimed: VecDeque<(u64, Vec<Claim>)>,
     pub pending: VecDeque<Command>,
     pub group_bytes: usize,
-    pub snapshot: SnapshotProgress,
+    /// The `synced` of the last group.
+    claimed: u64,
+    claims_max: usize,
+    /// Segments that are full and have no row yet.
+    unsealed: BTreeSet<u64>,
     bounds: HashMap<TopicId, OsBound>,
     last_capture: Instant,
     /// A claim of something is worth a mark of its own.
@@ -103,7 +111,6 @@ pub(super) struct WriterParts {
     pub open: Prepared,
     pub last_group: u64,
     pub previous_end: Place,
-    pub unclaimed: Vec<Claim>,
 }
 
 /// The catalog follows at least so often while something changes.
@@ -123,13 +130,16 @@ impl Writer {
             .collect();
         Self {
             group_bytes: limits::GROUP_BYTES_TARGET.min(slot_bytes / 8),
-            unclaimed: VecDeque::from([(parts.last_group, parts.unclaimed)]),
+            claimed: parts.last_group,
+            claims_max: limits::CLAIMS_PER_GROUP_MAX.min(slot_bytes / 256),
+            unsealed: BTreeSet::new(),
+            unclaimed: VecDeque::new(),
             pending: VecDeque::new(),
-            snapshot: SnapshotProgress::default(),
             bounds,
-            last_capture: Instant::now(),
+            // The first capture comes with the first group: recovery's work need not be done again.
+            last_capture: Instant::now() - CAPTURE_EVERY,
             mark_due: true,
-            open: OpenSegment::new(parts.open),
+            open: OpenSegment::going_on(parts.open, parts.previous_end.position, parts.last_group),
             state: parts.state,
             shared: parts.shared,
             queue: parts.queue,
@@ -152,7 +162,7 @@ impl Writer {
             }
             match taken {
                 Taken::Stopped => break,
-                Taken::Some if self.pending.is_empty() && !self.snapshot.is_running() => self.idle(),
+                Taken::Some if self.pending.is_empty() => self.idle(),
                 Taken::Some => self.write_pending(),
             }
             self.capture(false);
@@ -162,7 +172,7 @@ impl Writer {
 
     /// How long to wait for something to come.
     fn patience(&self) -> Duration {
-        if !self.pending.is_empty() || self.snapshot.is_running() {
+        if !self.pending.is_empty() {
             Duration::ZERO
         } else if self.mark_due {
             limits::IDLE_MARK_AFTER
@@ -183,7 +193,6 @@ impl Writer {
     fn write_pending(&mut self) {
         let mut staging = Staging::default();
         let now = Timestamp::now();
-        self.snapshot.stage(&mut self.state, &mut staging, self.group_bytes, now);
         while let Some(command) = self.next_command(&staging) {
             match command {
                 Command::Append(append) => {
@@ -247,19 +256,19 @@ impl Writer {
     /// Places, writes and hands over a group.
     fn write_group(&mut self, mut staging: Staging, clean_stop: bool) {
         let synced = self.shared.synced_group.load(Ordering::Acquire).min(self.last_group);
-        let claims = self.take_claims(synced);
+        let (synced, claims) = self.take_claims(synced);
         let bytes = GroupBuilder::empty_bytes(claims.len()) + staging.bytes;
         if !self.open.has_room(bytes, staging.entries.len()) && !self.switch_segment() {
             return refuse(staging, "the journal has no slot to write to");
         }
         let touched = staging.touched(&self.state, &self.shared);
-        let (group, extents) = self.build(&staging, &claims, synced, clean_stop);
+        let (group, headers) = self.build(&staging, &claims, synced, clean_stop);
         if let Err(error) = self.open.prepared.slot.write_at(group.disk_bytes(), group.place().position) {
             self.shared.fail(&error.to_string());
             return refuse(staging, &error.to_string());
         }
         self.advance(&group, &touched);
-        self.publish(&group, &touched, extents);
+        self.publish(&group, &touched, &headers);
         for waiter in staging.early {
             waiter.tell(Ok(()));
         }
@@ -274,17 +283,24 @@ impl Writer {
         });
     }
 
-    /// What the groups up to `synced` made durable and no group says yet (J3); the latest value of each topic.
-    fn take_claims(&mut self, synced: u64) -> Vec<Claim> {
+    /// What the groups up to `synced` made durable and no group says yet (J3); the latest value of each
+    /// topic. What does not fit is left for the next group, and `synced` says less.
+    fn take_claims(&mut self, synced: u64) -> (u64, Vec<Claim>) {
         let mut latest: HashMap<TopicId, Claim> = HashMap::new();
-        while self.unclaimed.front().is_some_and(|(group, _)| *group <= synced) {
-            let Some((_, claims)) = self.unclaimed.pop_front() else { break };
-            latest.extend(claims.into_iter().map(|claim| (claim.topic, claim)));
+        let mut through = self.claimed;
+        while let Some((group, claims)) = self.unclaimed.front() {
+            if *group > synced || (!latest.is_empty() && latest.len() + claims.len() > self.claims_max) {
+                break;
+            }
+            through = *group;
+            latest.extend(claims.iter().map(|claim| (claim.topic, *claim)));
+            self.unclaimed.pop_front();
         }
-        latest.into_values().collect()
+        self.claimed = through;
+        (through, latest.into_values().collect())
     }
 
-    fn build(&self, staging: &Staging, claims: &[Claim], synced: u64, clean_stop: bool) -> (Group, Vec<(TopicId, Extent)>) {
+    fn build(&self, staging: &Staging, claims: &[Claim], synced: u64, clean_stop: bool) -> (Group, Vec<(u32, EntryHeader)>) {
         let bytes = GroupBuilder::empty_bytes(claims.len()) + staging.bytes;
         let sector = self.open.prepared.header.sector;
         let buffer = self.shared.tail.pool().take(bytes.next_multiple_of(sector as usize));
@@ -302,16 +318,16 @@ impl Writer {
                 claims,
             },
         );
-        let mut extents: Vec<(TopicId, Extent)> = Vec::new();
+        let mut records = Vec::with_capacity(staging.entries.len());
         for entry in &staging.entries {
             let pieces = [&entry.payload[..]];
             let to_write = entry.to_write(&pieces);
             let position = builder.push(&to_write);
-            if entry.records > 0 {
-                note_extent(&mut extents, entry.topic, Extent::of_entry(&to_write.header(), position));
+            if entry.kind == EntryKind::Records {
+                records.push((position, to_write.header()));
             }
         }
-        (builder.finish(), extents)
+        (builder.finish(), records)
     }
 
     /// Moves the stream's end over the written group.
@@ -324,7 +340,6 @@ impl Writer {
         self.last_group = group.number();
         self.unclaimed.push_back((self.last_group, touched.iter().map(Touched::claim).collect()));
         self.note_bounds(touched);
-        self.snapshot.written(group.place(), group.number());
     }
 
     fn note_bounds(&mut self, touched: &[Touched]) {
@@ -339,22 +354,22 @@ impl Writer {
     }
 
     /// Lets readers find the group; those of `os` topics may have it already.
-    fn publish(&mut self, group: &Group, touched: &[Touched], extents: Vec<(TopicId, Extent)>) {
-        let length = group.header().length;
-        self.shared.tail.push(group.place(), length, group.buffer().clone());
-        let by_topic: HashMap<TopicId, &Arc<TopicShared>> =
-            touched.iter().filter_map(|touched| Some((touched.topic, touched.shared.as_ref()?))).collect();
-        for (topic, extent) in extents {
-            self.open.footer.add_extent(topic, extent);
-            if let Some(shared) = by_topic.get(&topic) {
-                shared.index_mut().push_open(group.place().segment, extent);
+    fn publish(&mut self, group: &Group, touched: &[Touched], records: &[(u32, EntryHeader)]) {
+        self.shared.tail.push(group.clone());
+        let mut records = records.iter().peekable();
+        for touched in touched {
+            let mut extents: Vec<Extent> = Vec::new();
+            while let Some((position, header)) = records.next_if(|(_, header)| header.topic == touched.topic) {
+                self.open.footer.add(header, *position);
+                join(&mut extents, Extent::of_entry(header, *position));
             }
-        }
-        for touched in touched.iter().filter(|touched| touched.durability == Durability::Os) {
+            let Some(shared) = &touched.shared else { continue };
+            if !extents.is_empty() {
+                let mut index = shared.index_mut();
+                extents.into_iter().for_each(|extent| index.push_open(group.place().segment, extent));
+            }
             let durable = self.bounds.get(&touched.topic).map_or(Offset::ZERO, |bound| bound.durable);
-            if let Some(shared) = &touched.shared
-                && touched.end <= durable
-            {
+            if touched.durability == Durability::Os && touched.end <= durable {
                 shared.set_readable(touched.end);
             }
         }
@@ -372,15 +387,14 @@ impl Writer {
     /// Goes on in the next slot; the full segment gets its footer beside the writing.
     fn switch_segment(&mut self) -> bool {
         let Some(prepared) = self.pool.take() else { return false };
-        let next = prepared.header.segment;
         let full = std::mem::replace(&mut self.open, OpenSegment::new(prepared));
         self.publish_open_segment();
+        self.unsealed.insert(full.prepared.header.segment);
         let job = SealJob {
             prepared: full.prepared,
             end: full.position,
             footer: full.footer,
             groups: (full.first_group, self.last_group),
-            next,
         };
         if self.keeper.send(KeeperJob::Seal(job)).is_err() {
             tracing::debug!("the keeper is gone, the segment is sealed at the next start");
@@ -397,7 +411,13 @@ impl Writer {
     /// Hands the changed rows to the catalog, once they are durable.
     fn capture(&mut self, now_or_never: bool) {
         let due = now_or_never || self.last_capture.elapsed() >= CAPTURE_EVERY;
-        if !due || !self.state.is_dirty() || !self.applier.begin() {
+        if !due || !self.state.is_dirty() {
+            return;
+        }
+        // The catalog never passes the end of a segment whose row it does not have: what lies
+        // before its position and has no row is free.
+        self.unsealed.retain(|number| !self.state.segments().contains_key(number));
+        if !self.unsealed.is_empty() || !self.applier.begin() {
             return;
         }
         self.last_capture = Instant::now();
@@ -459,10 +479,9 @@ fn stopped(reason: &str) -> ApiError {
     ApiError::StorageStopped { reason: reason.to_owned() }
 }
 
-/// Adds an entry to the extents of a group, which are sorted by topic.
-fn note_extent(extents: &mut Vec<(TopicId, Extent)>, topic: TopicId, extent: Extent) {
-    match extents.last_mut() {
-        Some((last, before)) if *last == topic && before.join(&extent) => {}
-        _ => extents.push((topic, extent)),
+/// Adds an extent, as part of the one before it where it follows on.
+fn join(extents: &mut Vec<Extent>, next: Extent) {
+    if !extents.last_mut().is_some_and(|last| last.join(&next)) {
+        extents.push(next);
     }
 }

@@ -205,6 +205,9 @@ impl Topic {
             },
             None => row,
         });
+        // Later state entries go on above what was lost; the quarantine is what remembers the loss.
+        self.row.state_number = self.row.state_number.max(claimed_state);
+        self.row.accepted_state = self.row.accepted_state.max(claimed_state);
     }
 
     /// Ends the quarantine: the topic goes on at its claimed end, the missing part is a gap.

@@ -281,8 +281,8 @@ pub struct SegmentRow {
     pub first_group: u64,
     /// Number of its last group; 0 in a cold segment.
     pub last_group: u64,
-    /// The segment the stream goes on in; 0 in a cold segment.
-    pub next: u64,
+    /// Something in it cannot be read: it is never reused or rewritten by the running peer.
+    pub damaged: bool,
 }
 
 #[cfg(test)]

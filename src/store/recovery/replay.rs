@@ -1,0 +1,242 @@
+//! The replay: what the groups of the walk do to the state.
+//!
+//! State entries put rows as they were then; record entries move the end of
+//! their topic. Entries up to the catalog's position are in the state already;
+//! of them only the places of records are noted. What was claimed and is not
+//! there is found by comparing claims with the state at the end (J11).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::walk::{KeptEntry, KeptGroup};
+use crate::journal::{Claim, EntryKind, FooterBuilder, Place, SnapshotAt, SnapshotEnd, StateOp};
+use crate::protocol::batch::BatchHeader;
+use crate::store::staging::DELETED_END;
+use crate::topic::{BatchFacts, Row, RowChange, RowKey, State};
+use crate::types::{Offset, StateNumber, TopicId};
+
+/// What a walked segment holds.
+#[derive(Debug, Default)]
+pub(crate) struct Contents {
+    pub footer: FooterBuilder,
+    pub first_group: u64,
+    pub last_group: u64,
+    /// End of the last group in it, padding included.
+    pub end: u32,
+    /// Something in it cannot be read.
+    pub damaged: bool,
+}
+
+/// The state in the making.
+pub(crate) struct Replay {
+    pub state: State,
+    /// Groups up to this number are in the state already.
+    applied: u64,
+    pub contents: BTreeMap<u64, Contents>,
+    pub claims: HashMap<TopicId, Claim>,
+    /// Topics that any walked group touched.
+    pub touched: BTreeSet<TopicId>,
+    /// State numbers that are missing below one that is there.
+    missing_states: HashMap<TopicId, StateNumber>,
+    /// What was found wrong, one line each.
+    pub damage: Vec<String>,
+    /// The last complete snapshot that was walked over.
+    pub snapshot: Option<SnapshotAt>,
+}
+
+impl Replay {
+    /// A replay onto `state`, which has everything up to group `applied`.
+    pub fn new(state: State, applied: u64) -> Self {
+        Self {
+            state,
+            applied,
+            contents: BTreeMap::new(),
+            claims: HashMap::new(),
+            touched: BTreeSet::new(),
+            missing_states: HashMap::new(),
+            damage: Vec::new(),
+            snapshot: None,
+        }
+    }
+
+    /// Applies a group that lies where its segment keeps it.
+    pub fn group(&mut self, group: &KeptGroup) {
+        self.note_place(group);
+        if !group.whole {
+            self.contents.entry(group.place.segment).or_default().damaged = true;
+            self.damage.push(format!("group {} at {}: some entries cannot be read", group.header.number, group.place));
+        }
+        let contents = self.contents.entry(group.place.segment).or_default();
+        for entry in &group.entries {
+            contents.footer.add(&entry.header, entry.position);
+        }
+        for claim in &group.claims {
+            self.claims.insert(claim.topic, *claim);
+        }
+        for entry in &group.entries {
+            self.touched.insert(entry.header.topic);
+            if group.header.number > self.applied {
+                self.entry(entry);
+            }
+        }
+    }
+
+    /// Takes note of claims made by groups that do not count themselves.
+    pub fn cut_claims(&mut self, claims: &[Claim]) {
+        self.claims.extend(claims.iter().map(|claim| (claim.topic, *claim)));
+    }
+
+    fn note_place(&mut self, group: &KeptGroup) {
+        let contents = self.contents.entry(group.place.segment).or_default();
+        if contents.first_group == 0 {
+            contents.first_group = group.header.number;
+        }
+        contents.last_group = group.header.number;
+        contents.end = group.end.position;
+    }
+
+    /// Groups that were durable cannot be read.
+    pub fn missing(&mut self, first: u64, next: u64, place: Place) {
+        self.contents.entry(place.segment).or_default().damaged = true;
+        self.damage.push(format!("groups {first} to {} at {place} cannot be read", next - 1));
+    }
+
+    fn entry(&mut self, entry: &KeptEntry) {
+        match entry.header.kind {
+            EntryKind::Records => self.records(entry),
+            EntryKind::State => self.state_entry(entry),
+            EntryKind::SnapshotBegin => {}
+            EntryKind::SnapshotEnd if entry.payload_ok => {
+                self.snapshot = SnapshotEnd::decode(&entry.payload).ok().map(|end| end.begin);
+            }
+            EntryKind::SnapshotEnd => {}
+        }
+    }
+
+    /// Records move the end of their topic, once (T2).
+    fn records(&mut self, entry: &KeptEntry) {
+        let id = entry.header.topic;
+        let base = Offset::new(entry.header.number);
+        // Records of a topic that is not there: it is deleted later in the stream, or was before the catalog's position.
+        let Ok(topic) = self.state.topic_mut(id) else { return };
+        if base < topic.row.end {
+            return;
+        }
+        if base > topic.row.end {
+            let (from, to) = (topic.row.end, base);
+            self.damage.push(format!("topic {}: records [{from}, {to}) are missing", topic.row.name));
+        }
+        let facts = facts_of(entry);
+        topic.appended(&facts, base, entry.header.append_time);
+        if !facts.producer.is_zero() {
+            self.state.mark_dirty(RowKey::Producer(id, facts.producer));
+        }
+    }
+
+    fn state_entry(&mut self, entry: &KeptEntry) {
+        let id = entry.header.topic;
+        let number = StateNumber::new(entry.header.number);
+        let operations = if entry.payload_ok { StateOp::decode_all(&entry.payload).ok() } else { None };
+        let Some(operations) = operations else {
+            self.damage.push(format!("state entry {number} of {id} cannot be read"));
+            return;
+        };
+        let before = self.state.state_number(id);
+        if let Some(before) = before
+            && number > before.next()
+        {
+            let missing = self.missing_states.entry(id).or_default();
+            *missing = (*missing).max(StateNumber::new(number.get() - 1));
+        }
+        for operation in operations {
+            match decode(operation) {
+                Ok(change) => self.state.apply(change),
+                Err(error) => self.damage.push(format!("state entry {number} of {id}: {error}")),
+            }
+        }
+        self.state.set_state_number(id, number);
+    }
+
+    /// Facts about the peer as a whole that were durable and cannot be read.
+    pub fn missing_facts(&self) -> Vec<String> {
+        let peer = self.state.peer();
+        let claimed = self.claims.get(&TopicId::zero()).map(|claim| claim.state).unwrap_or_default();
+        let skipped = self.missing_states.get(&TopicId::zero()).copied().unwrap_or_default();
+        let tail = if peer.state_number < claimed { claimed } else { StateNumber::ZERO };
+        let missing = skipped.max(tail);
+        if missing <= peer.accepted_state {
+            return Vec::new();
+        }
+        vec![format!("facts about the peer up to number {missing} were durable and cannot be read")]
+    }
+
+    /// Goes on without them.
+    pub fn accept_missing_facts(&mut self, missing: Vec<String>) {
+        if missing.is_empty() {
+            return;
+        }
+        self.damage.extend(missing);
+        let claimed = self.claims.get(&TopicId::zero()).map(|claim| claim.state).unwrap_or_default();
+        let row = self.state.peer_mut();
+        row.state_number = row.state_number.max(claimed);
+        row.accepted_state = row.state_number;
+    }
+
+    /// Compares what was claimed of the topics with what is there.
+    pub fn judge(&mut self) {
+        for claim in self.claims.clone().into_values().filter(|claim| !claim.topic.is_zero()) {
+            self.judge_topic(claim);
+        }
+        for (id, missing) in std::mem::take(&mut self.missing_states) {
+            self.quarantine(id, Offset::ZERO, missing);
+        }
+    }
+
+    fn judge_topic(&mut self, claim: Claim) {
+        match self.state.topic(claim.topic) {
+            Ok(topic) if claim.durable_end == DELETED_END => {
+                let line = format!("topic {}: its deletion cannot be read, so it is still there", topic.row.name);
+                self.damage.push(line);
+            }
+            Ok(topic) if topic.row.end < claim.durable_end || topic.row.state_number < claim.state => {
+                self.quarantine(claim.topic, claim.durable_end, claim.state);
+            }
+            Ok(_) => {}
+            Err(_) if claim.durable_end == DELETED_END => {}
+            Err(_) => self.damage.push(format!("topic id {}: its creation cannot be read", claim.topic)),
+        }
+    }
+
+    fn quarantine(&mut self, id: TopicId, claimed_end: Offset, claimed_state: StateNumber) {
+        let Ok(topic) = self.state.topic_mut(id) else { return };
+        let accepted = topic.row.accepted_state;
+        if claimed_end <= topic.row.end && claimed_state <= accepted {
+            return;
+        }
+        let claimed_end = claimed_end.max(topic.row.end);
+        topic.quarantine(claimed_end, claimed_state.max(topic.row.state_number));
+        let (name, end) = (topic.row.name.clone(), topic.row.end);
+        self.damage.push(format!("topic {name} is quarantined: intact up to {end}, durable up to {claimed_end}"));
+    }
+}
+
+/// What a record entry says about its producer; of a damaged batch only the number of records is believed.
+fn facts_of(entry: &KeptEntry) -> BatchFacts {
+    let header = if entry.payload_ok { BatchHeader::parse(&entry.payload).ok() } else { None };
+    BatchFacts {
+        producer: header.as_ref().map(|header| header.producer).unwrap_or_default(),
+        first: header.as_ref().map(|header| header.first_sequence).unwrap_or_default(),
+        count: entry.header.records,
+        bytes: u64::from(entry.header.payload_bytes),
+    }
+}
+
+fn decode(operation: StateOp) -> Result<RowChange, crate::protocol::codec::Malformed> {
+    match operation {
+        StateOp::Put { key, value } => {
+            let key = RowKey::decode(&key)?;
+            let row = Row::decode(&key, &value)?;
+            Ok(RowChange { key, row: Some(row) })
+        }
+        StateOp::Delete { key } => Ok(RowChange { key: RowKey::decode(&key)?, row: None }),
+    }
+}
