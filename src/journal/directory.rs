@@ -278,6 +278,11 @@ impl JournalDir {
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
+    /// How many slots are kept open.
+    pub fn open_slots(&self) -> usize {
+        self.lock().slots.len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -183,7 +183,7 @@ impl Slot {
         assert_eq!(header.slot_bytes, self.slot_bytes, "and for this size");
         let mut buffer = AlignedBuffer::new(to_usize(SLOT_HEADERS_BYTES));
         for position in SLOT_HEADER_POSITIONS {
-            put(buffer.as_mut(), to_usize(position), &header.encode());
+            put(buffer.as_mut_slice(), to_usize(position), &header.encode());
         }
         self.write_aligned(buffer.as_slice(), 0)
     }
@@ -246,7 +246,7 @@ impl Slot {
     ) -> Result<(), JournalError> {
         let length = to_usize(round_up(to_u32(bytes.len()), sector));
         let mut buffer = AlignedBuffer::new(length);
-        put(buffer.as_mut(), 0, bytes);
+        put(buffer.as_mut_slice(), 0, bytes);
         self.write_at(&buffer.as_slice()[..length], position)
     }
 
@@ -268,7 +268,7 @@ impl Slot {
         let start = round_down(position, SECTOR_BYTES_MAX);
         let end = round_up(position + length, SECTOR_BYTES_MAX);
         let mut buffer = AlignedBuffer::new(to_usize(end - start));
-        let got = self.read_into(buffer.as_mut(), start, via)?;
+        let got = self.read_into(buffer.as_mut_slice(), start, via)?;
         let skip = to_usize(position - start);
         let length = got.saturating_sub(skip).min(to_usize(length));
         Ok(Block {
