@@ -17,6 +17,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -194,13 +195,32 @@ impl Slot {
     /// # Errors
     /// If the file cannot be opened.
     pub fn read_header(&self) -> Result<HeaderCopies, JournalError> {
-        self.file(Via::Direct)?;
+        self.header_via(Via::Direct)
+    }
+
+    /// Asks the system to fetch the header soon, so that many of them come at once.
+    pub(super) fn expect_header(&self) -> Result<(), JournalError> {
+        let file = self.file(Via::Cached)?;
+        let length = NonZeroU64::new(u64::from(SLOT_HEADERS_BYTES));
+        rustix::fs::fadvise(file, 0, length, Advice::WillNeed)
+            .map_err(|errno| JournalError::io("read ahead in", &self.path)(errno.into()))
+    }
+
+    /// Reads the header that was expected, and leaves nothing in the page cache that could grow old.
+    pub(super) fn read_expected_header(&self) -> Result<HeaderCopies, JournalError> {
+        let copies = self.header_via(Via::Cached)?;
+        self.drop_cached_pages()?;
+        Ok(copies)
+    }
+
+    fn header_via(&self, via: Via) -> Result<HeaderCopies, JournalError> {
+        self.file(via)?;
         let verdict = |block: &[u8]| SlotHeader::decode(block, self.id);
-        let copies = match self.read_at(0, SLOT_HEADERS_BYTES, Via::Direct) {
+        let copies = match self.read_at(0, SLOT_HEADERS_BYTES, via) {
             Ok(block) => SLOT_HEADER_POSITIONS
                 .map(|at| verdict(block.as_slice().get(to_usize(at)..).unwrap_or(&[]))),
             Err(_) => SLOT_HEADER_POSITIONS.map(|at| {
-                let block = self.read_at(at, SECTOR_BYTES_MIN, Via::Direct);
+                let block = self.read_at(at, SECTOR_BYTES_MIN, via);
                 block.map_or(Err(HeaderFault::Device), |b| verdict(b.as_slice()))
             }),
         };
