@@ -49,7 +49,7 @@ impl AlignedBuffer {
     }
 
     /// All of it, to write.
-    pub fn as_mut(&mut self) -> &mut [u8] {
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
         &mut self.memory[self.start..self.start + self.capacity]
     }
 
@@ -151,4 +151,55 @@ impl BufferPool {
 fn size_class(bytes: usize) -> usize {
     let bytes = bytes.max(BUFFER_BYTES_MIN);
     bytes.next_multiple_of((bytes.next_power_of_two() / 8).max(ALIGNMENT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_aligned_and_zero() {
+        for capacity in [0, 1, 4096, 4097, 1 << 20] {
+            let buffer = AlignedBuffer::new(capacity);
+            let slice = buffer.as_slice();
+            assert!(slice.len() >= capacity && slice.len().is_multiple_of(4096));
+            assert!((slice.as_ptr() as usize).is_multiple_of(4096));
+            assert!(slice.iter().all(|b| *b == 0));
+        }
+    }
+
+    #[test]
+    fn what_a_reader_holds_is_not_given_out() {
+        let pool = BufferPool::new(1 << 20);
+        let mut buffer = pool.take(20_000);
+        buffer.as_mut_slice()[5] = 77;
+        let shared = buffer.freeze();
+        let reader = shared.bytes().slice(5..6);
+        let address = shared.as_ref().as_ptr();
+        pool.give(shared);
+        assert_ne!(pool.take(20_000).as_slice().as_ptr(), address);
+        assert_eq!(&reader[..], &[77]);
+        drop(reader);
+        let again = pool.take(20_000);
+        assert_eq!(again.as_slice().as_ptr(), address);
+        assert_eq!(again.as_slice()[5], 77, "its content is arbitrary");
+    }
+
+    #[test]
+    fn keeps_no_more_than_it_may() {
+        let pool = BufferPool::new(BUFFER_BYTES_MIN * 2);
+        for buffer in [1, 2, 3].map(|_| pool.take(1)) {
+            pool.give(buffer.freeze());
+        }
+        assert_eq!(pool.returned.lock().expect("no panic").len(), 2);
+    }
+
+    #[test]
+    fn classes_waste_little() {
+        for bytes in [1, 16_384, 20_000, 100_000, (1 << 20) + 5000, 17 << 20] {
+            let class = size_class(bytes);
+            assert!(class >= bytes && class.is_multiple_of(4096));
+            assert!(bytes < BUFFER_BYTES_MIN || class <= bytes + bytes / 4 + 4096);
+        }
+    }
 }

@@ -88,7 +88,7 @@ impl ColdWriter {
 
     fn append(&mut self, mut bytes: &[u8]) -> Result<(), JournalError> {
         while !bytes.is_empty() {
-            let room = &mut self.chunk.as_mut()[self.filled..];
+            let room = &mut self.chunk.as_mut_slice()[self.filled..];
             let taken = room.len().min(bytes.len());
             room[..taken].copy_from_slice(&bytes[..taken]);
             bytes = &bytes[taken..];
@@ -102,7 +102,7 @@ impl ColdWriter {
 
     fn write_chunk(&mut self) -> Result<(), JournalError> {
         let length = self.filled.next_multiple_of(to_usize(self.header.sector));
-        self.chunk.as_mut()[self.filled..length].fill(0);
+        self.chunk.as_mut_slice()[self.filled..length].fill(0);
         self.slot
             .write_at(&self.chunk.as_slice()[..length], self.chunk_position)?;
         self.chunk_position += to_u32(length);

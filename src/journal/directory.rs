@@ -168,26 +168,37 @@ impl JournalDir {
     /// # Errors
     /// If the directory or a file cannot be opened.
     pub fn list(&self) -> Result<Vec<ListedSlot>, JournalError> {
-        let mut listed = Vec::new();
+        let mut files = Vec::new();
         for item in fs::read_dir(&self.path).map_err(JournalError::io("list", &self.path))? {
             let item = item.map_err(JournalError::io("list", &self.path))?;
-            let Some(id) = item.file_name().to_str().and_then(id_of_name) else {
-                continue;
-            };
-            let path = item.path();
-            let metadata = item
-                .metadata()
-                .map_err(JournalError::io("look at", &path))?;
-            // Not through the cache of open slots: most of them are not needed again soon.
-            let slot = Slot::new(id, path, self.context.clone());
-            listed.push(ListedSlot {
-                id,
-                file_bytes: metadata.len(),
-                header: slot.read_header()?,
-            });
+            if let Some(id) = item.file_name().to_str().and_then(id_of_name) {
+                files.push((id, item.path()));
+            }
         }
-        listed.sort_unstable_by_key(|slot| slot.id);
-        Ok(listed)
+        files.sort_unstable();
+        // Not through the cache of open slots: most of them are not needed again soon, and a
+        // thousand descriptors at once are too many. The disk gets all questions before the first
+        // answer is waited for: 800 cold headers take half the time they take one after the other.
+        for (id, path) in &files {
+            self.unshared(*id, path).expect_header()?;
+        }
+        files
+            .into_iter()
+            .map(|(id, path)| self.look_at(id, &path))
+            .collect()
+    }
+
+    fn look_at(&self, id: u32, path: &Path) -> Result<ListedSlot, JournalError> {
+        let metadata = fs::metadata(path).map_err(JournalError::io("look at", path))?;
+        Ok(ListedSlot {
+            id,
+            file_bytes: metadata.len(),
+            header: self.unshared(id, path).read_expected_header()?,
+        })
+    }
+
+    fn unshared(&self, id: u32, path: &Path) -> Slot {
+        Slot::new(id, path.to_owned(), self.context.clone())
     }
 
     /// The directory.
@@ -276,6 +287,11 @@ impl JournalDir {
             JournalError::io("ask for the free space of", &self.path)(errno.into())
         })?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// How many slots are kept open.
+    pub fn open_slots(&self) -> usize {
+        self.lock().slots.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {

@@ -204,3 +204,82 @@ pub fn payload_crc(kind: EntryKind, pieces: &[&[u8]]) -> Option<u32> {
     let fits = seen == own_bytes && (own_bytes == 0 || own == value.to_le_bytes());
     fits.then_some(value)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::testing::{batch, records, seed, topic};
+
+    fn header() -> EntryHeader {
+        let payload = batch(b"some records");
+        records(topic(4), 1000, 17, &[&payload]).header()
+    }
+
+    #[test]
+    fn round_trips_and_knows_its_place() {
+        let bytes = header().encode(&seed(), 8264);
+        assert_eq!(EntryHeader::decode(&bytes, &seed(), 8264), Ok(header()));
+        let elsewhere = EntryHeader::decode(&bytes, &seed(), 8265);
+        assert_eq!(elsewhere, Err(EntryFault::Checksum));
+        let later = Seed {
+            segment: 8,
+            ..seed()
+        };
+        let later = EntryHeader::decode(&bytes, &later, 8264);
+        assert_eq!(later, Err(EntryFault::Checksum));
+        assert_eq!(header().end_number(), 1017);
+        assert_eq!(header().entry_bytes(), 56 + 16);
+    }
+
+    #[test]
+    fn every_changed_bit_is_noticed() {
+        let good = header().encode(&seed(), 8192);
+        for bit in 0..good.len() * 8 {
+            let mut bytes = good;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let verdict = EntryHeader::decode(&bytes, &seed(), 8192);
+            assert_eq!(verdict, Err(EntryFault::Checksum), "bit {bit}");
+        }
+        for length in 0..good.len() {
+            let verdict = EntryHeader::decode(&good[..length], &seed(), 8192);
+            assert_eq!(verdict, Err(EntryFault::Short));
+        }
+    }
+
+    #[test]
+    fn every_changed_bit_of_a_payload_is_noticed() {
+        let good = batch(b"some records");
+        for bit in 0..good.len() * 8 {
+            let mut payload = good.clone();
+            payload[bit / 8] ^= 1 << (bit % 8);
+            assert!(!header().payload_matches(&payload), "bit {bit}");
+        }
+        assert!(header().payload_matches(&good));
+        assert!(!header().payload_matches(&good[..15]));
+    }
+
+    #[test]
+    fn pieces_have_the_checksum_of_the_whole() {
+        let payload = batch(b"some records");
+        let whole = payload_crc(EntryKind::Records, &[&payload]);
+        assert_eq!(whole, Some(header().payload_crc));
+        for cut in 0..payload.len() {
+            let (a, b) = payload.split_at(cut);
+            assert_eq!(payload_crc(EntryKind::Records, &[a, b]), whole);
+            let state = payload_crc(EntryKind::State, &[a, b]);
+            assert_eq!(state, payload_crc(EntryKind::State, &[&payload]));
+        }
+        assert_eq!(payload_crc(EntryKind::Records, &[b"abc"]), None);
+        assert_eq!(payload_crc(EntryKind::Records, &[b"no batch"]), None);
+    }
+
+    #[test]
+    #[should_panic(expected = "could not be read back: the entry header's number of records")]
+    fn a_batch_without_records_is_never_written() {
+        let none = EntryHeader {
+            records: 0,
+            ..header()
+        };
+        none.encode(&seed(), 8192);
+    }
+}

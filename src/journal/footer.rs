@@ -481,3 +481,192 @@ fn partition_point(count: usize, holds: impl Fn(usize) -> bool) -> usize {
     }
     low
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::journal::testing::{batch, records, seed, topic};
+
+    fn entry(of: u8, base: u64, count: u32, bytes: usize) -> EntryHeader {
+        let payload = batch(&vec![0; bytes - 4]);
+        let mut header = records(topic(of), base, count, &[&payload]).header();
+        header.append_time = Timestamp::from_millis(i64::try_from(base).expect("small"));
+        header
+    }
+
+    const END: SegmentEnd = SegmentEnd {
+        contents_end: 1 << 20,
+        groups: (5, 9),
+    };
+    const AT: u32 = 1 << 20;
+
+    fn sample() -> FooterBuilder {
+        let mut builder = FooterBuilder::default();
+        builder.add(&entry(2, 100, 10, 44), 8192);
+        builder.add(&entry(2, 110, 5, 44), 8292); // neighbours: joined
+        builder.add(&entry(1, 0, 1, 44), 8392);
+        builder.add(&entry(2, 115, 5, 44), 8492); // not a neighbour on the disk
+        builder.add(&entry(2, 130, 5, 44), 8592); // a neighbour with a hole in the offsets
+        builder
+    }
+
+    #[test]
+    fn neighbours_are_one_extent() {
+        let builder = sample();
+        assert_eq!(builder.length(), footer_bytes(2, 4));
+        let footer = builder.finish(&END, &seed(), AT);
+        let extents: Vec<_> = footer.extents_of(topic(2)).collect();
+        let told = extents
+            .iter()
+            .map(|e| (e.base.get(), e.records, e.position, e.length));
+        let told: Vec<_> = told.collect();
+        assert_eq!(
+            told,
+            [
+                (100, 15, 8192, 200),
+                (115, 5, 8492, 100),
+                (130, 5, 8592, 100)
+            ]
+        );
+        assert_eq!(extents, builder.extents_of(topic(2)));
+        let summary = footer.topic(topic(2)).expect("it is there");
+        assert_eq!((summary.base.get(), summary.end.get()), (100, 135));
+        assert_eq!((summary.records, summary.bytes), (25, 4 * 44));
+        assert_eq!(summary.last_time.as_millis(), 130);
+        assert_eq!(footer.segment_end(), END);
+        assert_eq!(
+            footer.topics().map(|t| t.topic).collect::<Vec<_>>(),
+            [topic(1), topic(2)]
+        );
+        assert_eq!(footer.topic(topic(3)), None);
+        assert_eq!(footer.extents_of(topic(3)).len(), 0);
+    }
+
+    #[test]
+    fn finds_the_extent_of_an_offset_or_the_next() {
+        let footer = sample().finish(&END, &seed(), AT);
+        let base = |offset| {
+            let extent = footer.extent_at(topic(2), Offset::new(offset));
+            extent.map(|extent| extent.base.get())
+        };
+        let cases = [
+            (0, Some(100)),
+            (100, Some(100)),
+            (114, Some(100)),
+            (115, Some(115)),
+            (120, Some(130)),
+            (134, Some(130)),
+            (135, None),
+        ];
+        for (offset, expected) in cases {
+            assert_eq!(base(offset), expected, "offset {offset}");
+        }
+    }
+
+    #[test]
+    fn extents_stay_small_enough_for_one_read() {
+        let mut builder = FooterBuilder::default();
+        let (half, mut position) = (EXTENT_BYTES_MAX / 2, FIRST_POSITION);
+        for i in 0..5 {
+            builder.add(&entry(1, i, 1, half - ENTRY_HEADER_BYTES), position);
+            position += to_u32(half);
+        }
+        let lengths: Vec<_> = builder
+            .extents_of(topic(1))
+            .iter()
+            .map(|e| e.length)
+            .collect();
+        let (whole, half) = (to_u32(EXTENT_BYTES_MAX), to_u32(half));
+        assert_eq!(lengths, [whole, whole, half]);
+    }
+
+    #[test]
+    fn every_changed_bit_and_every_cut_is_noticed() {
+        let good = sample().finish(&END, &seed(), AT).as_bytes().clone();
+        for bit in 0..good.len() * 8 {
+            let mut bytes = good.to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let verdict = Footer::decode(bytes.into(), &seed(), AT);
+            assert!(verdict.is_err(), "bit {bit}");
+        }
+        for length in 0..good.len() {
+            let verdict = Footer::decode(good.slice(..length), &seed(), AT);
+            assert_eq!(verdict.map(|_| ()), Err(FooterFault::Short));
+        }
+        let elsewhere = Footer::decode(good, &seed(), AT + 512);
+        assert_eq!(elsewhere.map(|_| ()), Err(FooterFault::Checksum));
+    }
+
+    #[test]
+    fn an_empty_segment_has_a_footer_too() {
+        let builder = FooterBuilder::default();
+        assert!(builder.is_empty());
+        let footer = builder.finish(&END, &seed(), AT);
+        assert_eq!(footer.topics().len(), 0);
+        assert_eq!(footer.as_bytes().len(), FOOTER_HEADER_BYTES);
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_refused_although_the_checksum_is_right() {
+        let good = sample().finish(&END, &seed(), AT).as_bytes().to_vec();
+        let topics = FOOTER_HEADER_BYTES;
+        let extents = topics + 2 * TOPIC_BYTES;
+        let cases = [
+            12,
+            16,
+            20 + 3,
+            topics + 16,
+            topics + 20,
+            topics + 24,
+            topics + 40,
+            extents + 8,
+        ];
+        for at in cases {
+            let mut bytes = good.clone();
+            bytes[at] = bytes[at].wrapping_add(1);
+            let crc = seed().crc(AT, &bytes[8..]);
+            put(&mut bytes, 4, &crc.to_le_bytes());
+            let verdict = Footer::decode(bytes.into(), &seed(), AT).map(|_| ());
+            assert!(
+                matches!(verdict, Err(FooterFault::Value { .. })),
+                "byte {at}: {verdict:?}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_entries_are_found_again(
+            entries in prop::collection::vec((1_u8..5, 1_u32..50, 4_usize..300, 0_u32..3, 0_u64..2), 0..200),
+        ) {
+            let mut builder = FooterBuilder::default();
+            let mut ends = [0_u64; 5];
+            let mut position = FIRST_POSITION;
+            let mut written = Vec::new();
+            for (of, count, bytes, space, hole) in entries {
+                position += space * 512;
+                let base = ends[usize::from(of)] + hole * 7;
+                let header = entry(of, base, count, bytes);
+                prop_assert!(builder.length() <= builder.length_after(1));
+                let bound = builder.length_after(1);
+                builder.add(&header, position);
+                prop_assert!(builder.length() <= bound);
+                written.push((header, position));
+                ends[usize::from(of)] = header.end_number();
+                position += header.entry_bytes();
+            }
+            let footer = builder.finish(&END, &seed(), AT);
+            prop_assert_eq!(footer.as_bytes().len(), builder.length());
+            for (header, position) in written {
+                let found = footer.extent_at(header.topic, Offset::new(header.number));
+                let extent = found.expect("an extent for every entry");
+                prop_assert!(extent.base.get() <= header.number);
+                prop_assert!(header.end_number() <= extent.end().get());
+                prop_assert!(extent.position <= position);
+                prop_assert!(position + header.entry_bytes() <= extent.position + extent.length);
+            }
+        }
+    }
+}

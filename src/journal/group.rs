@@ -277,7 +277,7 @@ impl GroupBuilder {
         let length = Self::empty_bytes(start.claims.len());
         assert!(length <= buffer.capacity(), "header and claims fit");
         for (i, claim) in start.claims.iter().enumerate() {
-            put(buffer.as_mut(), Self::empty_bytes(i), &claim.encode());
+            put(buffer.as_mut_slice(), Self::empty_bytes(i), &claim.encode());
         }
         let header = GroupHeader {
             length: 0,
@@ -331,7 +331,7 @@ impl GroupBuilder {
             "room was asked for"
         );
         let position = self.position + to_u32(self.length);
-        let target = &mut self.buffer.as_mut()[self.length..];
+        let target = &mut self.buffer.as_mut_slice()[self.length..];
         let (header, length) = entry.copy_to(target, &self.seed, position);
         self.entry_headers_crc.update(&header);
         self.length += length;
@@ -349,9 +349,9 @@ impl GroupBuilder {
             panic!("a group that could not be read back: {fault}");
         }
         // The buffer may hold an earlier group.
-        self.buffer.as_mut()[self.length..padded].fill(0);
+        self.buffer.as_mut_slice()[self.length..padded].fill(0);
         let header_length = to_usize(self.header.header_length);
-        let header = &mut self.buffer.as_mut()[..header_length];
+        let header = &mut self.buffer.as_mut_slice()[..header_length];
         encode_header(header, &self.header);
         let crc = self.seed.crc(self.position, &header[8..]);
         put(header, 4, &crc.to_le_bytes());
@@ -433,5 +433,162 @@ impl Group {
     /// The memory it lies in, to count it and to give it back to the pool.
     pub fn buffer(&self) -> &SharedBuffer {
         &self.buffer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::journal::testing::{batch, claim, records, seed, state, topic};
+    use crate::journal::walk::{EntryWalk, Walked};
+
+    fn start(claims: &[Claim]) -> GroupStart<'_> {
+        GroupStart {
+            seed: seed(),
+            sector: 512,
+            position: 9216,
+            number: 12,
+            previous_end: Place::new(7, 9216),
+            synced: 10,
+            wall: Timestamp::from_millis(1_700_000_000_123),
+            clean_stop: true,
+            claims,
+        }
+    }
+
+    fn dirty_buffer() -> AlignedBuffer {
+        let mut buffer = AlignedBuffer::new(8192);
+        buffer.as_mut_slice().fill(0xee);
+        buffer
+    }
+
+    fn sample(claims: &[Claim]) -> Group {
+        let mut builder = GroupBuilder::begin(dirty_buffer(), &start(claims));
+        let payload = batch(b"first");
+        let first = builder.push(&records(topic(1), 5, 2, &[&payload]));
+        assert_eq!(first, 9216 + 72 + 32 * to_u32(claims.len()));
+        let room = builder.length_after(3);
+        let second = builder.push(&state(topic(2), 9, &[b"a", b"bc"]));
+        assert_eq!(second, first + 56 + 9);
+        assert_eq!(builder.length(), room);
+        builder.finish()
+    }
+
+    #[test]
+    fn round_trips_with_its_claims() {
+        for claims in [vec![], vec![claim(1)], vec![claim(1), claim(0), claim(9)]] {
+            let group = sample(&claims);
+            let bytes = group.disk_bytes();
+            let (header, read) = GroupHeader::decode(bytes, &seed(), 9216).expect("a group");
+            assert_eq!((&header, &read), (group.header(), &claims));
+            assert_eq!((header.number, header.synced, header.entries), (12, 10, 2));
+            assert!(header.clean_stop);
+            assert_eq!(bytes.len() % 512, 0);
+            let padding = &bytes[to_usize(header.length)..];
+            assert!(is_zero(padding), "an earlier group shines through");
+            assert_eq!(group.end().position, 9216 + to_u32(bytes.len()));
+        }
+    }
+
+    #[test]
+    fn every_changed_bit_of_header_and_claims_is_noticed() {
+        let group = sample(&[claim(1), claim(2)]);
+        let header = group.disk_bytes()[..72 + 64].to_vec();
+        for bit in 0..header.len() * 8 {
+            let mut bytes = header.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let expected = if bit < 32 {
+                GroupFault::Magic
+            } else {
+                GroupFault::Checksum
+            };
+            let verdict = GroupHeader::decode(&bytes, &seed(), 9216);
+            assert_eq!(verdict, Err(expected), "bit {bit}");
+        }
+        for length in 0..header.len() {
+            let verdict = GroupHeader::decode(&header[..length], &seed(), 9216);
+            assert_eq!(verdict, Err(GroupFault::Short), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn belongs_to_one_place_of_one_life_of_one_slot() {
+        let group = sample(&[]);
+        let decode =
+            |seed: &Seed, position| GroupHeader::decode(group.disk_bytes(), seed, position);
+        let other_life = Seed {
+            segment: 8,
+            ..seed()
+        };
+        let other_slot = Seed {
+            salt: crate::journal::checksum::Salt::from_bytes([1; 16]),
+            ..seed()
+        };
+        assert!(decode(&seed(), 9216).is_ok());
+        assert_eq!(decode(&seed(), 9728), Err(GroupFault::Checksum));
+        assert_eq!(decode(&other_life, 9216), Err(GroupFault::Checksum));
+        assert_eq!(decode(&other_slot, 9216), Err(GroupFault::Checksum));
+    }
+
+    #[test]
+    fn a_claim_never_speaks_of_its_own_group() {
+        let too_early = GroupStart {
+            synced: 12,
+            ..start(&[])
+        };
+        let builder = GroupBuilder::begin(AlignedBuffer::new(4096), &too_early);
+        let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| builder.finish()));
+        assert!(refused.is_err());
+    }
+
+    #[test]
+    fn knows_when_its_buffer_is_full() {
+        let builder = GroupBuilder::begin(AlignedBuffer::new(4096), &start(&[]));
+        assert!(builder.has_room_for(4096 - 72 - 56));
+        assert!(!builder.has_room_for(4096 - 72 - 55));
+    }
+
+    proptest! {
+        #[test]
+        fn any_group_reads_back(
+            sizes in prop::collection::vec((0_usize..2000, any::<bool>(), 0_u8..4), 0..12),
+            claims in 0_u8..6,
+            sector in prop::sample::select(vec![512_u32, 1024, 4096]),
+        ) {
+            let claims: Vec<_> = (0..claims).map(claim).collect();
+            let start = GroupStart { sector, position: 12_288, ..start(&claims) };
+            let mut builder = GroupBuilder::begin(AlignedBuffer::new(64 * 1024), &start);
+            let payloads: Vec<_> = sizes.iter().map(|(size, ..)| batch(&vec![1; *size])).collect();
+            let mut expected = Vec::new();
+            for (i, ((_, is_state, of), payload)) in sizes.iter().zip(&payloads).enumerate() {
+                let pieces = [&payload[..3], &payload[3..]];
+                let entry = if *is_state {
+                    state(topic(*of), i as u64 + 1, &pieces)
+                } else {
+                    records(topic(of + 1), i as u64, 1, &pieces)
+                };
+                let position = builder.push(&entry);
+                expected.push(Walked::Entry { position, header: entry.header() });
+            }
+            let group = builder.finish();
+            let (header, read) = GroupHeader::decode(group.disk_bytes(), &seed(), 12_288)
+                .expect("a group");
+            prop_assert_eq!(read, claims);
+            let first = to_usize(header.header_length);
+            let bytes = &group.disk_bytes()[first..to_usize(header.length)];
+            let walk = EntryWalk::new(bytes, 12_288 + header.header_length, Some(seed()));
+            prop_assert_eq!(walk.collect::<Vec<_>>(), expected);
+        }
+
+        #[test]
+        fn garbage_is_never_a_group(mut bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            prop_assert!(GroupHeader::decode(&bytes, &seed(), 8192).is_err());
+            if bytes.len() >= 4 {
+                bytes[..4].copy_from_slice(MAGIC);
+            }
+            prop_assert!(GroupHeader::decode(&bytes, &seed(), 8192).is_err());
+        }
     }
 }

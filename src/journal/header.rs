@@ -231,7 +231,9 @@ impl SlotHeader {
             return bad("sector");
         }
         let sizes = SLOT_BYTES_MIN..=SLOT_BYTES_MAX;
-        if !sizes.contains(&u64::from(self.slot_bytes)) || self.slot_bytes % SECTOR_BYTES_MAX != 0 {
+        if !sizes.contains(&u64::from(self.slot_bytes))
+            || !self.slot_bytes.is_multiple_of(SECTOR_BYTES_MAX)
+        {
             return bad("slot size");
         }
         if self.slot == 0 {
@@ -330,5 +332,140 @@ impl HeaderCopies {
     /// Whether both copies are valid and the same.
     pub fn agree(&self) -> bool {
         self.copies[0].is_ok() && self.copies[0] == self.copies[1]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> SlotHeader {
+        SlotHeader {
+            sector: 512,
+            slot_bytes: 64 << 20,
+            slot: 12,
+            kind: Kind::Stream,
+            segment: 40,
+            salt: Salt::from_bytes(*b"0123456789abcdef"),
+            peer: PeerId::from_bytes([6; 16]),
+            resume: Some(Resume {
+                void_from: Place::new(30, 9216),
+                recovery: Some((38, 39)),
+                first_group: 1001,
+            }),
+            snapshot: Some(SnapshotAt {
+                place: Place::new(20, 8192),
+                group: 700,
+            }),
+        }
+    }
+
+    #[test]
+    fn round_trips() {
+        let full = header();
+        let plain = SlotHeader {
+            kind: Kind::Cold,
+            resume: None,
+            snapshot: None,
+            ..full
+        };
+        let nothing_copied = SlotHeader {
+            resume: full.resume.map(|resume| Resume {
+                recovery: None,
+                ..resume
+            }),
+            ..full
+        };
+        for header in [full, plain, nothing_copied] {
+            assert_eq!(SlotHeader::decode(&header.encode(), 12), Ok(header));
+        }
+    }
+
+    #[test]
+    fn lies_where_the_page_says() {
+        let bytes = header().encode();
+        assert_eq!(&bytes[..8], b"TIDSLOT1");
+        assert_eq!(bytes[28], 1);
+        assert_eq!(get_u64(&bytes, 32), 40);
+        assert_eq!(&bytes[40..56], b"0123456789abcdef");
+        assert_eq!((bytes[72], get_u64(&bytes, 80)), (1, 30));
+        assert_eq!((get_u64(&bytes, 104), get_u64(&bytes, 112)), (39, 1001));
+        assert_eq!((get_u64(&bytes, 120), get_u64(&bytes, 136)), (20, 700));
+        assert_eq!(get_u32(&bytes, 508), crc32c(&bytes[..508]));
+    }
+
+    #[test]
+    fn every_changed_bit_is_noticed() {
+        let good = header().encode();
+        for bit in 0..good.len() * 8 {
+            let mut bytes = good;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let expected = if bit < 64 {
+                HeaderFault::Magic
+            } else {
+                HeaderFault::Checksum
+            };
+            assert_eq!(SlotHeader::decode(&bytes, 12), Err(expected), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn tells_why_a_copy_does_not_count() {
+        let good = header().encode();
+        assert_eq!(
+            SlotHeader::decode(&good[..511], 12),
+            Err(HeaderFault::Short)
+        );
+        assert_eq!(SlotHeader::decode(&[0; 512], 12), Err(HeaderFault::Blank));
+        let renamed = HeaderFault::OtherSlot {
+            expected: 13,
+            found: 12,
+        };
+        assert_eq!(SlotHeader::decode(&good, 13), Err(renamed));
+        let mut newer = good;
+        newer[8] = 2;
+        let crc = crc32c(&newer[..CRC_AT]);
+        put(&mut newer, CRC_AT, &crc.to_le_bytes());
+        assert_eq!(
+            SlotHeader::decode(&newer, 12),
+            Err(HeaderFault::Version { found: 2 })
+        );
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_refused_although_the_checksum_is_right() {
+        let cases: [(usize, u8); 8] = [
+            (12, 1),  // sector
+            (16, 1),  // slot size
+            (24, 0),  // slot
+            (28, 4),  // kind
+            (30, 1),  // zero field
+            (32, 30), // segment not above those it names
+            (72, 2),  // resume
+            (96, 41), // first recovery segment above the last
+        ];
+        for (at, value) in cases {
+            let mut bytes = header().encode();
+            bytes[at] = value;
+            let crc = crc32c(&bytes[..CRC_AT]);
+            put(&mut bytes, CRC_AT, &crc.to_le_bytes());
+            let verdict = SlotHeader::decode(&bytes, 12);
+            assert!(verdict.is_err(), "byte {at}: {verdict:?}");
+        }
+    }
+
+    #[test]
+    fn of_two_valid_copies_the_younger_life_counts() {
+        let older = header();
+        let younger = SlotHeader {
+            segment: 41,
+            ..older
+        };
+        let pick = |a, b| HeaderCopies { copies: [a, b] }.header().copied();
+        assert_eq!(pick(Ok(older), Ok(younger)), Some(younger));
+        assert_eq!(pick(Ok(younger), Ok(older)), Some(younger));
+        assert_eq!(pick(Err(HeaderFault::Checksum), Ok(older)), Some(older));
+        assert_eq!(pick(Ok(older), Err(HeaderFault::Device)), Some(older));
+        assert_eq!(pick(Err(HeaderFault::Blank), Err(HeaderFault::Blank)), None);
     }
 }

@@ -16,5 +16,9 @@ pub mod read;
 pub mod scan;
 pub mod slot;
 pub mod state;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod walk;
 mod window;

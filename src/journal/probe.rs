@@ -105,10 +105,10 @@ fn direct_works(path: &Path, align: u32) -> bool {
             .custom_flags(direct_flag())
             .open(path)?;
         let mut buffer = AlignedBuffer::new(2 * align);
-        buffer.as_mut()[..align].fill(0x5a);
+        buffer.as_mut_slice()[..align].fill(0x5a);
         file.write_all_at(&buffer.as_slice()[..align], align as u64)?;
-        buffer.as_mut().fill(0);
-        file.read_exact_at(&mut buffer.as_mut()[..align], align as u64)?;
+        buffer.as_mut_slice().fill(0);
+        file.read_exact_at(&mut buffer.as_mut_slice()[..align], align as u64)?;
         Ok(buffer.as_slice()[..align].iter().all(|b| *b == 0x5a))
     };
     attempt().unwrap_or(false)

@@ -17,6 +17,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -183,7 +184,7 @@ impl Slot {
         assert_eq!(header.slot_bytes, self.slot_bytes, "and for this size");
         let mut buffer = AlignedBuffer::new(to_usize(SLOT_HEADERS_BYTES));
         for position in SLOT_HEADER_POSITIONS {
-            put(buffer.as_mut(), to_usize(position), &header.encode());
+            put(buffer.as_mut_slice(), to_usize(position), &header.encode());
         }
         self.write_aligned(buffer.as_slice(), 0)
     }
@@ -194,13 +195,32 @@ impl Slot {
     /// # Errors
     /// If the file cannot be opened.
     pub fn read_header(&self) -> Result<HeaderCopies, JournalError> {
-        self.file(Via::Direct)?;
+        self.header_via(Via::Direct)
+    }
+
+    /// Asks the system to fetch the header soon, so that many of them come at once.
+    pub(super) fn expect_header(&self) -> Result<(), JournalError> {
+        let file = self.file(Via::Cached)?;
+        let length = NonZeroU64::new(u64::from(SLOT_HEADERS_BYTES));
+        rustix::fs::fadvise(file, 0, length, Advice::WillNeed)
+            .map_err(|errno| JournalError::io("read ahead in", &self.path)(errno.into()))
+    }
+
+    /// Reads the header that was expected, and leaves nothing in the page cache that could grow old.
+    pub(super) fn read_expected_header(&self) -> Result<HeaderCopies, JournalError> {
+        let copies = self.header_via(Via::Cached)?;
+        self.drop_cached_pages()?;
+        Ok(copies)
+    }
+
+    fn header_via(&self, via: Via) -> Result<HeaderCopies, JournalError> {
+        self.file(via)?;
         let verdict = |block: &[u8]| SlotHeader::decode(block, self.id);
-        let copies = match self.read_at(0, SLOT_HEADERS_BYTES, Via::Direct) {
+        let copies = match self.read_at(0, SLOT_HEADERS_BYTES, via) {
             Ok(block) => SLOT_HEADER_POSITIONS
                 .map(|at| verdict(block.as_slice().get(to_usize(at)..).unwrap_or(&[]))),
             Err(_) => SLOT_HEADER_POSITIONS.map(|at| {
-                let block = self.read_at(at, SECTOR_BYTES_MIN, Via::Direct);
+                let block = self.read_at(at, SECTOR_BYTES_MIN, via);
                 block.map_or(Err(HeaderFault::Device), |b| verdict(b.as_slice()))
             }),
         };
@@ -246,7 +266,7 @@ impl Slot {
     ) -> Result<(), JournalError> {
         let length = to_usize(round_up(to_u32(bytes.len()), sector));
         let mut buffer = AlignedBuffer::new(length);
-        put(buffer.as_mut(), 0, bytes);
+        put(buffer.as_mut_slice(), 0, bytes);
         self.write_at(&buffer.as_slice()[..length], position)
     }
 
@@ -268,7 +288,7 @@ impl Slot {
         let start = round_down(position, SECTOR_BYTES_MAX);
         let end = round_up(position + length, SECTOR_BYTES_MAX);
         let mut buffer = AlignedBuffer::new(to_usize(end - start));
-        let got = self.read_into(buffer.as_mut(), start, via)?;
+        let got = self.read_into(buffer.as_mut_slice(), start, via)?;
         let skip = to_usize(position - start);
         let length = got.saturating_sub(skip).min(to_usize(length));
         Ok(Block {

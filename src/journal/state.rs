@@ -238,3 +238,91 @@ impl SnapshotEnd {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(key: &[u8], value: &[u8]) -> StateOp {
+        StateOp::Put {
+            key: key.to_vec(),
+            value: value.to_vec(),
+        }
+    }
+
+    fn delete(key: &[u8]) -> StateOp {
+        StateOp::Delete { key: key.to_vec() }
+    }
+
+    #[test]
+    fn operations_round_trip_byte_by_byte() {
+        let operations = [put(b"k", b"value"), delete(b"gone"), put(b"", b"")];
+        let payload = StateOp::encode_all(&operations).expect("within bounds");
+        let expected = [
+            &[1, 3, 0, 0, 0][..],
+            &[1, 1, 0, b'k', 5, 0, 0, 0],
+            b"value",
+            &[2, 4, 0],
+            b"gone",
+            &[1, 0, 0, 0, 0, 0, 0],
+        ];
+        assert_eq!(payload, expected.concat());
+        assert_eq!(StateOp::decode_all(&payload), Ok(operations.to_vec()));
+    }
+
+    #[test]
+    fn all_operations_or_none() {
+        let payload = StateOp::encode_all(&[put(b"k", b"v"), delete(b"d")]).expect("within bounds");
+        for length in 0..payload.len() {
+            let cut = StateOp::decode_all(&payload[..length]);
+            assert_eq!(cut, Err(StateFault::Length), "{length} bytes");
+        }
+        let longer = [&payload[..], &[0]].concat();
+        assert_eq!(StateOp::decode_all(&longer), Err(StateFault::Length));
+        let mut unknown = payload.clone();
+        unknown[5] = 3;
+        assert_eq!(
+            StateOp::decode_all(&unknown),
+            Err(StateFault::Operation { found: 3 })
+        );
+        let mut newer = payload;
+        newer[0] = 2;
+        assert_eq!(
+            StateOp::decode_all(&newer),
+            Err(StateFault::Version { found: 2 })
+        );
+    }
+
+    #[test]
+    fn bounds_hold_on_both_sides() {
+        let key = vec![1; STATE_KEY_BYTES_MAX];
+        let value = vec![2; STATE_VALUE_BYTES_MAX];
+        let largest = [put(&key, &value)];
+        let payload = StateOp::encode_all(&largest).expect("just within bounds");
+        assert_eq!(StateOp::decode_all(&payload), Ok(largest.to_vec()));
+        let too_large = [
+            put(&vec![1; STATE_KEY_BYTES_MAX + 1], b""),
+            put(b"", &vec![1; STATE_VALUE_BYTES_MAX + 1]),
+        ];
+        for operation in too_large {
+            let refused = StateOp::encode_all(&[operation]);
+            assert!(matches!(refused, Err(StateFault::TooLarge { .. })));
+        }
+        let false_count = [1, 0xff, 0xff, 0xff, 0xff];
+        let refused = StateOp::decode_all(&false_count);
+        assert!(matches!(refused, Err(StateFault::TooLarge { .. })));
+    }
+
+    #[test]
+    fn snapshot_ends_round_trip() {
+        let end = SnapshotEnd {
+            begin: SnapshotAt {
+                place: Place::new(3, 8192),
+                group: 99,
+            },
+            rows: 1234,
+        };
+        assert_eq!(SnapshotEnd::decode(&end.encode()), Ok(end));
+        assert_eq!(SnapshotEnd::decode(&[0; 27]), Err(StateFault::Length));
+    }
+}

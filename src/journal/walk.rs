@@ -82,3 +82,61 @@ impl Iterator for EntryWalk<'_> {
         Some(Walked::Broken(position..self.position + to_u32(self.at)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::testing::{batch, records, seed, topic};
+
+    /// Three entries one after the other, and where each begins.
+    fn three() -> (Vec<u8>, [usize; 4]) {
+        let mut bytes = Vec::new();
+        let mut starts = [0; 4];
+        for (i, base) in [10, 11, 12].into_iter().enumerate() {
+            let payload = batch(&vec![1; 30 + i]);
+            let header = records(topic(1), base, 1, &[&payload]).header();
+            bytes.extend(header.encode(&seed(), 8192 + to_u32(bytes.len())));
+            bytes.extend(&payload);
+            starts[i + 1] = bytes.len();
+        }
+        (bytes, starts)
+    }
+
+    fn bases(walk: EntryWalk<'_>) -> Vec<Result<u64, Range<u32>>> {
+        walk.map(|walked| match walked {
+            Walked::Entry { header, .. } => Ok(header.number),
+            Walked::Broken(range) => Err(range),
+        })
+        .collect()
+    }
+
+    #[test]
+    fn a_bad_header_costs_its_own_entry_only() {
+        let (good, starts) = three();
+        for bit in starts[1] * 8..(starts[1] + ENTRY_HEADER_BYTES) * 8 {
+            let mut bytes = good.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let walk = EntryWalk::new(&bytes, 8192, Some(seed()));
+            let broken = 8192 + to_u32(starts[1])..8192 + to_u32(starts[2]);
+            assert_eq!(bases(walk), [Ok(10), Err(broken), Ok(12)], "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_cut_is_told_to_the_byte() {
+        let (good, starts) = three();
+        for length in starts[2] + 1..starts[3] {
+            let walk = EntryWalk::new(&good[..length], 8192, Some(seed()));
+            let broken = 8192 + to_u32(starts[2])..8192 + to_u32(length);
+            assert_eq!(bases(walk), [Ok(10), Ok(11), Err(broken)]);
+        }
+    }
+
+    #[test]
+    fn memory_is_walked_without_checksums() {
+        let (mut bytes, _) = three();
+        bytes[0] ^= 1;
+        let walk = EntryWalk::new(&bytes, 8192, None);
+        assert_eq!(bases(walk), [Ok(10), Ok(11), Ok(12)]);
+    }
+}

@@ -100,14 +100,14 @@ impl Window {
         self.filled = 0;
         self.start = start;
         self.unreadable.clear();
-        let target = &mut self.buffer.as_mut()[..wanted];
+        let target = &mut self.buffer.as_mut_slice()[..wanted];
         let got = match self.slot.read_into(target, start, self.via) {
             Ok(got) => got,
             Err(error) if is_unreadable(&error) => self.fill_by_sectors(start, wanted)?,
             Err(error) => return Err(error),
         };
         if got < wanted {
-            self.buffer.as_mut()[got..wanted].fill(0);
+            self.buffer.as_mut_slice()[got..wanted].fill(0);
             self.file_end = Some(start + to_u32(got));
         }
         self.filled = wanted;
@@ -119,7 +119,7 @@ impl Window {
         let step = to_usize(SECTOR_BYTES_MAX);
         for at in (0..wanted).step_by(step) {
             let position = start + to_u32(at);
-            let target = &mut self.buffer.as_mut()[at..at + step];
+            let target = &mut self.buffer.as_mut_slice()[at..at + step];
             match self.slot.read_into(target, position, self.via) {
                 Ok(got) if got < step => return Ok(at + got),
                 Ok(_) => {}

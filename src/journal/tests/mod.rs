@@ -1,0 +1,5 @@
+//! The format and real files together.
+
+mod reading;
+mod scanning;
+mod slots;
