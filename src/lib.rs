@@ -12,6 +12,10 @@ pub mod types;
 
 pub mod protocol;
 
-pub mod catalog;
 pub mod topic;
+
 pub mod journal;
+
+pub mod catalog;
+
+pub mod store;

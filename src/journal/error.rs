@@ -29,7 +29,8 @@ pub enum JournalError {
 }
 
 impl JournalError {
-    pub(super) fn io<'a>(
+    /// Makes the error of a failed call: what was tried, and on which file or directory.
+    pub fn io<'a>(
         action: &'static str,
         path: &'a Path,
     ) -> impl FnOnce(io::Error) -> Self + use<'a> {

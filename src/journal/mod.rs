@@ -22,3 +22,18 @@ mod testing;
 mod tests;
 mod walk;
 mod window;
+
+pub use buffer::{AlignedBuffer, BufferPool, SharedBuffer};
+pub use checksum::{Salt, Seed};
+pub use cold::{ColdSegment, ColdWriter};
+pub use directory::{JournalDir, JournalOptions, ListedSlot, SlotHandle};
+pub use entry::{ENTRY_HEADER_BYTES, EntryHeader, EntryKind, payload_crc};
+pub use error::JournalError;
+pub use footer::{Extent, Footer, FooterBuilder, FooterFault, SegmentEnd, TopicSummary};
+pub use group::{Claim, EntryToWrite, Group, GroupBuilder, GroupHeader, GroupStart};
+pub use header::{FIRST_POSITION, HeaderCopies, HeaderFault, Kind, Resume, SlotHeader, SnapshotAt};
+pub use place::{Place, round_down, round_up};
+pub use read::{ExtentRead, Piece, StoredEntry, read_extent, read_from_group};
+pub use scan::{FoundGroup, Payloads, ScannedEntry, ScannedGroup, SegmentReader, Step, Unreadable};
+pub use slot::{Block, PrepareOptions, Slot, Via};
+pub use state::{SnapshotEnd, StateFault, StateOp};

@@ -21,7 +21,11 @@ pub(super) struct Delta {
 
 impl Delta {
     fn into_catalog(self) -> crate::catalog::Delta {
-        let mut delta = crate::catalog::Delta { puts: Vec::new(), deletes: Vec::new(), applied: self.applied };
+        let mut delta = crate::catalog::Delta {
+            puts: Vec::new(),
+            deletes: Vec::new(),
+            applied: Some(self.applied),
+        };
         for change in self.changes {
             match change.row {
                 Some(row) => delta.puts.push((change.key.encode(), row.encode())),
@@ -41,7 +45,10 @@ pub(super) struct ApplierStatus {
 impl ApplierStatus {
     /// The catalog has `applied`, durably.
     pub fn new(applied: Applied) -> Self {
-        Self { busy: AtomicBool::new(false), applied: Mutex::new(applied) }
+        Self {
+            busy: AtomicBool::new(false),
+            applied: Mutex::new(applied),
+        }
     }
 
     /// Claims the applier for one delta; false if one is under way.
@@ -79,7 +86,8 @@ impl Applier {
         while let Ok(delta) = self.deltas.recv() {
             let applied = delta.applied;
             if let Err(error) = self.catalog.apply(delta.into_catalog()) {
-                self.shared.fail(&format!("the catalog cannot be written: {error}"));
+                self.shared
+                    .fail(&format!("the catalog cannot be written: {error}"));
                 return;
             }
             self.status.finish(applied);

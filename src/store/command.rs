@@ -71,11 +71,20 @@ impl Change {
                     return None;
                 }
             };
-            let before = context.state.state_number(topic).unwrap_or(StateNumber::ZERO);
+            let before = context
+                .state
+                .state_number(topic)
+                .unwrap_or(StateNumber::ZERO);
             match decide(context) {
                 Ok((answer, keys)) => {
+                    keys.iter()
+                        .for_each(|key| context.state.mark_dirty(key.clone()));
                     let number = number_of(context.state, topic, before, !keys.is_empty());
-                    Some(Staged { keys, number, done: Box::new(move |outcome| done(outcome.map(|()| answer))) })
+                    Some(Staged {
+                        keys,
+                        number,
+                        done: Box::new(move |outcome| done(outcome.map(|()| answer))),
+                    })
                 }
                 Err(error) => {
                     done(Err(error));

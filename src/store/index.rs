@@ -49,7 +49,9 @@ impl TopicIndex {
 
     /// Notes a run of a sealed segment, at its place.
     pub fn insert_run(&mut self, run: Run) {
-        let at = self.runs.partition_point(|old| (old.base, old.segment) < (run.base, run.segment));
+        let at = self
+            .runs
+            .partition_point(|old| (old.base, old.segment) < (run.base, run.segment));
         self.runs.insert(at, run);
     }
 
@@ -62,16 +64,25 @@ impl TopicIndex {
     }
 
     /// Forgets the runs of these segments.
+    #[allow(dead_code)]
     pub fn forget(&mut self, segments: &[u64]) {
         self.runs.retain(|run| !segments.contains(&run.segment));
     }
 
     /// Forgets what lies wholly below `start`.
     pub fn trim(&mut self, start: Offset) {
-        while self.open.front().is_some_and(|open| open.extent.end() <= start) && self.runs.is_empty() {
+        while self
+            .open
+            .front()
+            .is_some_and(|open| open.extent.end() <= start)
+            && self.runs.is_empty()
+        {
             self.open.pop_front();
         }
-        let keep = self.runs.partition_point(|run| run.base <= start).saturating_sub(1);
+        let keep = self
+            .runs
+            .partition_point(|run| run.base <= start)
+            .saturating_sub(1);
         self.runs.drain(..keep);
     }
 
@@ -85,9 +96,18 @@ impl TopicIndex {
             return Place::Open(*open);
         }
         let at = self.runs.partition_point(|run| run.base <= offset);
-        let next = self.runs.get(at).map(|run| run.base).into_iter().chain(next_open).min();
+        let next = self
+            .runs
+            .get(at)
+            .map(|run| run.base)
+            .into_iter()
+            .chain(next_open)
+            .min();
         match at.checked_sub(1).and_then(|at| self.runs.get(at)) {
-            Some(run) => Place::Sealed { segment: run.segment, next },
+            Some(run) => Place::Sealed {
+                segment: run.segment,
+                next,
+            },
             None => Place::Nowhere { next },
         }
     }
@@ -100,13 +120,6 @@ impl TopicIndex {
     /// The open extents, in the order of offsets.
     pub fn open(&self) -> impl DoubleEndedIterator<Item = &OpenExtent> {
         self.open.iter()
-    }
-
-    /// The lowest offset that lies anywhere.
-    pub fn first(&self) -> Option<Offset> {
-        let run = self.runs.first().map(|run| run.base);
-        let open = self.open.front().map(|open| open.extent.base);
-        run.into_iter().chain(open).min()
     }
 }
 
@@ -132,16 +145,37 @@ mod tests {
         index.push_open(7, extent(0, 10));
         index.push_open(7, extent(10, 10));
         index.push_open(8, extent(30, 5));
-        assert!(matches!(index.find(Offset::new(15)), Place::Open(open) if open.extent.base.get() == 10));
-        assert_eq!(index.find(Offset::new(20)), Place::Nowhere { next: Some(Offset::new(30)) });
+        assert!(
+            matches!(index.find(Offset::new(15)), Place::Open(open) if open.extent.base.get() == 10)
+        );
+        assert_eq!(
+            index.find(Offset::new(20)),
+            Place::Nowhere {
+                next: Some(Offset::new(30))
+            }
+        );
         assert_eq!(index.find(Offset::new(35)), Place::Nowhere { next: None });
-        index.seal(7, [Run { base: Offset::new(0), segment: 7 }]);
-        let sealed = Place::Sealed { segment: 7, next: Some(Offset::new(30)) };
+        index.seal(
+            7,
+            [Run {
+                base: Offset::new(0),
+                segment: 7,
+            }],
+        );
+        let sealed = Place::Sealed {
+            segment: 7,
+            next: Some(Offset::new(30)),
+        };
         assert_eq!(index.find(Offset::new(15)), sealed);
         assert_eq!(index.find(Offset::new(20)), sealed);
         index.trim(Offset::new(25));
         assert_eq!(index.runs().len(), 1, "the run may reach up to 30");
         index.forget(&[7]);
-        assert_eq!(index.first(), Some(Offset::new(30)));
+        assert_eq!(
+            index.find(Offset::ZERO),
+            Place::Nowhere {
+                next: Some(Offset::new(30))
+            }
+        );
     }
 }

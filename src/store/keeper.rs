@@ -3,9 +3,9 @@
 //! It seals full segments, watches the sync thread and the free space. Its
 //! decisions reach the state only as changes through the writer.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::command::{Change, Command};
@@ -54,7 +54,10 @@ impl Keeper {
     pub fn run(self) {
         let mut next_tick = Instant::now();
         loop {
-            match self.jobs.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
+            match self
+                .jobs
+                .recv_timeout(next_tick.saturating_duration_since(Instant::now()))
+            {
                 Ok(KeeperJob::Seal(job)) => self.seal(job),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -81,14 +84,24 @@ impl Keeper {
 
     /// Below the reserve publishing is refused, so that reclaiming always has room to work (J15).
     fn check_reserve(&self) {
-        let Ok(free) = self.shared.dir.free_bytes() else { return };
+        let Ok(free) = self.shared.dir.free_bytes() else {
+            return;
+        };
         let slots = self.pool.free_slots() as u64 * u64::from(self.shared.dir.slot_bytes());
-        let reached = free.saturating_add(slots) < self.reserve_bytes || self.pool.trouble().is_some();
+        let reached =
+            free.saturating_add(slots) < self.reserve_bytes || self.pool.trouble().is_some();
         self.shared.reserve_free.store(free, Ordering::Relaxed);
-        self.shared.reserve_needed.store(self.reserve_bytes, Ordering::Relaxed);
+        self.shared
+            .reserve_needed
+            .store(self.reserve_bytes, Ordering::Relaxed);
         let before = self.shared.reserve_reached.swap(reached, Ordering::AcqRel);
         if reached != before {
-            tracing::warn!(free, reserve = self.reserve_bytes, refused = reached, "disk reserve: publishing changes");
+            tracing::warn!(
+                free,
+                reserve = self.reserve_bytes,
+                refused = reached,
+                "disk reserve: publishing changes"
+            );
         }
     }
 
@@ -111,8 +124,12 @@ impl Keeper {
         };
         let decide = move |context: &mut super::command::Context<'_>| {
             context.state.put_segment(header.segment, row);
-            let segment =
-                Segment { number: header.segment, slot_id: header.slot, header, row: Some(row) };
+            let segment = Segment {
+                number: header.segment,
+                slot_id: header.slot,
+                header,
+                row: Some(row),
+            };
             publish_sealed(context.shared, segment, Arc::new(footer));
             Ok(((), vec![RowKey::Segment(header.segment)]))
         };
@@ -141,7 +158,9 @@ pub(super) fn publish_sealed(shared: &Shared, segment: Segment, footer: Arc<Foot
     shared.segments.keep(number, footer.clone());
     for summary in footer.topics() {
         if let Some(topic) = shared.topic(summary.topic) {
-            topic.index_mut().seal(number, runs(number, footer.extents_of(summary.topic)));
+            topic
+                .index_mut()
+                .seal(number, runs(number, footer.extents_of(summary.topic)));
         }
     }
 }
@@ -152,7 +171,10 @@ pub(super) fn runs(segment: u64, extents: impl Iterator<Item = Extent>) -> Vec<R
     let mut end = None;
     for extent in extents {
         if end != Some(extent.base) {
-            runs.push(Run { base: extent.base, segment });
+            runs.push(Run {
+                base: extent.base,
+                segment,
+            });
         }
         end = Some(extent.end());
     }

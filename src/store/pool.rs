@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::shared::Shared;
 use crate::journal::{
-    JournalDir, JournalError, Kind, PrepareOptions, Resume, Salt, Seed, SlotHandle, SlotHeader, SnapshotAt,
+    JournalError, Kind, PrepareOptions, Resume, Salt, Seed, SlotHandle, SlotHeader, SnapshotAt,
 };
 use crate::types::PeerId;
 
@@ -25,7 +26,10 @@ pub(super) struct Prepared {
 impl Prepared {
     /// What goes into every checksum in it.
     pub fn seed(&self) -> Seed {
-        Seed { salt: self.header.salt, segment: self.header.segment }
+        Seed {
+            salt: self.header.salt,
+            segment: self.header.segment,
+        }
     }
 }
 
@@ -41,7 +45,7 @@ struct Inner {
 
 /// The slots that hold nothing.
 pub(super) struct SlotPool {
-    dir: JournalDir,
+    shared: Arc<Shared>,
     peer: PeerId,
     next_segment: AtomicU64,
     inner: Mutex<Inner>,
@@ -53,10 +57,13 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 impl SlotPool {
     /// A pool over `free` slots; `next_segment` is above every number given so far.
-    pub fn new(dir: JournalDir, peer: PeerId, next_segment: u64, free: BTreeSet<u32>) -> Self {
-        let inner = Inner { free, ..Inner::default() };
+    pub fn new(shared: Arc<Shared>, peer: PeerId, next_segment: u64, free: BTreeSet<u32>) -> Self {
+        let inner = Inner {
+            free,
+            ..Inner::default()
+        };
         Self {
-            dir,
+            shared,
             peer,
             next_segment: AtomicU64::new(next_segment),
             inner: Mutex::new(inner),
@@ -89,24 +96,29 @@ impl SlotPool {
         snapshot: Option<SnapshotAt>,
     ) -> Result<Prepared, JournalError> {
         let slot = match id {
-            Some(id) => self.dir.slot(id)?,
-            None => self.dir.create_slot()?,
+            Some(id) => self.shared.dir.slot(id)?,
+            None => self.shared.dir.create_slot()?,
         };
         let header = SlotHeader {
-            sector: self.dir.sector(),
-            slot_bytes: self.dir.slot_bytes(),
+            sector: self.shared.dir.sector(),
+            slot_bytes: self.shared.dir.slot_bytes(),
             slot: slot.id(),
             kind,
             segment: self.next_segment.fetch_add(1, Ordering::AcqRel),
-            salt: Salt::random().map_err(|source| JournalError::io("read random bytes for", &slot.path(), source))?,
+            salt: Salt::random().map_err(JournalError::io("read random bytes for", slot.path()))?,
             peer: self.peer,
             resume,
             snapshot,
         };
-        let prepared = slot.prepare(&header, PrepareOptions { zero_fill: id.is_none() });
+        let prepared = slot.prepare(
+            &header,
+            PrepareOptions {
+                zero_fill: id.is_none(),
+            },
+        );
         if id.is_none() && prepared.is_err() {
             // A file that could not be made whole takes space and serves nobody.
-            let _ = self.dir.remove_slot(slot.id());
+            let _ = self.shared.dir.remove_slot(slot.id());
         }
         prepared.map(|()| Prepared { slot, header })
     }
@@ -122,7 +134,10 @@ impl SlotPool {
             if inner.stopping {
                 return None;
             }
-            inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            inner = self
+                .changed
+                .wait(inner)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -153,7 +168,10 @@ impl SlotPool {
         loop {
             let mut inner = self.lock();
             while inner.ready.is_some() && !inner.stopping {
-                inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+                inner = self
+                    .changed
+                    .wait(inner)
+                    .unwrap_or_else(PoisonError::into_inner);
             }
             if inner.stopping {
                 return;

@@ -26,6 +26,7 @@ pub(super) struct Queue {
 }
 
 /// Why a command was not taken.
+#[allow(clippy::large_enum_variant)] // handed back once, where the caller answers it
 pub(super) enum Refused {
     /// The writer has stopped or is stopping.
     Stopped(Command),
@@ -49,6 +50,7 @@ impl Queue {
     }
 
     /// Puts a command in.
+    #[allow(clippy::result_large_err)]
     pub fn push(&self, command: Command) -> Result<(), Refused> {
         let mut inner = self.lock();
         if inner.stopping {
@@ -83,7 +85,11 @@ impl Queue {
         } else {
             into.append(&mut inner.commands);
         }
-        if inner.stopping && into.is_empty() { Taken::Stopped } else { Taken::Some }
+        if inner.stopping && into.is_empty() {
+            Taken::Stopped
+        } else {
+            Taken::Some
+        }
     }
 
     /// Takes no more; the writer finishes what is in and ends.

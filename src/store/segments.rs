@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
-use crate::journal::{Footer, JournalDir, JournalError, Kind, SlotHandle, SlotHeader, Via};
+use crate::journal::{Footer, JournalDir, JournalError, SlotHandle, SlotHeader, Via};
 use crate::limits;
 use crate::topic::SegmentRow;
 
@@ -23,12 +23,11 @@ pub(super) struct Segment {
 impl Segment {
     /// How it is to be read: what was written around the page cache is read around it until it is sealed.
     pub fn via(&self) -> Via {
-        if self.row.is_some() { Via::PageCache } else { Via::AsWritten }
-    }
-
-    /// Whether it belongs to the stream.
-    pub fn is_stream(&self) -> bool {
-        self.header.kind != Kind::Cold
+        if self.row.is_some() {
+            Via::Cached
+        } else {
+            Via::Direct
+        }
     }
 
     /// Its slot.
@@ -62,12 +61,21 @@ impl Segments {
 
     /// Pins a segment.
     pub fn get(&self, number: u64) -> Option<Arc<Segment>> {
-        self.table.read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned()
+        self.table
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&number)
+            .cloned()
     }
 
+    #[allow(dead_code)]
     /// Takes a segment out; the handle tells when its last reader is gone.
     pub fn remove(&self, number: u64) -> Option<Weak<Segment>> {
-        let removed = self.table.write().unwrap_or_else(PoisonError::into_inner).remove(&number)?;
+        let removed = self
+            .table
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&number)?;
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((footer, _)) = cache.footers.remove(&number) {
             cache.bytes -= footer.as_bytes().len();
@@ -75,26 +83,46 @@ impl Segments {
         Some(Arc::downgrade(&removed))
     }
 
+    #[allow(dead_code)]
     /// All of them, in the order of numbers.
     pub fn all(&self) -> Vec<Arc<Segment>> {
-        self.table.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.table
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
     }
 
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.table.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.table
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
     }
 
     /// The footer of a sealed segment, from the cache or the disk. `Ok(None)`: it is not sealed.
-    pub fn footer(&self, segment: &Segment, dir: &JournalDir) -> Result<Option<Arc<Footer>>, JournalError> {
-        let Some(row) = segment.row else { return Ok(None) };
+    pub fn footer(
+        &self,
+        segment: &Segment,
+        dir: &JournalDir,
+    ) -> Result<Option<Arc<Footer>>, JournalError> {
+        let Some(row) = segment.row else {
+            return Ok(None);
+        };
         if let Some(footer) = self.cached(segment.number) {
             return Ok(Some(footer));
         }
         let slot = segment.slot(dir)?;
-        let footer = match slot.read_footer(&segment.header, row.footer_position, Via::PageCache)? {
+        let footer = match slot.read_footer(&segment.header, row.footer_position, Via::Cached)? {
             Ok(footer) => Arc::new(footer),
-            Err(fault) => return Err(JournalError::damaged(segment.number, row.footer_position, fault.to_string())),
+            Err(fault) => {
+                return Err(JournalError::Unsuitable {
+                    path: slot.path().to_owned(),
+                    what: fault.to_string(),
+                });
+            }
         };
         self.keep(segment.number, footer.clone());
         Ok(Some(footer))
@@ -119,7 +147,11 @@ impl Segments {
             cache.bytes -= old.as_bytes().len();
         }
         while cache.bytes > limits::FOOTER_CACHE_BYTES && cache.footers.len() > 1 {
-            let Some(oldest) = cache.footers.iter().min_by_key(|(_, (_, used))| *used).map(|(&number, _)| number)
+            let Some(oldest) = cache
+                .footers
+                .iter()
+                .min_by_key(|(_, (_, used))| *used)
+                .map(|(&number, _)| number)
             else {
                 break;
             };

@@ -89,14 +89,18 @@ impl TopicShared {
     /// Takes over what a change of state made of the topic.
     pub fn follow(&self, topic: &Topic) {
         self.epoch.store(topic.row.epoch.get(), Ordering::Release);
-        self.start.fetch_max(topic.row.start.get(), Ordering::AcqRel);
+        self.start
+            .fetch_max(topic.row.start.get(), Ordering::AcqRel);
         *self.gaps.write().unwrap_or_else(PoisonError::into_inner) = topic.row.gaps.clone().into();
         self.index_mut().trim(topic.row.start);
     }
 
     /// Missing offsets, in order.
     pub fn gaps(&self) -> Arc<[Gap]> {
-        self.gaps.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.gaps
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub fn index(&self) -> RwLockReadGuard<'_, TopicIndex> {
@@ -176,7 +180,11 @@ impl Shared {
             topics.by_name.remove(old);
         }
         topics.by_name.insert(topic.row.name.clone(), topic.id);
-        let shared = topics.by_id.entry(topic.id).or_insert_with(|| Arc::new(TopicShared::new(topic))).clone();
+        let shared = topics
+            .by_id
+            .entry(topic.id)
+            .or_insert_with(|| Arc::new(TopicShared::new(topic)))
+            .clone();
         drop(topics);
         shared.follow(topic);
         shared
@@ -205,7 +213,10 @@ impl Shared {
     }
 
     pub fn damage(&self) -> Vec<String> {
-        self.damage.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.damage
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Stops the store: nothing more is written or acknowledged (J12). The first reason counts.

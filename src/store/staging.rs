@@ -81,7 +81,11 @@ pub(super) struct Touched {
 impl Touched {
     /// What a later group says about it.
     pub fn claim(&self) -> Claim {
-        Claim { topic: self.topic, durable_end: self.end, state: self.state }
+        Claim {
+            topic: self.topic,
+            durable_end: self.end,
+            state: self.state,
+        }
     }
 }
 
@@ -111,16 +115,29 @@ impl Staging {
     }
 
     /// Stages the rows as one state entry.
-    pub fn push_rows(&mut self, state: &State, topic: TopicId, number: StateNumber, keys: &[RowKey], now: Timestamp) {
+    pub fn push_rows(
+        &mut self,
+        state: &State,
+        topic: TopicId,
+        number: StateNumber,
+        keys: &[RowKey],
+        now: Timestamp,
+    ) {
         let operations: Vec<StateOp> = keys
             .iter()
             .map(|key| match state.row(key) {
-                Some(row) => StateOp::Put { key: key.encode(), value: row.encode() },
+                Some(row) => StateOp::Put {
+                    key: key.encode(),
+                    value: row.encode(),
+                },
                 None => StateOp::Delete { key: key.encode() },
             })
             .collect();
-        let payload = StateOp::encode_all(&operations).expect("rows are bounded, and a change touches few of them");
-        let epoch = state.topic(topic).map_or(LeaderEpoch::ZERO, |topic| topic.row.epoch);
+        let payload = StateOp::encode_all(&operations)
+            .expect("rows are bounded, and a change touches few of them");
+        let epoch = state
+            .topic(topic)
+            .map_or(LeaderEpoch::ZERO, |topic| topic.row.epoch);
         self.push_state(EntryKind::State, topic, number, epoch, payload.into(), now);
     }
 
@@ -134,7 +151,8 @@ impl Staging {
         payload: Bytes,
         now: Timestamp,
     ) {
-        let crc = payload_crc(kind, &[&payload]).expect("a state payload of any length has a checksum");
+        let crc =
+            payload_crc(kind, &[&payload]).expect("a state payload of any length has a checksum");
         self.push(StagedEntry {
             kind,
             topic,
@@ -148,7 +166,13 @@ impl Staging {
     }
 
     /// Decides on a batch and stages it.
-    pub fn append(&mut self, state: &mut State, append: Append, durable_bound: Offset, now: Timestamp) {
+    pub fn append(
+        &mut self,
+        state: &mut State,
+        append: Append,
+        durable_bound: Offset,
+        now: Timestamp,
+    ) {
         let header = append.batch.header();
         let facts = BatchFacts {
             producer: header.producer,
@@ -156,12 +180,21 @@ impl Staging {
             count: header.record_count,
             bytes: append.batch.bytes().len() as u64,
         };
-        let admission = state.topic(append.topic).and_then(|topic| topic.admit(append.epoch, &facts));
+        let admission = state
+            .topic(append.topic)
+            .and_then(|topic| topic.admit(append.epoch, &facts));
         let base = match admission {
             Ok(Admission::Append(base)) => base,
             Ok(Admission::Duplicate { base, end }) => {
-                let durability = state.topic(append.topic).map_or(Durability::Fsync, |t| t.row.settings.durability);
-                let published = Published { base_offset: base, end_offset: end, durability, duplicate: true };
+                let durability = state
+                    .topic(append.topic)
+                    .map_or(Durability::Fsync, |t| t.row.settings.durability);
+                let published = Published {
+                    base_offset: base,
+                    end_offset: end,
+                    durability,
+                    duplicate: true,
+                };
                 self.waiters.push(Waiter::Append(append.done, published));
                 return;
             }
@@ -177,9 +210,18 @@ impl Staging {
             state.mark_dirty(RowKey::Producer(append.topic, facts.producer));
         }
         let early = durability == Durability::Os && end <= durable_bound;
-        let published = Published { base_offset: base, end_offset: end, durability, duplicate: false };
+        let published = Published {
+            base_offset: base,
+            end_offset: end,
+            durability,
+            duplicate: false,
+        };
         let waiter = Waiter::Append(append.done, published);
-        if early { self.early.push(waiter) } else { self.waiters.push(waiter) }
+        if early {
+            self.early.push(waiter)
+        } else {
+            self.waiters.push(waiter)
+        }
         self.payload_bytes += facts.bytes;
         self.push(StagedEntry {
             kind: EntryKind::Records,
@@ -195,7 +237,10 @@ impl Staging {
 
     /// An `os` topic's offsets must stay below its recorded bound (J6).
     fn raise_bound(&mut self, state: &mut State, id: TopicId, count: u32, now: Timestamp) {
-        let wanted = state.topic(id).ok().and_then(|topic| topic.bound_wanted(count));
+        let wanted = state
+            .topic(id)
+            .ok()
+            .and_then(|topic| topic.bound_wanted(count));
         if let (Some(bound), Ok(topic)) = (wanted, state.topic_mut(id)) {
             topic.row.bound = Some(bound);
             let number = state.take_state_number(id);
@@ -206,7 +251,9 @@ impl Staging {
     /// Decides on a change and stages its rows.
     pub fn change(&mut self, state: &mut State, change: Change, shared: &Shared, now: Timestamp) {
         let mut context = Context { state, shared, now };
-        let Some(staged) = (change.run)(Ok(&mut context)) else { return };
+        let Some(staged) = (change.run)(Ok(&mut context)) else {
+            return;
+        };
         self.waiters.push(Waiter::Change(staged.done));
         if !staged.keys.is_empty() {
             self.push_rows(state, change.topic, staged.number, &staged.keys, now);
@@ -215,7 +262,11 @@ impl Staging {
 
     /// Sorts the entries by topic and tells what the group does to each.
     pub fn touched(&mut self, state: &State, shared: &Shared) -> Vec<Touched> {
-        if self.entries.iter().any(|entry| entry.topic != self.entries[0].topic) {
+        if self
+            .entries
+            .iter()
+            .any(|entry| entry.topic != self.entries[0].topic)
+        {
             self.entries.sort_by_key(|entry| entry.topic);
         }
         let mut touched: Vec<Touched> = Vec::new();
@@ -235,15 +286,32 @@ impl Staging {
 
 fn touch(state: &State, entry: &StagedEntry, shared: Option<Arc<TopicShared>>) -> Touched {
     let id = entry.topic;
-    let own = if entry.kind == EntryKind::Records { 0 } else { entry.number };
+    let own = if entry.kind == EntryKind::Records {
+        0
+    } else {
+        entry.number
+    };
     let (end, number, durability) = match state.topic(id) {
         Ok(topic) => {
             // While the end is uncertain, what was claimed once is claimed again: the loss stays told.
-            let claimed = topic.row.quarantine.map_or(Offset::ZERO, |quarantine| quarantine.claimed_end);
-            (topic.row.end.max(claimed), topic.row.state_number, topic.row.settings.durability)
+            let claimed = topic
+                .row
+                .quarantine
+                .map_or(Offset::ZERO, |quarantine| quarantine.claimed_end);
+            (
+                topic.row.end.max(claimed),
+                topic.row.state_number,
+                topic.row.settings.durability,
+            )
         }
         Err(_) if id.is_zero() => (Offset::ZERO, state.peer().state_number, Durability::Fsync),
         Err(_) => (DELETED_END, StateNumber::new(own), Durability::Fsync),
     };
-    Touched { topic: id, shared, end, state: number, durability }
+    Touched {
+        topic: id,
+        shared,
+        end,
+        state: number,
+        durability,
+    }
 }

@@ -42,7 +42,10 @@ impl SyncWatch {
 
     /// How long the sync that runs now has been running.
     pub fn running_for(&self) -> Option<Duration> {
-        self.started.lock().unwrap_or_else(PoisonError::into_inner).map(|at| at.elapsed())
+        self.started
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .map(|at| at.elapsed())
     }
 }
 
@@ -95,9 +98,11 @@ impl Syncer {
         add_micros(&self.shared.sync_micros, took);
         match outcome {
             Err(error) => Err(error.to_string()),
-            Ok(()) if took > limits::SYNC_TIMEOUT => {
-                Err(format!("a sync of the journal took {} s, more than the {} s allowed", took.as_secs(), limits::SYNC_TIMEOUT.as_secs()))
-            }
+            Ok(()) if took > limits::SYNC_TIMEOUT => Err(format!(
+                "a sync of the journal took {} s, more than the {} s allowed",
+                took.as_secs(),
+                limits::SYNC_TIMEOUT.as_secs()
+            )),
             Ok(()) => Ok(()),
         }
     }
@@ -108,7 +113,9 @@ impl Syncer {
                 topic.set_durable(*end);
                 topic.set_readable(*end);
             }
-            self.shared.synced_group.fetch_max(written.group, Ordering::AcqRel);
+            self.shared
+                .synced_group
+                .fetch_max(written.group, Ordering::AcqRel);
             for waiter in written.waiters {
                 waiter.tell(Ok(()));
             }
@@ -121,11 +128,16 @@ impl Syncer {
 }
 
 fn add_micros(counter: &AtomicU64, took: Duration) {
-    counter.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    counter.fetch_add(
+        u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+        Ordering::Relaxed,
+    );
 }
 
 fn refuse(batch: Vec<Written>, reason: &str) {
     for waiter in batch.into_iter().flat_map(|written| written.waiters) {
-        waiter.tell(Err(ApiError::StorageStopped { reason: reason.to_owned() }));
+        waiter.tell(Err(ApiError::StorageStopped {
+            reason: reason.to_owned(),
+        }));
     }
 }

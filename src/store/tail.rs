@@ -19,7 +19,11 @@ pub(super) struct TailCache {
 impl TailCache {
     /// A cache of at most `bytes_max`, counted by the size of the buffers.
     pub fn new(bytes_max: usize) -> Self {
-        Self { groups: RwLock::default(), bytes_max, pool: BufferPool::new(bytes_max) }
+        Self {
+            groups: RwLock::default(),
+            bytes_max,
+            pool: BufferPool::new(bytes_max),
+        }
     }
 
     /// Where the writer gets its buffers.
@@ -43,10 +47,13 @@ impl TailCache {
     /// The group that holds what lies at `place`, if it is still here.
     pub fn get(&self, place: Place) -> Option<Group> {
         let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
-        let at = groups.partition_point(|group| group.place() <= place).checked_sub(1)?;
+        let at = groups
+            .partition_point(|group| group.place() <= place)
+            .checked_sub(1)?;
         groups.get(at).filter(|group| place < group.end()).cloned()
     }
 
+    #[allow(dead_code)]
     /// Forgets the groups of a segment whose slot is to be reused.
     pub fn forget(&self, segment: u64) {
         let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);

@@ -28,7 +28,8 @@ use super::staging::{Staging, Touched};
 use super::sync::Written;
 use crate::catalog::Applied;
 use crate::journal::{
-    Claim, EntryHeader, EntryKind, Extent, FIRST_POSITION, FooterBuilder, Group, GroupBuilder, GroupStart, Kind, Place,
+    Claim, EntryHeader, EntryKind, Extent, FIRST_POSITION, FooterBuilder, Group, GroupBuilder,
+    GroupStart, Kind, Place,
 };
 use crate::limits;
 use crate::protocol::error::ApiError;
@@ -47,12 +48,21 @@ pub(super) struct OpenSegment {
 impl OpenSegment {
     /// A segment with nothing in it.
     pub fn new(prepared: Prepared) -> Self {
-        Self { prepared, position: FIRST_POSITION, footer: FooterBuilder::default(), first_group: 0 }
+        Self {
+            prepared,
+            position: FIRST_POSITION,
+            footer: FooterBuilder::default(),
+            first_group: 0,
+        }
     }
 
     /// A segment that recovery wrote the first groups of.
     fn going_on(prepared: Prepared, position: u32, first_group: u64) -> Self {
-        Self { position, first_group, ..Self::new(prepared) }
+        Self {
+            position,
+            first_group,
+            ..Self::new(prepared)
+        }
     }
 
     /// Whether a group of so many bytes and entries fits, with the footer it would need.
@@ -125,7 +135,13 @@ impl Writer {
             .topics()
             .filter_map(|topic| {
                 let durable = topic.row.bound?;
-                Some((topic.id, OsBound { durable, pending: None }))
+                Some((
+                    topic.id,
+                    OsBound {
+                        durable,
+                        pending: None,
+                    },
+                ))
             })
             .collect();
         Self {
@@ -156,7 +172,8 @@ impl Writer {
     pub fn run(mut self) {
         self.publish_open_segment();
         loop {
-            let taken = self.queue.take(&mut self.pending, self.patience());
+            let patience = self.patience();
+            let taken = self.queue.take(&mut self.pending, patience);
             if let Some(reason) = self.shared.failure() {
                 return self.refuse_all(&reason);
             }
@@ -199,7 +216,9 @@ impl Writer {
                     let bound = self.durable_bound(append.topic);
                     staging.append(&mut self.state, append, bound, now);
                 }
-                Command::Change(change) => staging.change(&mut self.state, change, &self.shared, now),
+                Command::Change(change) => {
+                    staging.change(&mut self.state, change, &self.shared, now)
+                }
             }
         }
         if staging.is_empty() {
@@ -243,7 +262,9 @@ impl Writer {
 
     /// The bound below which an `os` topic's offsets may be acknowledged at once.
     fn durable_bound(&mut self, id: TopicId) -> Offset {
-        let Some(bound) = self.bounds.get_mut(&id) else { return Offset::ZERO };
+        let Some(bound) = self.bounds.get_mut(&id) else {
+            return Offset::ZERO;
+        };
         if let Some((group, pending)) = bound.pending
             && group <= self.shared.synced_group.load(Ordering::Acquire)
         {
@@ -255,7 +276,11 @@ impl Writer {
 
     /// Places, writes and hands over a group.
     fn write_group(&mut self, mut staging: Staging, clean_stop: bool) {
-        let synced = self.shared.synced_group.load(Ordering::Acquire).min(self.last_group);
+        let synced = self
+            .shared
+            .synced_group
+            .load(Ordering::Acquire)
+            .min(self.last_group);
         let (synced, claims) = self.take_claims(synced);
         let bytes = GroupBuilder::empty_bytes(claims.len()) + staging.bytes;
         if !self.open.has_room(bytes, staging.entries.len()) && !self.switch_segment() {
@@ -263,7 +288,12 @@ impl Writer {
         }
         let touched = staging.touched(&self.state, &self.shared);
         let (group, headers) = self.build(&staging, &claims, synced, clean_stop);
-        if let Err(error) = self.open.prepared.slot.write_at(group.disk_bytes(), group.place().position) {
+        if let Err(error) = self
+            .open
+            .prepared
+            .slot
+            .write_at(group.disk_bytes(), group.place().position)
+        {
             self.shared.fail(&error.to_string());
             return refuse(staging, &error.to_string());
         }
@@ -272,8 +302,13 @@ impl Writer {
         for waiter in staging.early {
             waiter.tell(Ok(()));
         }
-        self.shared.payload_bytes.fetch_add(staging.payload_bytes, Ordering::Relaxed);
-        let ends = touched.into_iter().filter_map(|touched| Some((touched.shared?, touched.end))).collect();
+        self.shared
+            .payload_bytes
+            .fetch_add(staging.payload_bytes, Ordering::Relaxed);
+        let ends = touched
+            .into_iter()
+            .filter_map(|touched| Some((touched.shared?, touched.end)))
+            .collect();
         self.hand_over(Written {
             group: group.number(),
             slot: Some(self.open.prepared.slot.clone()),
@@ -289,7 +324,9 @@ impl Writer {
         let mut latest: HashMap<TopicId, Claim> = HashMap::new();
         let mut through = self.claimed;
         while let Some((group, claims)) = self.unclaimed.front() {
-            if *group > synced || (!latest.is_empty() && latest.len() + claims.len() > self.claims_max) {
+            if *group > synced
+                || (!latest.is_empty() && latest.len() + claims.len() > self.claims_max)
+            {
                 break;
             }
             through = *group;
@@ -300,10 +337,20 @@ impl Writer {
         (through, latest.into_values().collect())
     }
 
-    fn build(&self, staging: &Staging, claims: &[Claim], synced: u64, clean_stop: bool) -> (Group, Vec<(u32, EntryHeader)>) {
+    fn build(
+        &self,
+        staging: &Staging,
+        claims: &[Claim],
+        synced: u64,
+        clean_stop: bool,
+    ) -> (Group, Vec<(u32, EntryHeader)>) {
         let bytes = GroupBuilder::empty_bytes(claims.len()) + staging.bytes;
         let sector = self.open.prepared.header.sector;
-        let buffer = self.shared.tail.pool().take(bytes.next_multiple_of(sector as usize));
+        let buffer = self
+            .shared
+            .tail
+            .pool()
+            .take(bytes.next_multiple_of(sector as usize));
         let mut builder = GroupBuilder::begin(
             buffer,
             &GroupStart {
@@ -338,13 +385,26 @@ impl Writer {
         self.open.position = group.end().position;
         self.previous_end = group.end();
         self.last_group = group.number();
-        self.unclaimed.push_back((self.last_group, touched.iter().map(Touched::claim).collect()));
+        self.unclaimed.push_back((
+            self.last_group,
+            touched.iter().map(Touched::claim).collect(),
+        ));
         self.note_bounds(touched);
     }
 
     fn note_bounds(&mut self, touched: &[Touched]) {
-        for touched in touched.iter().filter(|touched| touched.durability == Durability::Os) {
-            let Some(bound) = self.state.topic(touched.topic).ok().and_then(|topic| topic.row.bound) else { continue };
+        for touched in touched
+            .iter()
+            .filter(|touched| touched.durability == Durability::Os)
+        {
+            let Some(bound) = self
+                .state
+                .topic(touched.topic)
+                .ok()
+                .and_then(|topic| topic.row.bound)
+            else {
+                continue;
+            };
             let known = self.bounds.entry(touched.topic).or_default();
             let latest = known.pending.map_or(known.durable, |(_, pending)| pending);
             if bound > latest {
@@ -359,16 +419,25 @@ impl Writer {
         let mut records = records.iter().peekable();
         for touched in touched {
             let mut extents: Vec<Extent> = Vec::new();
-            while let Some((position, header)) = records.next_if(|(_, header)| header.topic == touched.topic) {
+            while let Some((position, header)) =
+                records.next_if(|(_, header)| header.topic == touched.topic)
+            {
                 self.open.footer.add(header, *position);
                 join(&mut extents, Extent::of_entry(header, *position));
             }
-            let Some(shared) = &touched.shared else { continue };
+            let Some(shared) = &touched.shared else {
+                continue;
+            };
             if !extents.is_empty() {
                 let mut index = shared.index_mut();
-                extents.into_iter().for_each(|extent| index.push_open(group.place().segment, extent));
+                extents
+                    .into_iter()
+                    .for_each(|extent| index.push_open(group.place().segment, extent));
             }
-            let durable = self.bounds.get(&touched.topic).map_or(Offset::ZERO, |bound| bound.durable);
+            let durable = self
+                .bounds
+                .get(&touched.topic)
+                .map_or(Offset::ZERO, |bound| bound.durable);
             if touched.durability == Durability::Os && touched.end <= durable {
                 shared.set_readable(touched.end);
             }
@@ -386,7 +455,9 @@ impl Writer {
 
     /// Goes on in the next slot; the full segment gets its footer beside the writing.
     fn switch_segment(&mut self) -> bool {
-        let Some(prepared) = self.pool.take() else { return false };
+        let Some(prepared) = self.pool.take() else {
+            return false;
+        };
         let full = std::mem::replace(&mut self.open, OpenSegment::new(prepared));
         self.publish_open_segment();
         self.unsealed.insert(full.prepared.header.segment);
@@ -405,7 +476,12 @@ impl Writer {
     fn publish_open_segment(&self) {
         let header = self.open.prepared.header;
         debug_assert_ne!(header.kind, Kind::Cold, "the writer fills stream segments");
-        self.shared.segments.put(Segment { number: header.segment, slot_id: header.slot, header, row: None });
+        self.shared.segments.put(Segment {
+            number: header.segment,
+            slot_id: header.slot,
+            header,
+            row: None,
+        });
     }
 
     /// Hands the changed rows to the catalog, once they are durable.
@@ -416,7 +492,8 @@ impl Writer {
         }
         // The catalog never passes the end of a segment whose row it does not have: what lies
         // before its position and has no row is free.
-        self.unsealed.retain(|number| !self.state.segments().contains_key(number));
+        self.unsealed
+            .retain(|number| !self.state.segments().contains_key(number));
         if !self.unsealed.is_empty() || !self.applier.begin() {
             return;
         }
@@ -426,7 +503,10 @@ impl Writer {
             position: self.previous_end.position,
             group: self.last_group,
         };
-        let delta = Delta { changes: self.state.take_dirty(), applied };
+        let delta = Delta {
+            changes: self.state.take_dirty(),
+            applied,
+        };
         self.hand_over(Written {
             group: self.last_group,
             slot: None,
@@ -444,7 +524,10 @@ impl Writer {
         };
         let shared = self.shared.clone();
         let last = self.last_group;
-        wait(&|| shared.synced_group.load(Ordering::Acquire) >= last, &shared);
+        wait(
+            &|| shared.synced_group.load(Ordering::Acquire) >= last,
+            &shared,
+        );
         self.write_group(Staging::default(), true);
         let applier = self.applier.clone();
         wait(&|| !applier.is_busy(), &shared);
@@ -476,7 +559,9 @@ fn refuse(staging: Staging, reason: &str) {
 }
 
 fn stopped(reason: &str) -> ApiError {
-    ApiError::StorageStopped { reason: reason.to_owned() }
+    ApiError::StorageStopped {
+        reason: reason.to_owned(),
+    }
 }
 
 /// Adds an extent, as part of the one before it where it follows on.

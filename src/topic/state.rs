@@ -232,9 +232,9 @@ impl State {
                 if let Some(topic) = self.topics.get_mut(id) {
                     match row {
                         Some(Row::Subscription(row)) => {
-                            drop(topic.subscriptions.insert(name.clone(), row))
+                            _ = topic.subscriptions.insert(name.clone(), row)
                         }
-                        _ => drop(topic.subscriptions.remove(name)),
+                        _ => _ = topic.subscriptions.remove(name),
                     }
                 }
             }

@@ -45,23 +45,35 @@ impl Layout {
 
     /// Whether no slot ever became part of a stream.
     pub fn is_fresh(&self) -> bool {
-        self.unreadable.is_empty() && !self.segments.values().any(|header| header.kind != Kind::Recovery)
+        self.unreadable.is_empty()
+            && !self
+                .segments
+                .values()
+                .any(|header| header.kind != Kind::Recovery)
     }
 
     /// Refuses slots of another peer.
     pub fn check_owner(&self, peer: PeerId) -> Result<(), RecoveryError> {
-        let stranger = self.segments.values().find(|header| header.peer != peer && header.kind != Kind::Recovery);
+        let stranger = self
+            .segments
+            .values()
+            .find(|header| header.peer != peer && header.kind != Kind::Recovery);
         match stranger {
             None => Ok(()),
-            Some(header) => {
-                Err(RecoveryError::OtherPeer { slot: header.slot, found: header.peer, expected: peer })
-            }
+            Some(header) => Err(RecoveryError::OtherPeer {
+                slot: header.slot,
+                found: header.peer,
+                expected: peer,
+            }),
         }
     }
 
     /// The peer the stream's slots belong to.
     pub fn owner(&self) -> Option<PeerId> {
-        self.segments.values().find(|header| header.kind == Kind::Stream).map(|header| header.peer)
+        self.segments
+            .values()
+            .find(|header| header.kind == Kind::Stream)
+            .map(|header| header.peer)
     }
 
     /// Where the stream goes on from `place`, if a recovery said so: a segment's first position.
@@ -77,7 +89,9 @@ impl Layout {
 
     /// Whether a segment belongs to the stream: ordinary ones outside voids, and recoveries that count.
     pub fn is_stream(&self, number: u64) -> bool {
-        let Some(header) = self.segments.get(&number) else { return false };
+        let Some(header) = self.segments.get(&number) else {
+            return false;
+        };
         match header.kind {
             Kind::Cold => false,
             Kind::Recovery => self.is_named(number),
@@ -88,25 +102,38 @@ impl Layout {
     /// Whether a recovery segment is named by a resume that counts itself.
     pub fn is_named(&self, number: u64) -> bool {
         self.resumes.values().any(|(segment, resume)| {
-            resume.recovery.is_some_and(|(first, last)| (first..=last).contains(&number)) && !self.is_void(*segment)
+            resume
+                .recovery
+                .is_some_and(|(first, last)| (first..=last).contains(&number))
+                && !self.is_void(*segment)
         })
     }
 
     fn is_void(&self, number: u64) -> bool {
         self.resumes.values().any(|(segment, resume)| {
-            let replaced = resume.recovery.is_some_and(|(first, last)| (first..=last).contains(&number));
+            let replaced = resume
+                .recovery
+                .is_some_and(|(first, last)| (first..=last).contains(&number));
             resume.void_from.segment < number && number < *segment && !replaced
         })
     }
 
     /// Where the contents of a segment end because a void begins there.
     pub fn limit(&self, number: u64) -> Option<u32> {
-        self.resumes.keys().filter(|place| place.segment == number).map(|place| place.position).min()
+        self.resumes
+            .keys()
+            .filter(|place| place.segment == number)
+            .map(|place| place.position)
+            .min()
     }
 
     /// The stream's segments from `number` on, in order.
     pub fn stream_from(&self, number: u64) -> Vec<u64> {
-        self.segments.range(number..).map(|(&number, _)| number).filter(|&number| self.is_stream(number)).collect()
+        self.segments
+            .range(number..)
+            .map(|(&number, _)| number)
+            .filter(|&number| self.is_stream(number))
+            .collect()
     }
 
     /// The highest segment number any slot was given.
@@ -116,6 +143,10 @@ impl Layout {
 
     /// The state snapshot the newest stream segment knows of.
     pub fn snapshot(&self) -> Option<crate::journal::SnapshotAt> {
-        self.segments.values().rev().filter(|header| header.kind == Kind::Stream).find_map(|header| header.snapshot)
+        self.segments
+            .values()
+            .rev()
+            .filter(|header| header.kind == Kind::Stream)
+            .find_map(|header| header.snapshot)
     }
 }

@@ -16,7 +16,7 @@ use thiserror::Error;
 
 pub(crate) use layout::Layout;
 pub(crate) use replay::{Contents, Replay};
-pub(crate) use rewrite::{kind_byte, seal};
+pub(crate) use rewrite::seal;
 pub(crate) use walk::{End, Found, Walk};
 
 use crate::catalog::Applied;
@@ -32,7 +32,9 @@ pub enum RecoveryError {
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// A slot of another peer lies in the directory.
-    #[error("slot {slot} belongs to peer {found}, this directory to {expected}: were directories mixed?")]
+    #[error(
+        "slot {slot} belongs to peer {found}, this directory to {expected}: were directories mixed?"
+    )]
     OtherPeer {
         /// The slot.
         slot: u32,
@@ -96,7 +98,11 @@ pub(crate) struct Recovered {
 }
 
 /// Walks and replays; writes nothing.
-pub(crate) fn inspect(dir: &JournalDir, layout: &Layout, base: Base) -> Result<(Replay, End, u64), RecoveryError> {
+pub(crate) fn inspect(
+    dir: &JournalDir,
+    layout: &Layout,
+    base: Base,
+) -> Result<(Replay, End, u64), RecoveryError> {
     let Some((first, durable, applied)) = starting_point(layout, &base)? else {
         let end = End {
             durable: 0,
@@ -124,15 +130,24 @@ pub(crate) fn inspect(dir: &JournalDir, layout: &Layout, base: Base) -> Result<(
 fn starting_point(layout: &Layout, base: &Base) -> Result<Option<(u64, u64, u64)>, RecoveryError> {
     if let Some(applied) = base.applied {
         if !layout.is_stream(applied.segment) {
-            return Err(RecoveryError::StaleCatalog { segment: applied.segment });
+            return Err(RecoveryError::StaleCatalog {
+                segment: applied.segment,
+            });
         }
         return Ok(Some((applied.segment, applied.group, applied.group)));
     }
     if layout.is_fresh() {
         return Ok(None);
     }
-    if let Some(snapshot) = layout.snapshot().filter(|snapshot| layout.is_stream(snapshot.place.segment)) {
-        return Ok(Some((snapshot.place.segment, snapshot.group, snapshot.group - 1)));
+    if let Some(snapshot) = layout
+        .snapshot()
+        .filter(|snapshot| layout.is_stream(snapshot.place.segment))
+    {
+        return Ok(Some((
+            snapshot.place.segment,
+            snapshot.group,
+            snapshot.group - 1,
+        )));
     }
     match layout.resume_at(Place::NONE) {
         Some(first) => Ok(Some((first, 0, 0))),
@@ -154,7 +169,11 @@ pub(crate) fn recover(
     let snapshot = layout.snapshot();
     let (mut replay, end, first) = inspect(dir, layout, base)?;
     let first_of_stream = replay.contents.keys().next().copied().unwrap_or(first);
-    let groups = replay.contents.values().map(|contents| contents.last_group + 1 - contents.first_group).sum();
+    let groups = replay
+        .contents
+        .values()
+        .map(|contents| contents.last_group + 1 - contents.first_group)
+        .sum();
 
     let missing = replay.missing_facts();
     if !missing.is_empty() && !accept {
@@ -200,7 +219,11 @@ fn next_segment(layout: &Layout, state: &State) -> u64 {
 }
 
 /// Gives every walked segment a footer and a row, also those that had one: it may have been in the page cache only.
-fn seal_walked(dir: &JournalDir, layout: &Layout, replay: &mut Replay) -> Result<Vec<(u64, Footer)>, RecoveryError> {
+fn seal_walked(
+    dir: &JournalDir,
+    layout: &Layout,
+    replay: &mut Replay,
+) -> Result<Vec<(u64, Footer)>, RecoveryError> {
     let mut footers = Vec::new();
     for (number, contents) in std::mem::take(&mut replay.contents) {
         // Copies made just now lie in slots whose headers the layout has not seen.
@@ -217,8 +240,12 @@ fn seal_walked(dir: &JournalDir, layout: &Layout, replay: &mut Replay) -> Result
 
 fn find_header(dir: &JournalDir, number: u64) -> Result<SlotHeader, JournalError> {
     let slots = dir.list()?;
-    let header = slots.iter().filter_map(|slot| slot.header.header()).find(|header| header.segment == number);
-    Ok(*header.expect("a slot prepared by this recovery has the header that was written and synced"))
+    let header = slots
+        .iter()
+        .filter_map(|slot| slot.header.header())
+        .find(|header| header.segment == number);
+    Ok(*header
+        .expect("a slot prepared by this recovery has the header that was written and synced"))
 }
 
 /// The segments with a row, with the header to read them by. A row whose slot holds something else is damage.
@@ -226,14 +253,22 @@ fn sealed_segments(dir: &JournalDir, layout: &Layout, replay: &mut Replay) -> Ve
     let mut sealed = Vec::new();
     let mut lost = Vec::new();
     for (&number, row) in replay.state.segments() {
-        let in_slot = layout.segments.values().find(|header| header.slot == row.slot);
+        let in_slot = layout
+            .segments
+            .values()
+            .find(|header| header.slot == row.slot);
         match in_slot {
             Some(header) if header.segment > number => lost.push((number, row.slot)),
-            _ => sealed.push(SealedSegment { number, header: header_of_row(dir, replay.state.peer().id, number, row) }),
+            _ => sealed.push(SealedSegment {
+                number,
+                header: header_of_row(dir, replay.state.peer().id, number, row),
+            }),
         }
     }
     for (number, slot) in lost {
-        replay.damage.push(format!("segment {number}: its slot {slot} holds something else"));
+        replay.damage.push(format!(
+            "segment {number}: its slot {slot} holds something else"
+        ));
     }
     sealed
 }
@@ -260,6 +295,11 @@ pub(crate) fn header_of_row(
 
 fn free_after(layout: &Layout, state: &State, prepared: &Prepared) -> BTreeSet<u32> {
     let used: BTreeSet<u32> = state.segments().values().map(|row| row.slot).collect();
-    let all = layout.segments.values().map(|header| header.slot).chain(layout.blank.iter().copied());
-    all.filter(|slot| !used.contains(slot) && *slot != prepared.header.slot).collect()
+    let all = layout
+        .segments
+        .values()
+        .map(|header| header.slot)
+        .chain(layout.blank.iter().copied());
+    all.filter(|slot| !used.contains(slot) && *slot != prepared.header.slot)
+        .collect()
 }

@@ -62,8 +62,14 @@ impl Replay {
     pub fn group(&mut self, group: &KeptGroup) {
         self.note_place(group);
         if !group.whole {
-            self.contents.entry(group.place.segment).or_default().damaged = true;
-            self.damage.push(format!("group {} at {}: some entries cannot be read", group.header.number, group.place));
+            self.contents
+                .entry(group.place.segment)
+                .or_default()
+                .damaged = true;
+            self.damage.push(format!(
+                "group {} at {}: some entries cannot be read",
+                group.header.number, group.place
+            ));
         }
         let contents = self.contents.entry(group.place.segment).or_default();
         for entry in &group.entries {
@@ -82,7 +88,8 @@ impl Replay {
 
     /// Takes note of claims made by groups that do not count themselves.
     pub fn cut_claims(&mut self, claims: &[Claim]) {
-        self.claims.extend(claims.iter().map(|claim| (claim.topic, *claim)));
+        self.claims
+            .extend(claims.iter().map(|claim| (claim.topic, *claim)));
     }
 
     fn note_place(&mut self, group: &KeptGroup) {
@@ -97,7 +104,10 @@ impl Replay {
     /// Groups that were durable cannot be read.
     pub fn missing(&mut self, first: u64, next: u64, place: Place) {
         self.contents.entry(place.segment).or_default().damaged = true;
-        self.damage.push(format!("groups {first} to {} at {place} cannot be read", next - 1));
+        self.damage.push(format!(
+            "groups {first} to {} at {place} cannot be read",
+            next - 1
+        ));
     }
 
     fn entry(&mut self, entry: &KeptEntry) {
@@ -106,7 +116,9 @@ impl Replay {
             EntryKind::State => self.state_entry(entry),
             EntryKind::SnapshotBegin => {}
             EntryKind::SnapshotEnd if entry.payload_ok => {
-                self.snapshot = SnapshotEnd::decode(&entry.payload).ok().map(|end| end.begin);
+                self.snapshot = SnapshotEnd::decode(&entry.payload)
+                    .ok()
+                    .map(|end| end.begin);
             }
             EntryKind::SnapshotEnd => {}
         }
@@ -117,13 +129,18 @@ impl Replay {
         let id = entry.header.topic;
         let base = Offset::new(entry.header.number);
         // Records of a topic that is not there: it is deleted later in the stream, or was before the catalog's position.
-        let Ok(topic) = self.state.topic_mut(id) else { return };
+        let Ok(topic) = self.state.topic_mut(id) else {
+            return;
+        };
         if base < topic.row.end {
             return;
         }
         if base > topic.row.end {
             let (from, to) = (topic.row.end, base);
-            self.damage.push(format!("topic {}: records [{from}, {to}) are missing", topic.row.name));
+            self.damage.push(format!(
+                "topic {}: records [{from}, {to}) are missing",
+                topic.row.name
+            ));
         }
         let facts = facts_of(entry);
         topic.appended(&facts, base, entry.header.append_time);
@@ -135,9 +152,14 @@ impl Replay {
     fn state_entry(&mut self, entry: &KeptEntry) {
         let id = entry.header.topic;
         let number = StateNumber::new(entry.header.number);
-        let operations = if entry.payload_ok { StateOp::decode_all(&entry.payload).ok() } else { None };
+        let operations = if entry.payload_ok {
+            StateOp::decode_all(&entry.payload).ok()
+        } else {
+            None
+        };
         let Some(operations) = operations else {
-            self.damage.push(format!("state entry {number} of {id} cannot be read"));
+            self.damage
+                .push(format!("state entry {number} of {id} cannot be read"));
             return;
         };
         let before = self.state.state_number(id);
@@ -150,7 +172,9 @@ impl Replay {
         for operation in operations {
             match decode(operation) {
                 Ok(change) => self.state.apply(change),
-                Err(error) => self.damage.push(format!("state entry {number} of {id}: {error}")),
+                Err(error) => self
+                    .damage
+                    .push(format!("state entry {number} of {id}: {error}")),
             }
         }
         self.state.set_state_number(id, number);
@@ -159,14 +183,28 @@ impl Replay {
     /// Facts about the peer as a whole that were durable and cannot be read.
     pub fn missing_facts(&self) -> Vec<String> {
         let peer = self.state.peer();
-        let claimed = self.claims.get(&TopicId::zero()).map(|claim| claim.state).unwrap_or_default();
-        let skipped = self.missing_states.get(&TopicId::zero()).copied().unwrap_or_default();
-        let tail = if peer.state_number < claimed { claimed } else { StateNumber::ZERO };
+        let claimed = self
+            .claims
+            .get(&TopicId::zero())
+            .map(|claim| claim.state)
+            .unwrap_or_default();
+        let skipped = self
+            .missing_states
+            .get(&TopicId::zero())
+            .copied()
+            .unwrap_or_default();
+        let tail = if peer.state_number < claimed {
+            claimed
+        } else {
+            StateNumber::ZERO
+        };
         let missing = skipped.max(tail);
         if missing <= peer.accepted_state {
             return Vec::new();
         }
-        vec![format!("facts about the peer up to number {missing} were durable and cannot be read")]
+        vec![format!(
+            "facts about the peer up to number {missing} were durable and cannot be read"
+        )]
     }
 
     /// Goes on without them.
@@ -175,7 +213,11 @@ impl Replay {
             return;
         }
         self.damage.extend(missing);
-        let claimed = self.claims.get(&TopicId::zero()).map(|claim| claim.state).unwrap_or_default();
+        let claimed = self
+            .claims
+            .get(&TopicId::zero())
+            .map(|claim| claim.state)
+            .unwrap_or_default();
         let row = self.state.peer_mut();
         row.state_number = row.state_number.max(claimed);
         row.accepted_state = row.state_number;
@@ -183,7 +225,12 @@ impl Replay {
 
     /// Compares what was claimed of the topics with what is there.
     pub fn judge(&mut self) {
-        for claim in self.claims.clone().into_values().filter(|claim| !claim.topic.is_zero()) {
+        for claim in self
+            .claims
+            .clone()
+            .into_values()
+            .filter(|claim| !claim.topic.is_zero())
+        {
             self.judge_topic(claim);
         }
         for (id, missing) in std::mem::take(&mut self.missing_states) {
@@ -194,20 +241,30 @@ impl Replay {
     fn judge_topic(&mut self, claim: Claim) {
         match self.state.topic(claim.topic) {
             Ok(topic) if claim.durable_end == DELETED_END => {
-                let line = format!("topic {}: its deletion cannot be read, so it is still there", topic.row.name);
+                let line = format!(
+                    "topic {}: its deletion cannot be read, so it is still there",
+                    topic.row.name
+                );
                 self.damage.push(line);
             }
-            Ok(topic) if topic.row.end < claim.durable_end || topic.row.state_number < claim.state => {
+            Ok(topic)
+                if topic.row.end < claim.durable_end || topic.row.state_number < claim.state =>
+            {
                 self.quarantine(claim.topic, claim.durable_end, claim.state);
             }
             Ok(_) => {}
             Err(_) if claim.durable_end == DELETED_END => {}
-            Err(_) => self.damage.push(format!("topic id {}: its creation cannot be read", claim.topic)),
+            Err(_) => self.damage.push(format!(
+                "topic id {}: its creation cannot be read",
+                claim.topic
+            )),
         }
     }
 
     fn quarantine(&mut self, id: TopicId, claimed_end: Offset, claimed_state: StateNumber) {
-        let Ok(topic) = self.state.topic_mut(id) else { return };
+        let Ok(topic) = self.state.topic_mut(id) else {
+            return;
+        };
         let accepted = topic.row.accepted_state;
         if claimed_end <= topic.row.end && claimed_state <= accepted {
             return;
@@ -215,16 +272,28 @@ impl Replay {
         let claimed_end = claimed_end.max(topic.row.end);
         topic.quarantine(claimed_end, claimed_state.max(topic.row.state_number));
         let (name, end) = (topic.row.name.clone(), topic.row.end);
-        self.damage.push(format!("topic {name} is quarantined: intact up to {end}, durable up to {claimed_end}"));
+        self.damage.push(format!(
+            "topic {name} is quarantined: intact up to {end}, durable up to {claimed_end}"
+        ));
     }
 }
 
 /// What a record entry says about its producer; of a damaged batch only the number of records is believed.
 fn facts_of(entry: &KeptEntry) -> BatchFacts {
-    let header = if entry.payload_ok { BatchHeader::parse(&entry.payload).ok() } else { None };
+    let header = if entry.payload_ok {
+        BatchHeader::parse(&entry.payload).ok()
+    } else {
+        None
+    };
     BatchFacts {
-        producer: header.as_ref().map(|header| header.producer).unwrap_or_default(),
-        first: header.as_ref().map(|header| header.first_sequence).unwrap_or_default(),
+        producer: header
+            .as_ref()
+            .map(|header| header.producer)
+            .unwrap_or_default(),
+        first: header
+            .as_ref()
+            .map(|header| header.first_sequence)
+            .unwrap_or_default(),
         count: entry.header.records,
         bytes: u64::from(entry.header.payload_bytes),
     }
@@ -235,8 +304,14 @@ fn decode(operation: StateOp) -> Result<RowChange, crate::protocol::codec::Malfo
         StateOp::Put { key, value } => {
             let key = RowKey::decode(&key)?;
             let row = Row::decode(&key, &value)?;
-            Ok(RowChange { key, row: Some(row) })
+            Ok(RowChange {
+                key,
+                row: Some(row),
+            })
         }
-        StateOp::Delete { key } => Ok(RowChange { key: RowKey::decode(&key)?, row: None }),
+        StateOp::Delete { key } => Ok(RowChange {
+            key: RowKey::decode(&key)?,
+            row: None,
+        }),
     }
 }

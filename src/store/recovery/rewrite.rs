@@ -22,8 +22,9 @@ use super::layout::Layout;
 use super::replay::{Contents, Replay};
 use super::walk::{End, KeptEntry, KeptGroup};
 use crate::journal::{
-    BufferPool, Claim, EntryToWrite, FIRST_POSITION, Footer, GroupBuilder, GroupStart, JournalDir, JournalError,
-    Kind, Place, PrepareOptions, Resume, Salt, SegmentEnd, SlotHandle, SlotHeader, SnapshotAt, round_up,
+    BufferPool, Claim, EntryToWrite, FIRST_POSITION, Footer, GroupBuilder, GroupStart, JournalDir,
+    JournalError, Kind, Place, PrepareOptions, Resume, Salt, SegmentEnd, SlotHandle, SlotHeader,
+    SnapshotAt, round_up,
 };
 use crate::limits;
 use crate::store::pool::Prepared;
@@ -69,13 +70,22 @@ impl Slots<'_> {
             snapshot: self.snapshot,
         };
         self.next_segment += 1;
-        slot.prepare(&header, PrepareOptions { zero_fill: reused.is_none() })?;
+        slot.prepare(
+            &header,
+            PrepareOptions {
+                zero_fill: reused.is_none(),
+            },
+        )?;
         Ok(Prepared { slot, header })
     }
 }
 
 /// Step 1: headers of stream segments from `first` on are written again as they are, and synced.
-pub(crate) fn settle_headers(dir: &JournalDir, layout: &Layout, first: u64) -> Result<(), JournalError> {
+pub(crate) fn settle_headers(
+    dir: &JournalDir,
+    layout: &Layout,
+    first: u64,
+) -> Result<(), JournalError> {
     for number in layout.stream_from(first) {
         let header = layout.segments[&number];
         let slot = dir.slot(header.slot)?;
@@ -95,7 +105,11 @@ pub(crate) fn continue_stream(
     let copies = if end.tail.iter().any(|group| group.header.entries > 0) {
         copy_tail(slots, end, replay, buffers)?
     } else {
-        Copies { segments: None, end: end.durable_end, last_group: end.durable }
+        Copies {
+            segments: None,
+            end: end.durable_end,
+            last_group: end.durable,
+        }
     };
     let mut prepared = slots.prepare()?;
     let written = write_claims(&prepared, &copies, replay, buffers)?;
@@ -108,7 +122,11 @@ pub(crate) fn continue_stream(
     prepared.header.resume = Some(resume);
     prepared.slot.write_header(&prepared.header)?;
     prepared.slot.sync_data()?;
-    Ok(Continued { prepared, last_group: written.last_group, end: written.end })
+    Ok(Continued {
+        prepared,
+        last_group: written.last_group,
+        end: written.end,
+    })
 }
 
 struct Copies {
@@ -126,7 +144,11 @@ fn copy_tail(
 ) -> Result<Copies, JournalError> {
     let mut into = slots.prepare()?;
     let first = into.header.segment;
-    let mut copies = Copies { segments: None, end: end.durable_end, last_group: end.durable };
+    let mut copies = Copies {
+        segments: None,
+        end: end.durable_end,
+        last_group: end.durable,
+    };
     let mut position = FIRST_POSITION;
     for group in &end.tail {
         let contents = replay.contents.entry(into.header.segment).or_default();
@@ -150,8 +172,12 @@ fn copy_tail(
 }
 
 fn has_room(header: &SlotHeader, position: u32, contents: &Contents, group: &KeptGroup) -> bool {
-    let footer = contents.footer.length_after(group.entries.len()).next_multiple_of(header.sector as usize);
-    let end = position as usize + (group.header.length as usize).next_multiple_of(header.sector as usize);
+    let footer = contents
+        .footer
+        .length_after(group.entries.len())
+        .next_multiple_of(header.sector as usize);
+    let end =
+        position as usize + (group.header.length as usize).next_multiple_of(header.sector as usize);
     end + footer <= header.slot_bytes as usize
 }
 
@@ -218,8 +244,11 @@ fn write_claims(
     buffers: &BufferPool,
 ) -> Result<Continued, JournalError> {
     let claims = claims_of(replay);
-    let mut written =
-        Continued { prepared: prepared.clone(), last_group: copies.last_group, end: copies.end };
+    let mut written = Continued {
+        prepared: prepared.clone(),
+        last_group: copies.last_group,
+        end: copies.end,
+    };
     let mut position = FIRST_POSITION;
     let chunk = limits::CLAIMS_PER_GROUP_MAX.min(prepared.header.slot_bytes as usize / 256);
     let mut chunks: Vec<&[Claim]> = claims.chunks(chunk).collect();
@@ -263,7 +292,10 @@ fn claim_of(replay: &Replay, topic: TopicId) -> Claim {
     let (end, state) = match replay.state.topic(topic) {
         Ok(known) => (known.row.end, known.row.state_number),
         Err(_) if topic.is_zero() => (Offset::ZERO, replay.state.peer().state_number),
-        Err(_) => (DELETED_END, claimed.map(|claim| claim.state).unwrap_or_default()),
+        Err(_) => (
+            DELETED_END,
+            claimed.map(|claim| claim.state).unwrap_or_default(),
+        ),
     };
     let before = claimed.filter(|claim| claim.durable_end != DELETED_END);
     Claim {
@@ -280,8 +312,19 @@ pub(crate) fn seal(
     contents: Contents,
 ) -> Result<(SegmentRow, Footer), JournalError> {
     let position = footer_position(header, &contents);
-    let groups = if header.kind == Kind::Cold { (0, 0) } else { (contents.first_group, contents.last_group) };
-    let footer = contents.footer.finish(&SegmentEnd { contents_end: contents.end, groups }, &header.seed(), position);
+    let groups = if header.kind == Kind::Cold {
+        (0, 0)
+    } else {
+        (contents.first_group, contents.last_group)
+    };
+    let footer = contents.footer.finish(
+        &SegmentEnd {
+            contents_end: contents.end,
+            groups,
+        },
+        &header.seed(),
+        position,
+    );
     slot.write_padded(footer.as_bytes(), position, header.sector)?;
     slot.sync_data()?;
     let row = SegmentRow {
@@ -328,7 +371,12 @@ pub(crate) fn kind_of_byte(byte: u8) -> Kind {
 }
 
 /// Slots that a recovery may write to: free before and after the replay, and no evidence of anything.
-pub(crate) fn free_slots(layout: &Layout, before: &BTreeSet<u32>, state: &State, first_walked: u64) -> BTreeSet<u32> {
+pub(crate) fn free_slots(
+    layout: &Layout,
+    before: &BTreeSet<u32>,
+    state: &State,
+    first_walked: u64,
+) -> BTreeSet<u32> {
     let after: BTreeSet<u32> = state.segments().values().map(|row| row.slot).collect();
     let unused = |header: &&SlotHeader| match header.kind {
         Kind::Recovery => !layout.is_named(header.segment),
@@ -336,7 +384,12 @@ pub(crate) fn free_slots(layout: &Layout, before: &BTreeSet<u32>, state: &State,
         // A cold segment without a row may be one whose row was cut just now.
         Kind::Cold => false,
     };
-    let mut free: BTreeSet<u32> = layout.segments.values().filter(unused).map(|header| header.slot).collect();
+    let mut free: BTreeSet<u32> = layout
+        .segments
+        .values()
+        .filter(unused)
+        .map(|header| header.slot)
+        .collect();
     free.extend(&layout.blank);
     free.retain(|slot| !before.contains(slot) && !after.contains(slot));
     free

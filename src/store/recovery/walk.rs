@@ -12,8 +12,8 @@ use std::collections::VecDeque;
 
 use super::layout::Layout;
 use crate::journal::{
-    Claim, EntryHeader, FIRST_POSITION, FoundGroup, GroupHeader, JournalDir, JournalError, Payloads, Place,
-    ScannedGroup, SegmentReader, SlotHeader, Step,
+    Claim, EntryHeader, FIRST_POSITION, FoundGroup, GroupHeader, JournalDir, JournalError,
+    Payloads, Place, ScannedGroup, SegmentReader, SlotHeader, Step,
 };
 
 /// An entry, read and kept.
@@ -168,11 +168,17 @@ impl<'a> Walk<'a> {
 
     /// Reads the group that is next where the walk stands. False: there is none.
     fn step(&mut self, found: &mut dyn FnMut(Found)) -> Result<bool, JournalError> {
-        if self.layout.limit(self.at.segment).is_some_and(|limit| self.at.position >= limit) {
+        if self
+            .layout
+            .limit(self.at.segment)
+            .is_some_and(|limit| self.at.position >= limit)
+        {
             return Ok(false);
         }
         self.reader.seek(self.at.position, self.next);
-        let Step::Group(group) = self.reader.step()? else { return Ok(false) };
+        let Step::Group(group) = self.reader.step()? else {
+            return Ok(false);
+        };
         let kept = KeptGroup::keep(&group);
         self.take(kept, found);
         Ok(true)
@@ -188,7 +194,11 @@ impl<'a> Walk<'a> {
     }
 
     fn hand_on_durable(&mut self, found: &mut dyn FnMut(Found)) {
-        while self.held.front().is_some_and(|group| group.header.number <= self.durable) {
+        while self
+            .held
+            .front()
+            .is_some_and(|group| group.header.number <= self.durable)
+        {
             if let Some(group) = self.held.pop_front() {
                 self.durable_end = group.end;
                 found(Found::Claimed(group));
@@ -198,9 +208,13 @@ impl<'a> Walk<'a> {
 
     /// Goes on in the later segment that says the group before its first one ended here.
     fn hop(&mut self) -> Result<bool, JournalError> {
-        let Some(next) = self.next else { return Ok(false) };
+        let Some(next) = self.next else {
+            return Ok(false);
+        };
         for number in self.layout.stream_from(self.at.segment + 1) {
-            let Some(first) = self.first_group(number)? else { continue };
+            let Some(first) = self.first_group(number)? else {
+                continue;
+            };
             if first.number == next && first.previous_end == self.at {
                 self.go_to(number)?;
                 return Ok(true);
@@ -222,18 +236,35 @@ impl<'a> Walk<'a> {
     fn bridge(&mut self, found: &mut dyn FnMut(Found)) -> Result<Bridge, JournalError> {
         let later = self.groups_after(self.next.unwrap_or(1))?;
         // Where the walk begins no number is known: the lowest one found is the next.
-        let lowest = later.first().map_or(self.durable + 1, |group| group.header.number);
+        let lowest = later
+            .first()
+            .map_or(self.durable + 1, |group| group.header.number);
         let next = self.next.unwrap_or(lowest);
-        let evidence = later.iter().map(|group| group.header.synced).max().unwrap_or(0);
+        let evidence = later
+            .iter()
+            .map(|group| group.header.synced)
+            .max()
+            .unwrap_or(0);
         self.durable = self.durable.max(evidence);
         self.hand_on_durable(found);
         if self.durable < next {
-            self.cut_claims = later.iter().flat_map(|group| group.claims.iter().copied()).collect();
-            let why = (!later.is_empty()).then(|| format!("group {next} at {} was not completed", self.at));
+            self.cut_claims = later
+                .iter()
+                .flat_map(|group| group.claims.iter().copied())
+                .collect();
+            let why = (!later.is_empty())
+                .then(|| format!("group {next} at {} was not completed", self.at));
             return Ok(Bridge::End(why));
         }
-        let missing = |to: u64, place| Found::Missing { first: next, next: to, place };
-        match later.into_iter().find(|group| group.header.number > next || group.place != self.at) {
+        let missing = |to: u64, place| Found::Missing {
+            first: next,
+            next: to,
+            place,
+        };
+        match later
+            .into_iter()
+            .find(|group| group.header.number > next || group.place != self.at)
+        {
             Some(group) if group.header.number <= self.durable + 1 => {
                 found(missing(group.header.number, self.at));
                 self.durable_end = group.header.previous_end;
@@ -258,10 +289,17 @@ impl<'a> Walk<'a> {
         for number in self.layout.stream_from(self.at.segment) {
             let header = self.layout.segments[&number];
             let limit = self.layout.limit(number).unwrap_or(header.slot_bytes);
-            let mut from = if number == self.at.segment { self.at.position } else { FIRST_POSITION };
-            let mut reader = SegmentReader::new(self.dir.slot(header.slot)?, &header, Payloads::Trust);
+            let mut from = if number == self.at.segment {
+                self.at.position
+            } else {
+                FIRST_POSITION
+            };
+            let mut reader =
+                SegmentReader::new(self.dir.slot(header.slot)?, &header, Payloads::Trust);
             while from < limit {
-                let Some(group) = reader.find_after(from, next - 1)? else { break };
+                let Some(group) = reader.find_after(from, next - 1)? else {
+                    break;
+                };
                 if group.place.position >= limit {
                     break;
                 }

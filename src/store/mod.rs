@@ -1,0 +1,413 @@
+//! The peer's storage engine: one log for all topics, one sync for all that waits.
+//!
+//! ```text
+//!   append, change ──> queue ──> writer ──> sync thread ──> answers
+//!                                  │ full segment   │ rows, once durable
+//!                                  v                v
+//!                               keeper           applier ──> sled
+//!   fetch ──> tail cache, index, segments (any thread)
+//! ```
+//!
+//! Four threads own four things: the writer the state and the stream's end, the
+//! sync thread the durable position, the keeper the sealed segments, the
+//! applier the catalog. What they tell each other is bounded; readers touch
+//! only what is published in [`shared`]. The format and the argument for it are
+//! in `docs/storage-format.md`; J1 to J15 below refer to it.
+//!
+//! Deliberately missing: sockets, names at the index, who may do what.
+
+mod applier;
+mod command;
+mod index;
+mod keeper;
+mod open;
+mod pool;
+mod queue;
+mod reader;
+mod recovery;
+mod segments;
+mod shared;
+mod staging;
+mod sync;
+mod tail;
+#[cfg(test)]
+mod tests;
+mod topics;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::time::Instant;
+
+pub use command::Done;
+pub use open::{OpenError, is_peer_dir, random_id};
+pub use recovery::RecoveryError;
+pub use topics::NewTopic;
+
+use crate::limits;
+use crate::protocol::batch::CheckedBatch;
+use crate::protocol::data::{Fetch, FetchItem, Fetched, Published};
+use crate::protocol::error::ApiError;
+use crate::topic::RowKey;
+use crate::types::{LeaderEpoch, Offset, PeerId, PeerName, TopicId};
+use command::{Append, Change, Command, Context};
+use queue::{Queue, Refused};
+use reader::{ReadError, ReadRequest, ReadResult};
+use shared::{Shared, TopicShared};
+
+/// How a store is opened.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// The peer's data directory.
+    pub data_dir: PathBuf,
+    /// Name of the peer, for a directory that is made now or to rename one; `None` keeps the name, or makes one.
+    pub name: Option<PeerName>,
+    /// Size of a journal slot for a new journal, in bytes.
+    pub slot_bytes: u64,
+    /// Recently written groups kept in memory, in bytes.
+    pub tail_cache_bytes: usize,
+    /// Free space below which publishing is refused, in bytes; `None`: two slots and 64 MiB.
+    pub reserve_bytes: Option<u64>,
+    /// Never write around the page cache.
+    pub page_cache_only: bool,
+}
+
+impl StoreOptions {
+    /// The defaults for a directory.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            name: None,
+            slot_bytes: limits::SLOT_BYTES_DEFAULT,
+            tail_cache_bytes: limits::TAIL_CACHE_BYTES_DEFAULT,
+            reserve_bytes: None,
+            page_cache_only: false,
+        }
+    }
+}
+
+/// What opening found, for the log and for people.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// The directory was made just now.
+    pub fresh: bool,
+    /// The process before stopped cleanly.
+    pub clean_stop: bool,
+    /// The catalog was built again from the journal, and why.
+    pub rebuilt: Option<String>,
+    /// A torn tail was cut, and why.
+    pub torn: Option<String>,
+    /// Groups that were replayed.
+    pub groups: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Figures of a running store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreFigures {
+    /// Bytes of record batches taken since the start.
+    pub payload_bytes: u64,
+    /// Segments that hold something.
+    pub segments: u64,
+    /// Bytes of all slots.
+    pub journal_bytes: u64,
+    /// Free bytes of the file system.
+    pub disk_free_bytes: u64,
+    /// Syncs since the start.
+    pub syncs: u64,
+    /// Microseconds spent in them.
+    pub sync_micros: u64,
+    /// Bytes of memory in the tail cache.
+    pub tail_cache_bytes: u64,
+}
+
+/// The handle of a store; clones share it. When the last one is dropped the store stops in the
+/// background; [`Store::stop`] waits for that and tells how it went.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+    queue: Arc<Queue>,
+    pool: Arc<pool::SlotPool>,
+    readers: Arc<Semaphore>,
+    peer: PeerId,
+    name: PeerName,
+    stopped: Arc<AtomicBool>,
+    threads: Arc<std::sync::Mutex<Vec<JoinHandle<()>>>>,
+    _stop_when_dropped: Arc<StopWhenDropped>,
+}
+
+/// Ends the writer, and with it the other threads, when nobody can ask for anything any more.
+struct StopWhenDropped(Arc<Queue>);
+
+impl Drop for StopWhenDropped {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the store in a directory, making it if it is not there. Blocks: recovery happens here.
+    ///
+    /// # Errors
+    /// Everything that keeps a peer from starting, each with what to do about it.
+    pub fn open(options: &StoreOptions) -> Result<(Self, Opened), OpenError> {
+        open::open(options)
+    }
+
+    /// Identity of the peer.
+    pub fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    /// Name of the peer.
+    pub fn name(&self) -> &PeerName {
+        &self.name
+    }
+
+    /// Appends a batch. `done` hears the outcome when it is durable, or written where that is enough,
+    /// on a thread of the store: it must not block. Batches of one topic get offsets in the order of the calls.
+    pub fn append(
+        &self,
+        topic: TopicId,
+        epoch: LeaderEpoch,
+        batch: CheckedBatch,
+        done: Done<Published>,
+    ) {
+        if let Some(refusal) = self.refusal() {
+            return done(Err(refusal));
+        }
+        self.push(Command::Append(Append {
+            topic,
+            epoch,
+            batch,
+            done,
+        }));
+    }
+
+    /// [`append`](Self::append), to be awaited.
+    ///
+    /// # Errors
+    /// What the host refuses it with. After `StorageStopped` the outcome is unknown.
+    pub async fn publish(
+        &self,
+        topic: TopicId,
+        epoch: LeaderEpoch,
+        batch: CheckedBatch,
+    ) -> Result<Published, ApiError> {
+        let (sender, receiver) = oneshot::channel();
+        self.append(
+            topic,
+            epoch,
+            batch,
+            Box::new(|outcome| drop(sender.send(outcome))),
+        );
+        receiver.await.unwrap_or_else(|_| Err(self.stopped_error()))
+    }
+
+    /// Why nothing can be published now: checked before a batch is queued, so that it costs nothing.
+    pub fn refusal(&self) -> Option<ApiError> {
+        self.shared
+            .reserve_reached
+            .load(Ordering::Acquire)
+            .then(|| ApiError::DiskReserve {
+                free_bytes: self.shared.reserve_free.load(Ordering::Relaxed),
+                needed_bytes: self.shared.reserve_needed.load(Ordering::Relaxed),
+            })
+    }
+
+    fn push(&self, command: Command) {
+        match self.queue.push(command) {
+            Ok(()) => {}
+            Err(Refused::Stopped(command)) => writer::refuse_command(command, &self.stop_reason()),
+            Err(Refused::Full(command)) => {
+                writer::refuse_command(command, "too much waits for the disk, try again")
+            }
+        }
+    }
+
+    fn stop_reason(&self) -> String {
+        self.shared
+            .failure()
+            .unwrap_or_else(|| "the peer is shutting down".to_owned())
+    }
+
+    fn stopped_error(&self) -> ApiError {
+        ApiError::StorageStopped {
+            reason: self.stop_reason(),
+        }
+    }
+
+    /// Runs `decide` on the writer's thread and answers when what it changed is durable.
+    async fn change<T, F>(&self, topic: TopicId, decide: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Context<'_>) -> Result<(T, Vec<RowKey>), ApiError> + Send + 'static,
+    {
+        let (sender, receiver) = oneshot::channel();
+        let done: Done<T> = Box::new(|outcome| drop(sender.send(outcome)));
+        self.push(Command::Change(Change::new(topic, decide, done)));
+        receiver.await.unwrap_or_else(|_| Err(self.stopped_error()))
+    }
+
+    fn shared_topic(&self, id: TopicId) -> Result<Arc<TopicShared>, ApiError> {
+        self.shared.topic(id).ok_or(ApiError::UnknownTopicId { id })
+    }
+
+    /// Reads record batches from an offset on, waiting for some to come if the request says so.
+    ///
+    /// # Errors
+    /// `UnknownTopicId`, `StaleEpoch`, `OffsetOutOfRange`, `Damaged`.
+    pub async fn fetch(&self, fetch: Fetch) -> Result<Fetched, ApiError> {
+        let topic = self.shared_topic(fetch.topic)?;
+        if topic.epoch() != fetch.epoch {
+            return Err(ApiError::StaleEpoch {
+                given: fetch.epoch,
+                current: topic.epoch(),
+            });
+        }
+        let wait = Duration::from_millis(u64::from(fetch.max_wait_ms)).min(limits::FETCH_WAIT_MAX);
+        let deadline = Instant::now() + wait;
+        let mut end = topic.watch_end();
+        loop {
+            end.mark_unchanged();
+            let result = self.read(&topic, &fetch).await?;
+            let enough =
+                result.bytes >= fetch.min_bytes.max(1) as usize || !is_only_batches(&result.items);
+            if enough || wait.is_zero() || !self.wait_for_more(&topic, &mut end, deadline).await {
+                self.shared_topic(fetch.topic)?;
+                return Ok(Fetched {
+                    start_offset: topic.start(),
+                    end_offset: topic.readable_end(),
+                    next_offset: result.next,
+                    items: result.items,
+                });
+            }
+        }
+    }
+
+    /// False when the time is over or the topic is gone.
+    async fn wait_for_more(
+        &self,
+        topic: &TopicShared,
+        end: &mut watch::Receiver<u64>,
+        deadline: Instant,
+    ) -> bool {
+        let changed = tokio::time::timeout_at(deadline, end.changed()).await;
+        matches!(changed, Ok(Ok(()))) && self.shared.topic(topic.id).is_some()
+    }
+
+    async fn read(&self, topic: &Arc<TopicShared>, fetch: &Fetch) -> Result<ReadResult, ApiError> {
+        let request = ReadRequest {
+            from: fetch.offset,
+            max_bytes: (fetch.max_bytes as usize).clamp(1, limits::FETCH_BYTES_MAX),
+            pass_damage: fetch.pass_damage,
+            memory_only: true,
+        };
+        match reader::read(&self.shared, topic, request) {
+            Ok(result) => Ok(result),
+            Err(ReadError::Api(error)) => Err(error),
+            Err(ReadError::NotInMemory) => {
+                let request = ReadRequest {
+                    memory_only: false,
+                    ..request
+                };
+                self.on_disk(topic, move |shared, topic| {
+                    reader::read(shared, topic, request)
+                })
+                .await
+            }
+        }
+    }
+
+    /// Runs something that reads the disk on a thread that may block; only so many at once.
+    async fn on_disk<T, F>(&self, topic: &Arc<TopicShared>, work: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Shared, &TopicShared) -> Result<T, ReadError> + Send + 'static,
+    {
+        let _permit = self
+            .readers
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(|_| self.stopped_error())?;
+        let (shared, topic) = (self.shared.clone(), topic.clone());
+        let outcome = tokio::task::spawn_blocking(move || work(&shared, &topic)).await;
+        match outcome {
+            Ok(Ok(result)) => Ok(result),
+            Ok(Err(ReadError::Api(error))) => Err(error),
+            Ok(Err(ReadError::NotInMemory)) | Err(_) => Err(self.stopped_error()),
+        }
+    }
+
+    /// Told the reason when the store fails: nothing is written or acknowledged any more, the process should end.
+    pub fn watch_failure(&self) -> watch::Receiver<Option<String>> {
+        self.shared.watch_failure()
+    }
+
+    /// Damage found so far, one line each.
+    pub fn damage(&self) -> Vec<String> {
+        self.shared.damage()
+    }
+
+    /// Figures for `peer info`.
+    pub fn figures(&self) -> StoreFigures {
+        let shared = &self.shared;
+        let segments = shared.segments.count() as u64;
+        let slots = segments + self.pool.free_slots() as u64;
+        StoreFigures {
+            payload_bytes: shared.payload_bytes.load(Ordering::Relaxed),
+            segments,
+            journal_bytes: slots * u64::from(shared.dir.slot_bytes()),
+            disk_free_bytes: shared.dir.free_bytes().unwrap_or(0),
+            syncs: shared.syncs.load(Ordering::Relaxed),
+            sync_micros: shared.sync_micros.load(Ordering::Relaxed),
+            tail_cache_bytes: shared.tail.bytes() as u64,
+        }
+    }
+
+    /// Finishes what was asked for, writes the mark of a clean stop, syncs, and ends the threads. Blocks.
+    ///
+    /// # Errors
+    /// Why the store failed, before or while stopping.
+    pub fn stop(&self) -> Result<(), String> {
+        if !self.stopped.swap(true, Ordering::AcqRel) {
+            self.queue.stop();
+            let threads = std::mem::take(
+                &mut *self
+                    .threads
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner),
+            );
+            for thread in threads {
+                if thread.join().is_err() {
+                    self.shared.fail("a thread of the store panicked");
+                }
+            }
+        }
+        self.shared.failure().map_or(Ok(()), Err)
+    }
+
+    fn readable_end(&self, id: TopicId) -> Result<Offset, ApiError> {
+        Ok(self.shared_topic(id)?.readable_end())
+    }
+}
+
+/// Whether nothing but batches was read: a gap is told at once, however little there is.
+fn is_only_batches(items: &[FetchItem]) -> bool {
+    items.iter().all(|item| matches!(item, FetchItem::Batch(_)))
+}

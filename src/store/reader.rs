@@ -1,0 +1,396 @@
+//! Reading: from an offset on, in order, without a hole (J9).
+//!
+//! What the tail cache has is handed out as slices of the groups that were
+//! written; the rest comes from the disk, checked entry by entry. Offsets that
+//! are missing are a gap or an error, never passed over.
+
+use super::index::Place as Where;
+use super::segments::Segment;
+use super::shared::{Shared, TopicShared};
+use crate::journal::{
+    Extent, ExtentRead, JournalError, Piece, Place, StoredEntry, read_extent, read_from_group,
+};
+use crate::protocol::data::{FetchItem, StoredBatch};
+use crate::protocol::error::ApiError;
+use crate::time::Timestamp;
+use crate::types::{Gap, GapReason, Offset};
+
+/// What to read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ReadRequest {
+    pub from: Offset,
+    /// Stop after so many bytes of batches; the first batch comes whatever its size.
+    pub max_bytes: usize,
+    /// Tell damage as a gap instead of an error.
+    pub pass_damage: bool,
+    /// Only look into memory.
+    pub memory_only: bool,
+}
+
+/// What was read.
+#[derive(Debug)]
+pub(super) struct ReadResult {
+    pub items: Vec<FetchItem>,
+    pub next: Offset,
+    pub bytes: usize,
+}
+
+/// Why nothing was read.
+pub(super) enum ReadError {
+    /// It is on the disk, and only memory was to be looked at.
+    NotInMemory,
+    /// The answer is an error.
+    Api(ApiError),
+}
+
+impl From<ApiError> for ReadError {
+    fn from(error: ApiError) -> Self {
+        Self::Api(error)
+    }
+}
+
+/// Where the walk over a topic stands.
+struct Reading<'a> {
+    shared: &'a Shared,
+    topic: &'a TopicShared,
+    request: ReadRequest,
+    end: Offset,
+    at: Offset,
+    items: Vec<FetchItem>,
+    bytes: usize,
+}
+
+/// Reads records of `topic` up to its readable end.
+pub(super) fn read(
+    shared: &Shared,
+    topic: &TopicShared,
+    request: ReadRequest,
+) -> Result<ReadResult, ReadError> {
+    let (start, end) = (topic.start(), topic.readable_end());
+    if request.from > end {
+        return Err(ApiError::OffsetOutOfRange {
+            requested: request.from,
+            start,
+            end,
+        }
+        .into());
+    }
+    let mut reading = Reading {
+        shared,
+        topic,
+        request,
+        end,
+        at: request.from,
+        items: Vec::new(),
+        bytes: 0,
+    };
+    if reading.at < start {
+        reading.gap(start, GapReason::Discarded);
+    }
+    let gaps = topic.gaps();
+    while reading.at < end && reading.bytes < request.max_bytes {
+        if let Some(gap) = gaps
+            .iter()
+            .find(|gap| gap.from <= reading.at && reading.at < gap.to)
+        {
+            reading.gap(gap.to, gap.reason);
+            continue;
+        }
+        match reading.step() {
+            Ok(true) => {}
+            Ok(false) => break,
+            // What was found so far is an answer; the error comes with the next request.
+            Err(_) if !reading.items.is_empty() => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(ReadResult {
+        items: reading.items,
+        next: reading.at,
+        bytes: reading.bytes,
+    })
+}
+
+impl Reading<'_> {
+    fn gap(&mut self, to: Offset, reason: GapReason) {
+        let gap = Gap {
+            from: self.at,
+            to,
+            reason,
+        };
+        match self.items.last_mut() {
+            Some(FetchItem::Gap(last)) if last.to == gap.from && last.reason == reason => {
+                last.to = to
+            }
+            _ => self.items.push(FetchItem::Gap(gap)),
+        }
+        self.at = to;
+    }
+
+    /// Reads the extent at the current offset. False: it is time to stop.
+    fn step(&mut self) -> Result<bool, ReadError> {
+        let place = self.topic.index().find(self.at);
+        match place {
+            Where::Open(open) => {
+                let pieces = self.pieces(open.segment, open.extent)?;
+                Ok(self.take(pieces))
+            }
+            Where::Sealed { segment, next } => self.sealed(segment, next),
+            Where::Nowhere { next } => self.damaged(next.unwrap_or(self.end)),
+        }
+    }
+
+    fn sealed(&mut self, number: u64, next: Option<Offset>) -> Result<bool, ReadError> {
+        let next = next.unwrap_or(self.end);
+        // A segment that was just replaced is found in another place the next time.
+        let Some(segment) = self.shared.segments.get(number) else {
+            return self.moved(number, next);
+        };
+        if self.request.memory_only {
+            return Err(ReadError::NotInMemory);
+        }
+        let footer = match self.shared.segments.footer(&segment, &self.shared.dir) {
+            Ok(Some(footer)) => footer,
+            Ok(None) => return self.damaged(next),
+            Err(error) => return self.unreadable(&segment, &error, next),
+        };
+        match footer.extent_at(self.topic.id, self.at) {
+            Some(extent) => {
+                let pieces = self.pieces_from_disk(&segment, extent)?;
+                Ok(self.take(pieces))
+            }
+            None => {
+                let later = footer
+                    .extents_of(self.topic.id)
+                    .map(|extent| extent.base)
+                    .find(|base| *base > self.at);
+                self.damaged(later.unwrap_or(next))
+            }
+        }
+    }
+
+    /// The index named a segment that is gone by now.
+    fn moved(&mut self, number: u64, next: Offset) -> Result<bool, ReadError> {
+        match self.topic.index().find(self.at) {
+            Where::Sealed { segment, .. } if segment == number => {}
+            _ => return Ok(true),
+        }
+        // It is not listed as readable at all: its slot holds something else.
+        self.damaged(next)
+    }
+
+    fn pieces(&self, segment: u64, extent: Extent) -> Result<Vec<Piece>, ReadError> {
+        let read = ExtentRead {
+            topic: self.topic.id,
+            extent,
+            from: self.at,
+        };
+        let cached = self.shared.tail.get(Place::new(segment, extent.position));
+        if let Some(pieces) = cached.and_then(|group| read_from_group(&group, &read)) {
+            return Ok(pieces);
+        }
+        if self.request.memory_only {
+            return Err(ReadError::NotInMemory);
+        }
+        match self.shared.segments.get(segment) {
+            Some(segment) => self.pieces_from_disk(&segment, extent),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn pieces_from_disk(&self, segment: &Segment, extent: Extent) -> Result<Vec<Piece>, ReadError> {
+        let read = ExtentRead {
+            topic: self.topic.id,
+            extent,
+            from: self.at,
+        };
+        let outcome = segment
+            .slot(&self.shared.dir)
+            .and_then(|slot| read_extent(&slot, &segment.header, &read, segment.via()));
+        outcome.map_err(|error| {
+            tracing::error!(segment = segment.number, %error, "cannot read a segment");
+            ApiError::Damaged {
+                from: self.at,
+                to: extent.end(),
+            }
+            .into()
+        })
+    }
+
+    /// Takes pieces up to the readable end and the wanted bytes. False: stop here.
+    fn take(&mut self, pieces: Vec<Piece>) -> bool {
+        let before = self.at;
+        for piece in pieces {
+            if self.at >= self.end || self.bytes >= self.request.max_bytes {
+                return false;
+            }
+            match piece {
+                Piece::Entry(entry) => {
+                    let to = Offset::new(entry.header.end_number());
+                    if to <= self.at {
+                        continue;
+                    }
+                    if to > self.end {
+                        return false;
+                    }
+                    self.bytes += entry.payload.len();
+                    self.items.push(FetchItem::Batch(stored(entry)));
+                    self.at = to;
+                }
+                Piece::Damaged { to, .. } => {
+                    if !matches!(self.damaged(to), Ok(true)) {
+                        return self.at > before;
+                    }
+                }
+            }
+        }
+        self.at > before
+    }
+
+    /// Offsets up to `to` cannot be had.
+    fn damaged(&mut self, to: Offset) -> Result<bool, ReadError> {
+        let to = to.min(self.end).max(self.at.next());
+        if self.request.pass_damage {
+            self.gap(to, GapReason::Damaged);
+            return Ok(true);
+        }
+        if self.items.is_empty() {
+            let name = self.topic.id;
+            self.shared.report_damage(format!(
+                "topic id {name}: offsets [{}, {to}) cannot be read",
+                self.at
+            ));
+        }
+        Err(ApiError::Damaged { from: self.at, to }.into())
+    }
+
+    fn unreadable(
+        &mut self,
+        segment: &Segment,
+        error: &JournalError,
+        next: Offset,
+    ) -> Result<bool, ReadError> {
+        self.shared.report_damage(format!(
+            "segment {}: its footer cannot be read: {error}",
+            segment.number
+        ));
+        self.damaged(next)
+    }
+}
+
+fn stored(entry: StoredEntry) -> StoredBatch {
+    StoredBatch {
+        base_offset: Offset::new(entry.header.number),
+        epoch: entry.header.epoch,
+        append_time: entry.header.append_time,
+        batch: entry.payload,
+    }
+}
+
+/// The first offset of a batch appended at or after `time`, or the readable end.
+pub(super) fn offset_at_time(
+    shared: &Shared,
+    topic: &TopicShared,
+    time: Timestamp,
+) -> Result<Offset, ReadError> {
+    let from = first_candidate(shared, topic, time)?.max(topic.start());
+    let mut at = from;
+    let end = topic.readable_end();
+    while at < end {
+        let request = ReadRequest {
+            from: at,
+            max_bytes: 1 << 20,
+            pass_damage: true,
+            memory_only: false,
+        };
+        let result = read(shared, topic, request)?;
+        let found = result.items.iter().find_map(|item| match item {
+            FetchItem::Batch(batch) if batch.append_time >= time => Some(batch.base_offset),
+            _ => None,
+        });
+        if let Some(found) = found {
+            return Ok(found.max(topic.start()));
+        }
+        at = result.next;
+    }
+    Ok(end)
+}
+
+/// An offset not after the one looked for, and near it: append times never fall, so runs can be searched by halves.
+fn first_candidate(
+    shared: &Shared,
+    topic: &TopicShared,
+    time: Timestamp,
+) -> Result<Offset, ReadError> {
+    let (runs, open) = {
+        let index = topic.index();
+        let open: Vec<Extent> = index.open().map(|open| open.extent).collect();
+        (index.runs().to_vec(), open)
+    };
+    let (mut low, mut high) = (0, runs.len());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if last_time(shared, topic, runs[middle].segment).is_some_and(|last| last < time) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    let Some(run) = runs.get(low) else {
+        let open = open.iter().find(|extent| extent.last_time >= time);
+        return Ok(open.map_or(topic.readable_end(), |extent| extent.base));
+    };
+    let Some(segment) = shared.segments.get(run.segment) else {
+        return Ok(run.base);
+    };
+    let Ok(Some(footer)) = shared.segments.footer(&segment, &shared.dir) else {
+        return Ok(run.base);
+    };
+    let extent = footer
+        .extents_of(topic.id)
+        .find(|extent| extent.last_time >= time);
+    Ok(extent.map_or(run.base, |extent| extent.base))
+}
+
+fn last_time(shared: &Shared, topic: &TopicShared, segment: u64) -> Option<Timestamp> {
+    let segment = shared.segments.get(segment)?;
+    let footer = shared
+        .segments
+        .footer(&segment, &shared.dir)
+        .ok()
+        .flatten()?;
+    footer.topic(topic.id).map(|summary| summary.last_time)
+}
+
+/// Bytes of the topic's entries from an offset on; an extent that begins before it counts whole.
+pub(super) fn bytes_from(shared: &Shared, topic: &TopicShared, from: Offset) -> u64 {
+    let (runs, open) = {
+        let index = topic.index();
+        let open: Vec<Extent> = index.open().map(|open| open.extent).collect();
+        (index.runs().to_vec(), open)
+    };
+    let open: u64 = open
+        .iter()
+        .filter(|extent| extent.end() > from)
+        .map(|extent| u64::from(extent.length))
+        .sum();
+    let mut segments: Vec<u64> = runs.iter().map(|run| run.segment).collect();
+    segments.sort_unstable();
+    segments.dedup();
+    let sealed: u64 = segments
+        .into_iter()
+        .filter_map(|number| {
+            let segment = shared.segments.get(number)?;
+            let footer = shared
+                .segments
+                .footer(&segment, &shared.dir)
+                .ok()
+                .flatten()?;
+            let extents = footer
+                .extents_of(topic.id)
+                .filter(|extent| extent.end() > from);
+            Some(extents.map(|extent| u64::from(extent.length)).sum::<u64>())
+        })
+        .sum();
+    open + sealed
+}

@@ -1,0 +1,643 @@
+//! What can be asked of a store beside appending and fetching: topics and their subscriptions.
+//!
+//! Everything here runs on the writer's thread and is answered when it is
+//! durable, questions too: an answer never tells of something that a power cut
+//! could take back.
+
+use std::sync::Arc;
+
+use super::reader::{self, ReadRequest};
+use super::shared::{Shared, TopicShared};
+use super::{Context, Store};
+use crate::limits;
+use crate::protocol::api::{
+    Commit, Committed, FoundOffset, Position, Sought, StoredTopic, SubscriptionInfo,
+    SubscriptionPage, TopicChanges, TopicInfo, TopicInfoPage,
+};
+use crate::protocol::data::FetchItem;
+use crate::protocol::error::ApiError;
+use crate::time::Timestamp;
+use crate::topic::{CommitFacts, RowKey, SubscriptionRow, Topic, TopicRow};
+use crate::types::{
+    Durability, Gap, Generation, LeaderEpoch, Offset, StateNumber, SubscriptionName, TopicId,
+    TopicName, TopicPattern, TopicSettings,
+};
+
+/// A topic to be made.
+#[derive(Debug, Clone)]
+pub struct NewTopic {
+    /// Name.
+    pub name: TopicName,
+    /// Id.
+    pub id: TopicId,
+    /// Leader epoch.
+    pub epoch: LeaderEpoch,
+    /// Settings.
+    pub settings: TopicSettings,
+}
+
+impl Store {
+    /// The id of the topic of that name.
+    ///
+    /// # Errors
+    /// `TopicNotFound`.
+    pub fn id_of(&self, name: &TopicName) -> Result<TopicId, ApiError> {
+        let found = self.shared.topics().by_name.get(name).copied();
+        found.ok_or_else(|| ApiError::TopicNotFound { name: name.clone() })
+    }
+
+    /// Name, id and epoch of every topic, in the order of their names.
+    pub fn stored_topics(&self) -> Vec<StoredTopic> {
+        let topics = self.shared.topics();
+        let with_epoch = |(name, id): (&TopicName, &TopicId)| {
+            let epoch = topics.by_id.get(id)?.epoch();
+            Some(StoredTopic {
+                name: name.clone(),
+                id: *id,
+                epoch,
+            })
+        };
+        topics.by_name.iter().filter_map(with_epoch).collect()
+    }
+
+    /// One topic as the index is told of it.
+    pub fn stored_topic(&self, name: &TopicName) -> Option<StoredTopic> {
+        let topics = self.shared.topics();
+        let id = *topics.by_name.get(name)?;
+        Some(StoredTopic {
+            name: name.clone(),
+            id,
+            epoch: topics.by_id.get(&id)?.epoch(),
+        })
+    }
+
+    /// How many topics there are.
+    pub fn topic_count(&self) -> usize {
+        self.shared.topics().by_id.len()
+    }
+
+    /// Makes a topic, durably.
+    ///
+    /// # Errors
+    /// `TopicExists`, `TooManyTopics`, `DiskReserve`.
+    pub async fn create_topic(&self, new: NewTopic) -> Result<TopicInfo, ApiError> {
+        if let Some(refusal) = self.refusal() {
+            return Err(refusal);
+        }
+        let id = new.id;
+        self.change(id, move |context| {
+            context.state.create_topic(id, row_of(new, context.now))?;
+            let topic = context.state.topic(id)?;
+            let shared = context.shared.publish_topic(topic, None);
+            Ok((info(topic, &shared), vec![RowKey::Topic(id)]))
+        })
+        .await
+    }
+
+    /// Deletes a topic with everything in it, durably. With an id, only a topic of that id is meant.
+    ///
+    /// # Errors
+    /// `TopicNotFound`.
+    pub async fn delete_topic(
+        &self,
+        name: TopicName,
+        id: Option<TopicId>,
+    ) -> Result<TopicId, ApiError> {
+        let found = self.id_of(&name)?;
+        if id.is_some_and(|id| id != found) {
+            return Err(ApiError::TopicNotFound { name });
+        }
+        self.change(found, move |context| {
+            let topic = context.state.delete_topic(found)?;
+            context.shared.remove_topic(&topic);
+            Ok((found, vec![RowKey::Topic(found)]))
+        })
+        .await
+    }
+
+    /// Everything about a topic.
+    ///
+    /// # Errors
+    /// `TopicNotFound`.
+    pub async fn describe_topic(&self, name: TopicName) -> Result<TopicInfo, ApiError> {
+        let id = self.id_of(&name)?;
+        self.change(id, move |context| Ok((info_of(context, id)?, Vec::new())))
+            .await
+    }
+
+    /// Everything about the topics that match, in the order of their names.
+    ///
+    /// # Errors
+    /// Only if the store has stopped.
+    pub async fn describe_topics(
+        &self,
+        pattern: TopicPattern,
+        after: Option<TopicName>,
+        limit: u32,
+    ) -> Result<TopicInfoPage, ApiError> {
+        let limit = (limit as usize).clamp(1, DESCRIBED_PER_PAGE_MAX);
+        self.change(TopicId::zero(), move |context| {
+            let names = context.state.names_after(after.as_ref());
+            let mut matching = names
+                .filter(|(name, _)| pattern.matches(name))
+                .map(|(_, id)| id);
+            let ids: Vec<TopicId> = matching.by_ref().take(limit).collect();
+            let more = matching.next().is_some();
+            let topics = ids
+                .into_iter()
+                .map(|id| info_of(context, id))
+                .collect::<Result<_, _>>()?;
+            Ok((TopicInfoPage { topics, more }, Vec::new()))
+        })
+        .await
+    }
+
+    /// Changes the settings of a topic.
+    ///
+    /// # Errors
+    /// `TopicNotFound`, `TopicQuarantined`.
+    pub async fn set_topic(
+        &self,
+        name: TopicName,
+        changes: TopicChanges,
+    ) -> Result<TopicInfo, ApiError> {
+        self.change_topic(name, move |topic, _| {
+            topic.check_writable()?;
+            topic.row.settings = changes.apply(topic.row.settings);
+            if topic.row.settings.durability == Durability::Fsync {
+                // Every offset given under the bound is durable before this entry is.
+                topic.row.bound = None;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Gives a topic another name.
+    ///
+    /// # Errors
+    /// `TopicNotFound`, `TopicExists`.
+    pub async fn rename_topic(
+        &self,
+        name: TopicName,
+        new: TopicName,
+    ) -> Result<TopicInfo, ApiError> {
+        let id = self.id_of(&name)?;
+        self.change(id, move |context| {
+            context.state.rename_topic(id, new)?;
+            let topic = context.state.topic(id)?;
+            let shared = context.shared.publish_topic(topic, Some(&name));
+            Ok((info(topic, &shared), vec![RowKey::Topic(id)]))
+        })
+        .await
+    }
+
+    /// Sets the leader epoch the index gave.
+    ///
+    /// # Errors
+    /// `UnknownTopicId`.
+    pub async fn set_epoch(&self, id: TopicId, epoch: LeaderEpoch) -> Result<(), ApiError> {
+        self.change(id, move |context| {
+            let topic = context.state.topic_mut(id)?;
+            topic.row.epoch = topic.row.epoch.max(epoch);
+            context.shared.publish_topic(topic, None);
+            Ok(((), vec![RowKey::Topic(id)]))
+        })
+        .await
+    }
+
+    /// Discards records up to a place.
+    ///
+    /// # Errors
+    /// `TopicNotFound`, `TopicQuarantined`, `OffsetOutOfRange`.
+    pub async fn purge_topic(
+        &self,
+        name: TopicName,
+        before: Position,
+    ) -> Result<TopicInfo, ApiError> {
+        let to = self.find_offset(name.clone(), before).await?.offset;
+        let id = self.id_of(&name)?;
+        let kept = self.bytes_from(id, to).await?;
+        self.change_topic(name, move |topic, _| {
+            topic.check_writable()?;
+            topic.advance_start(to, kept);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Ends a quarantine; tells what is given up.
+    ///
+    /// # Errors
+    /// `TopicNotFound`, `InvalidArgument` if the topic is not quarantined.
+    pub async fn accept_loss(&self, name: TopicName) -> Result<Gap, ApiError> {
+        let id = self.id_of(&name)?;
+        self.change(id, move |context| {
+            let topic = context.state.topic_mut(id)?;
+            let gap = topic.accept_loss()?;
+            let end = topic.row.end;
+            let shared = context.shared.publish_topic(topic, None);
+            shared.set_durable(end);
+            shared.set_readable(end);
+            Ok((gap, vec![RowKey::Topic(id)]))
+        })
+        .await
+    }
+
+    async fn change_topic<F>(&self, name: TopicName, decide: F) -> Result<TopicInfo, ApiError>
+    where
+        F: FnOnce(&mut Topic, Timestamp) -> Result<(), ApiError> + Send + 'static,
+    {
+        let id = self.id_of(&name)?;
+        self.change(id, move |context| {
+            let now = context.now;
+            let topic = context.state.topic_mut(id)?;
+            decide(topic, now)?;
+            let shared = context.shared.publish_topic(topic, None);
+            Ok((info(topic, &shared), vec![RowKey::Topic(id)]))
+        })
+        .await
+    }
+
+    /// Turns a place into an offset inside `[start, end]`.
+    ///
+    /// # Errors
+    /// `TopicNotFound`, `OffsetOutOfRange` for an offset outside.
+    pub async fn find_offset(
+        &self,
+        name: TopicName,
+        position: Position,
+    ) -> Result<FoundOffset, ApiError> {
+        let id = self.id_of(&name)?;
+        let topic = self.shared_topic(id)?;
+        let offset = self.resolve(&topic, position).await?;
+        Ok(FoundOffset {
+            id,
+            epoch: topic.epoch(),
+            offset,
+            start_offset: topic.start(),
+            end_offset: topic.readable_end(),
+        })
+    }
+
+    async fn resolve(
+        &self,
+        topic: &Arc<TopicShared>,
+        position: Position,
+    ) -> Result<Offset, ApiError> {
+        let (start, end) = (topic.start(), topic.readable_end());
+        match position {
+            Position::Beginning => Ok(start),
+            Position::End => Ok(end),
+            Position::Back(n) => Ok(Offset::new(end.get().saturating_sub(n)).max(start)),
+            Position::Offset(offset) if offset < start || offset > end => {
+                Err(ApiError::OffsetOutOfRange {
+                    requested: offset,
+                    start,
+                    end,
+                })
+            }
+            Position::Offset(offset) => Ok(offset),
+            Position::Time(time) => {
+                self.on_disk(topic, move |shared, topic| {
+                    reader::offset_at_time(shared, topic, time)
+                })
+                .await
+            }
+        }
+    }
+
+    /// Bytes of the topic's batches from an offset on, to the precision of an extent.
+    async fn bytes_from(&self, id: TopicId, from: Offset) -> Result<u64, ApiError> {
+        let topic = self.shared_topic(id)?;
+        self.on_disk(&topic, move |shared, topic| {
+            Ok(reader::bytes_from(shared, topic, from))
+        })
+        .await
+    }
+
+    /// Makes a subscription.
+    ///
+    /// # Errors
+    /// `TopicNotFound`, `SubscriptionExists`, `TooManySubscriptions`, `OffsetOutOfRange`, `TopicQuarantined`.
+    pub async fn create_subscription(
+        &self,
+        topic: TopicName,
+        name: SubscriptionName,
+        from: Position,
+        if_not_exists: bool,
+    ) -> Result<SubscriptionInfo, ApiError> {
+        let found = self.find_offset(topic, from).await?;
+        let wanted = name.clone();
+        let created = self
+            .change(found.id, move |context| {
+                let now = context.now;
+                let topic = context.state.topic_mut(found.id)?;
+                topic.create_subscription(&wanted, found.offset, now)?;
+                let keys = subscription_keys(found.id, &wanted);
+                Ok((subscription_info(context, found.id, &wanted)?, keys))
+            })
+            .await;
+        match created {
+            Err(ApiError::SubscriptionExists { .. }) if if_not_exists => {
+                self.describe(found.id, name).await
+            }
+            Ok(info) => self.with_lag(info).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes a subscription.
+    ///
+    /// # Errors
+    /// `TopicNotFound`, `SubscriptionNotFound`, `TopicQuarantined`.
+    pub async fn delete_subscription(
+        &self,
+        topic: TopicName,
+        name: SubscriptionName,
+    ) -> Result<(), ApiError> {
+        let id = self.id_of(&topic)?;
+        self.change(id, move |context| {
+            context.state.topic_mut(id)?.delete_subscription(&name)?;
+            Ok(((), vec![RowKey::Subscription(id, name)]))
+        })
+        .await
+    }
+
+    /// Everything about one subscription.
+    ///
+    /// # Errors
+    /// `TopicNotFound`, `SubscriptionNotFound`.
+    pub async fn describe_subscription(
+        &self,
+        topic: TopicName,
+        name: SubscriptionName,
+    ) -> Result<SubscriptionInfo, ApiError> {
+        self.describe(self.id_of(&topic)?, name).await
+    }
+
+    async fn describe(
+        &self,
+        id: TopicId,
+        name: SubscriptionName,
+    ) -> Result<SubscriptionInfo, ApiError> {
+        let info = self
+            .change(id, move |context| {
+                Ok((subscription_info(context, id, &name)?, Vec::new()))
+            })
+            .await?;
+        self.with_lag(info).await
+    }
+
+    /// Subscriptions of one topic, or of all, by topic and name.
+    ///
+    /// # Errors
+    /// `TopicNotFound`.
+    pub async fn list_subscriptions(
+        &self,
+        topic: Option<TopicName>,
+        after: Option<(TopicName, SubscriptionName)>,
+        limit: u32,
+    ) -> Result<SubscriptionPage, ApiError> {
+        let only = topic.map(|name| self.id_of(&name)).transpose()?;
+        let limit = (limit as usize).clamp(1, DESCRIBED_PER_PAGE_MAX);
+        let (infos, more) = self
+            .change(TopicId::zero(), move |context| {
+                let keys = subscriptions_after(context, only, after.as_ref(), limit + 1);
+                let more = keys.len() > limit;
+                let infos: Result<Vec<_>, _> = keys
+                    .iter()
+                    .take(limit)
+                    .map(|(id, name)| subscription_info(context, *id, name))
+                    .collect();
+                Ok(((infos?, more), Vec::new()))
+            })
+            .await?;
+        let mut subscriptions = Vec::with_capacity(infos.len());
+        for info in infos {
+            subscriptions.push(self.with_lag(info).await?);
+        }
+        Ok(SubscriptionPage {
+            subscriptions,
+            more,
+        })
+    }
+
+    /// Moves a subscription; a dry run only tells.
+    ///
+    /// # Errors
+    /// `TopicNotFound`, `SubscriptionNotFound`, `OffsetOutOfRange`, `TopicQuarantined`.
+    pub async fn seek(
+        &self,
+        topic: TopicName,
+        name: SubscriptionName,
+        to: Position,
+        dry_run: bool,
+    ) -> Result<Sought, ApiError> {
+        let found = self.find_offset(topic, to).await?;
+        let (id, offset) = (found.id, found.offset);
+        let sought = self
+            .change(id, move |context| {
+                if dry_run {
+                    let subscription = subscription_info(context, id, &name)?;
+                    return Ok((
+                        Sought {
+                            from: subscription.committed_offset,
+                            to: offset,
+                            subscription,
+                        },
+                        Vec::new(),
+                    ));
+                }
+                let from = context.state.topic_mut(id)?.seek(&name, offset)?;
+                let subscription = subscription_info(context, id, &name)?;
+                Ok((
+                    Sought {
+                        from,
+                        to: offset,
+                        subscription,
+                    },
+                    subscription_keys(id, &name),
+                ))
+            })
+            .await?;
+        let subscription = self.with_lag(sought.subscription).await?;
+        Ok(Sought {
+            subscription,
+            ..sought
+        })
+    }
+
+    /// Confirms what was consumed; answered when it is durable.
+    ///
+    /// # Errors
+    /// `UnknownTopicId`, `SubscriptionNotFound`, `StaleGeneration`, `CommitPastEnd`, `TopicQuarantined`.
+    pub async fn commit(&self, commit: Commit) -> Result<Committed, ApiError> {
+        let id = commit.topic;
+        let facts = CommitFacts {
+            generation: commit.generation,
+            offset: commit.offset,
+            readable_end: self.readable_end(id)?,
+        };
+        self.change(id, move |context| {
+            let now = context.now;
+            let (offset, moved) = context
+                .state
+                .topic_mut(id)?
+                .commit(&commit.name, facts, now)?;
+            let keys = if moved {
+                vec![RowKey::Subscription(id, commit.name)]
+            } else {
+                Vec::new()
+            };
+            Ok((Committed { offset }, keys))
+        })
+        .await
+    }
+
+    /// Adds the age of the oldest record not confirmed.
+    async fn with_lag(&self, info: SubscriptionInfo) -> Result<SubscriptionInfo, ApiError> {
+        if info.committed_offset >= info.end_offset {
+            return Ok(info);
+        }
+        let Ok(topic) = self.shared_topic(info.topic_id) else {
+            return Ok(info);
+        };
+        let from = info.committed_offset;
+        let time = self
+            .on_disk(&topic, move |shared, topic| {
+                Ok(append_time_at(shared, topic, from))
+            })
+            .await?;
+        let lag = time
+            .map(|time| Timestamp::now().since(time))
+            .unwrap_or_default();
+        Ok(SubscriptionInfo {
+            lag_ms: u64::try_from(lag.as_millis()).unwrap_or(u64::MAX),
+            ..info
+        })
+    }
+}
+
+/// Most entries in one page that the writer's thread puts together.
+const DESCRIBED_PER_PAGE_MAX: usize = 500;
+const _: () = assert!(DESCRIBED_PER_PAGE_MAX <= limits::PAGE_ENTRIES_MAX);
+
+fn row_of(new: NewTopic, now: Timestamp) -> TopicRow {
+    TopicRow {
+        name: new.name,
+        epoch: new.epoch,
+        settings: new.settings,
+        created: now,
+        start: Offset::ZERO,
+        end: Offset::ZERO,
+        bytes: 0,
+        state_number: StateNumber::ZERO,
+        accepted_state: StateNumber::ZERO,
+        generation: Generation::ZERO,
+        bound: None,
+        quarantine: None,
+        gaps: Vec::new(),
+        last_append: None,
+        jump_before: None,
+    }
+}
+
+fn info_of(context: &Context<'_>, id: TopicId) -> Result<TopicInfo, ApiError> {
+    let shared = context
+        .shared
+        .topic(id)
+        .ok_or(ApiError::UnknownTopicId { id })?;
+    Ok(info(context.state.topic(id)?, &shared))
+}
+
+fn info(topic: &Topic, shared: &TopicShared) -> TopicInfo {
+    TopicInfo {
+        name: topic.row.name.clone(),
+        id: topic.id,
+        epoch: topic.row.epoch,
+        settings: topic.row.settings,
+        start_offset: topic.row.start,
+        end_offset: shared.readable_end().max(topic.row.start),
+        durable_end_offset: shared.durable_end(),
+        bytes: topic.row.bytes,
+        created: topic.row.created,
+        last_append: topic.row.last_append,
+        subscriptions: topic.subscriptions.len() as u64,
+        quarantined: topic.row.quarantine.is_some(),
+        conflict: false,
+        gaps: topic.row.gaps.clone(),
+    }
+}
+
+fn subscription_keys(id: TopicId, name: &SubscriptionName) -> Vec<RowKey> {
+    // The topic's row carries the counter of generations.
+    vec![RowKey::Topic(id), RowKey::Subscription(id, name.clone())]
+}
+
+fn subscription_info(
+    context: &Context<'_>,
+    id: TopicId,
+    name: &SubscriptionName,
+) -> Result<SubscriptionInfo, ApiError> {
+    let shared = context
+        .shared
+        .topic(id)
+        .ok_or(ApiError::UnknownTopicId { id })?;
+    let topic = context.state.topic(id)?;
+    let row: &SubscriptionRow = topic.subscription(name)?;
+    Ok(SubscriptionInfo {
+        topic: topic.row.name.clone(),
+        topic_id: id,
+        epoch: topic.row.epoch,
+        name: name.clone(),
+        committed_offset: row.committed,
+        generation: row.generation,
+        start_offset: topic.row.start,
+        end_offset: shared.readable_end(),
+        lag_ms: 0,
+        created: row.created,
+        last_commit: row.last_commit,
+    })
+}
+
+fn subscriptions_after(
+    context: &Context<'_>,
+    only: Option<TopicId>,
+    after: Option<&(TopicName, SubscriptionName)>,
+    limit: usize,
+) -> Vec<(TopicId, SubscriptionName)> {
+    let mut found = Vec::new();
+    for (topic_name, id) in context.state.names_after(None) {
+        if only.is_some_and(|only| only != id) || after.is_some_and(|(topic, _)| topic_name < topic)
+        {
+            continue;
+        }
+        let Ok(topic) = context.state.topic(id) else {
+            continue;
+        };
+        for name in topic.subscriptions.keys() {
+            if found.len() >= limit {
+                return found;
+            }
+            if after.is_none_or(|(topic, last)| (topic, last) < (topic_name, name)) {
+                found.push((id, name.clone()));
+            }
+        }
+    }
+    found
+}
+
+fn append_time_at(shared: &Shared, topic: &TopicShared, from: Offset) -> Option<Timestamp> {
+    let request = ReadRequest {
+        from: from.max(topic.start()),
+        max_bytes: 1,
+        pass_damage: true,
+        memory_only: false,
+    };
+    let result = reader::read(shared, topic, request).ok()?;
+    result.items.into_iter().find_map(|item| match item {
+        FetchItem::Batch(batch) => Some(batch.append_time),
+        FetchItem::Gap(_) => None,
+    })
+}
