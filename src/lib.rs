@@ -13,3 +13,4 @@ pub mod types;
 pub mod protocol;
 
 pub mod catalog;
+pub mod net;
