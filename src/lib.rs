@@ -19,3 +19,5 @@ pub mod journal;
 pub mod catalog;
 
 pub mod store;
+
+pub mod net;

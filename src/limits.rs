@@ -64,8 +64,51 @@ pub const PUBLISHES_UNANSWERED_MAX: usize = 64;
 pub const CONNECTION_BYTES_IN_FLIGHT_MAX: usize = 2 * FRAME_BYTES_MAX;
 /// Bytes of requests and answers in flight in the whole process before it stops reading.
 pub const PROCESS_BYTES_IN_FLIGHT_MAX: usize = 128 * MIB;
+/// The part of it for requests: from the admission of a request until its answer is written.
+pub const PROCESS_REQUEST_BYTES_MAX: usize = PROCESS_BYTES_IN_FLIGHT_MAX / 2;
+/// The part of it for answers: from the moment a large one is asked for until it is written.
+/// Apart from the requests' part, so that a request holding memory never waits for another request's.
+pub const PROCESS_ANSWER_BYTES_MAX: usize = PROCESS_BYTES_IN_FLIGHT_MAX - PROCESS_REQUEST_BYTES_MAX;
+/// Bytes of answers reserved or queued on one connection before it takes no further request.
+pub const CONNECTION_ANSWER_BYTES_MAX: usize = FRAME_BYTES_MAX;
+/// An answer up to this size needs no reservation: its request's covers it.
+pub const ANSWER_BYTES_UNRESERVED_MAX: usize = 64 * KIB;
+/// What a request costs at least while it is unanswered, in bytes: its bookkeeping.
+pub const REQUEST_BYTES_MIN: usize = 256;
 /// Most connections at once; one more is answered with `TooManyConnections`.
 pub const CONNECTIONS_MAX: usize = 12_000;
+/// Refused connections that are still being told why; one more is closed without a word.
+pub const REFUSALS_MAX: usize = 64;
+/// Longest client name in a hello, in bytes.
+pub const CLIENT_NAME_BYTES_MAX: usize = 255;
+/// A frame up to this size is held by its connection alone; a larger one is admitted before it is
+/// received. Also the smallest read buffer, in bytes. An idle connection has none.
+pub const READ_BUFFER_BYTES_MIN: usize = 16 * KIB;
+/// Largest read buffer beyond the frame being received, in bytes: one read of a busy connection.
+pub const READ_BUFFER_BYTES_MAX: usize = 256 * KIB;
+/// A piece of an answer up to this size is copied next to its neighbours instead of being written
+/// from where it is, in bytes.
+pub const COALESCE_BYTES_MAX: usize = 4 * KIB;
+/// Bytes of queued answers that are gathered for one round of writing.
+pub const WRITE_ROUND_BYTES: usize = MIB;
+/// Pieces given to one vectored write.
+pub const WRITE_PIECES_MAX: usize = 64;
+/// How often the pace of a transfer is looked at while it holds memory.
+pub const PACE_EVERY: Duration = Duration::from_secs(1);
+/// What must move in that time while others wait for memory, in bytes; who moves less is cut off.
+pub const PACE_BYTES_MIN: usize = 64 * KIB;
+/// How long the other side may go on sending after it was told that the connection ends.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long requests are finished for a client that has closed its sending side.
+pub const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long requests in flight may take to finish when a server ends.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+/// A silent connection is probed by the operating system after so long.
+pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// And then so often.
+pub const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
+/// And given up after so many probes.
+pub const KEEPALIVE_PROBES: u32 = 3;
 /// Longest long poll a fetch may ask for.
 pub const FETCH_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Most bytes of batches in one fetch answer, unless the first batch alone is larger.
@@ -188,6 +231,12 @@ const _: () = {
     assert!(FRAME_BYTES_MAX <= CONNECTION_BYTES_IN_FLIGHT_MAX);
     assert!(CONNECTION_BYTES_IN_FLIGHT_MAX < PROCESS_BYTES_IN_FLIGHT_MAX);
     assert!(CONTROL_BYTES_MAX < FRAME_BYTES_MAX);
+    assert!(CONNECTION_BYTES_IN_FLIGHT_MAX < PROCESS_REQUEST_BYTES_MAX);
+    assert!(CONNECTION_ANSWER_BYTES_MAX < PROCESS_ANSWER_BYTES_MAX);
+    assert!(FETCH_BYTES_MAX <= CONNECTION_ANSWER_BYTES_MAX);
+    assert!(CONTROL_BYTES_MAX <= CONNECTION_ANSWER_BYTES_MAX);
+    assert!(READ_BUFFER_BYTES_MIN <= READ_BUFFER_BYTES_MAX);
+    assert!(HELLO_FRAME_BYTES_MAX <= READ_BUFFER_BYTES_MIN);
     assert!(HELLO_FRAME_BYTES_MAX < CONTROL_BYTES_MAX);
     assert!(BATCH_BYTES_TARGET <= GROUP_BYTES_TARGET);
     assert!(FRAME_BYTES_MAX as u64 + MIB as u64 <= SLOT_BYTES_DEFAULT);

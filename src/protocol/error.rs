@@ -311,6 +311,9 @@ pub enum ApiError {
         /// Whether it may be retried.
         retryable: bool,
     },
+    /// The node gave the request up after taking it; whether it took effect is unknown.
+    #[error("the request was given up without an answer: it may or may not have taken effect")]
+    Unanswered,
 }
 
 impl ApiError {
@@ -357,6 +360,7 @@ impl ApiError {
             Self::PeerNotOnline { .. } => (67, "PeerNotOnline"),
             Self::StorageStopped { .. } => (80, "StorageStopped"),
             Self::InvalidArgument { .. } => (81, "InvalidArgument"),
+            Self::Unanswered => (82, "Unanswered"),
             Self::Other { code, .. } => (*code, "Other"),
         }
     }

@@ -19,3 +19,8 @@ pub mod codec;
 pub mod data;
 pub mod error;
 pub mod frame;
+
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod page;

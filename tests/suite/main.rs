@@ -1,3 +1,5 @@
 //! The whole, from outside: real processes, real sockets on port 0, real
 //! directories that are thrown away. One binary, so that linking stays short;
 //! a module for each subject.
+
+mod python_client;

@@ -1,0 +1,255 @@
+//! The memory of requests and answers in flight, counted in bytes.
+//!
+//! Two pools per process, one for requests and one for answers, so that the
+//! order "request, then answer" is the only one in which memory is waited for.
+//! Waiting is first come, first served: a large request is not starved by small
+//! ones.
+//!
+//! Whoever holds bytes of a pool and waits for its own socket looks at
+//! [`Pool::is_pressed`] every [`PACE_EVERY`](limits::PACE_EVERY). While others
+//! wait, a transfer that moved less than [`PACE_BYTES_MIN`](limits::PACE_BYTES_MIN)
+//! is cut off; otherwise it has the patience of the ordinary timeouts.
+//!
+//! The count is of bytes asked for; what the allocator adds is not in it. An
+//! answer larger than its reservation is not refused but goes uncounted where
+//! the pool is empty: its connection takes no further request until it is written.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+
+use crate::limits;
+
+/// The two pools of a process.
+#[derive(Debug)]
+pub struct Budget {
+    /// Requests, from admission until their answers are written.
+    pub requests: Pool,
+    /// Answers, from the moment they are asked for until they are written.
+    pub answers: Pool,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new(
+            limits::PROCESS_REQUEST_BYTES_MAX,
+            limits::PROCESS_ANSWER_BYTES_MAX,
+        )
+    }
+}
+
+impl Budget {
+    /// A budget of so many bytes of requests and of answers.
+    pub fn new(request_bytes: usize, answer_bytes: usize) -> Self {
+        Self {
+            requests: Pool::new(request_bytes),
+            answers: Pool::new(answer_bytes),
+        }
+    }
+}
+
+/// A number of bytes that can be taken and given back.
+#[derive(Debug)]
+pub struct Pool {
+    free: Semaphore,
+    capacity: usize,
+    waiting: AtomicUsize,
+}
+
+impl Pool {
+    /// A pool of `capacity` bytes, below 4 GiB.
+    pub fn new(capacity: usize) -> Self {
+        assert!(u32::try_from(capacity).is_ok(), "a pool is below 4 GiB");
+        Self {
+            free: Semaphore::new(capacity),
+            capacity,
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    /// Takes bytes, waiting for them in turn. More than the whole pool counts as the whole pool.
+    pub async fn take(&self, bytes: usize) -> Taken<'_> {
+        let bytes = bytes.min(self.capacity);
+        if self.try_take(bytes) {
+            return Taken { pool: self, bytes };
+        }
+        let _waiting = Waiting::new(&self.waiting);
+        self.free
+            .acquire_many(permits(bytes))
+            .await
+            .expect("the semaphore is never closed")
+            .forget();
+        Taken { pool: self, bytes }
+    }
+
+    /// Takes bytes if they are there.
+    pub fn try_take(&self, bytes: usize) -> bool {
+        match self.free.try_acquire_many(permits(bytes)) {
+            Ok(permit) => {
+                permit.forget();
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Gives bytes back.
+    pub fn give(&self, bytes: usize) {
+        if bytes > 0 {
+            self.free.add_permits(bytes);
+        }
+    }
+
+    /// Bytes in all.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Bytes that nobody holds.
+    pub fn free_bytes(&self) -> usize {
+        self.free.available_permits()
+    }
+
+    /// Whether somebody waits.
+    pub fn is_pressed(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+}
+
+fn permits(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+/// Bytes taken; given back when dropped unless kept.
+#[derive(Debug)]
+pub struct Taken<'a> {
+    pool: &'a Pool,
+    bytes: usize,
+}
+
+impl Taken<'_> {
+    /// Hands them to the caller, who gives them back; returns how many.
+    pub fn keep(mut self) -> usize {
+        std::mem::take(&mut self.bytes)
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.pool.give(self.bytes);
+    }
+}
+
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Watches a transfer that has begun and cannot go on: is it still worth its memory?
+#[derive(Debug)]
+pub(super) struct Pace {
+    deadline: Instant,
+    window_end: Instant,
+    moved: usize,
+}
+
+impl Pace {
+    /// A transfer that begins to wait now and may take, or stall, for `patience`.
+    pub fn new(patience: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            deadline: now + patience,
+            window_end: now + limits::PACE_EVERY,
+            moved: 0,
+        }
+    }
+
+    /// Bytes moved.
+    pub fn moved(&mut self, bytes: usize) {
+        self.moved += bytes;
+    }
+
+    /// Starts the patience anew: for transfers that may take any time but not stall.
+    pub fn extend(&mut self, patience: Duration) {
+        self.deadline = Instant::now() + patience;
+    }
+
+    /// When to look again.
+    pub fn next_look(&self) -> tokio::time::Instant {
+        self.deadline.min(self.window_end).into()
+    }
+
+    /// Whether to give up, asked at [`Pace::next_look`] or later.
+    pub fn is_too_slow(&mut self, pressed: bool) -> bool {
+        let now = Instant::now();
+        if now >= self.deadline {
+            return true;
+        }
+        if now < self.window_end {
+            return false;
+        }
+        let moved = std::mem::take(&mut self.moved);
+        self.window_end = now + limits::PACE_EVERY;
+        pressed && moved < limits::PACE_BYTES_MIN
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn bytes_are_taken_in_turn_and_given_back() {
+        let pool = Pool::new(10);
+        let first = pool.take(8).await;
+        assert!(!pool.try_take(3) && !pool.is_pressed());
+        let mut second = Box::pin(pool.take(100));
+        tokio::select! {
+            biased;
+            _ = &mut second => panic!("there was not enough"),
+            () = std::future::ready(()) => {}
+        }
+        assert!(pool.is_pressed());
+        drop(first);
+        assert_eq!(second.await.keep(), 10, "more than the pool is the pool");
+        assert!(!pool.is_pressed());
+        pool.give(10);
+        assert_eq!(pool.free_bytes(), 10);
+    }
+
+    #[tokio::test]
+    async fn a_dropped_waiter_holds_nothing() {
+        let pool = Pool::new(10);
+        let held = pool.take(10).await;
+        let waiter = tokio::time::timeout(Duration::from_millis(5), pool.take(5)).await;
+        assert!(waiter.is_err());
+        assert!(!pool.is_pressed());
+        drop(held);
+        assert_eq!(pool.free_bytes(), 10);
+    }
+
+    #[test]
+    fn a_pace_has_patience_until_others_wait() {
+        let mut pace = Pace::new(Duration::from_secs(60));
+        pace.window_end = Instant::now();
+        assert!(!pace.is_too_slow(false));
+        pace.window_end = Instant::now();
+        assert!(pace.is_too_slow(true));
+        pace.window_end = Instant::now();
+        pace.moved(limits::PACE_BYTES_MIN);
+        assert!(!pace.is_too_slow(true));
+        pace.deadline = Instant::now();
+        assert!(pace.is_too_slow(false));
+    }
+}

@@ -1,0 +1,500 @@
+//! The server's side of one connection: hello, admission, and its end.
+//!
+//! ```text
+//!   hello ──► open ──┬─► finished   the client closed; what it asked for is still answered
+//!                    ├─► refused    a bad frame: error frame, close
+//!                    ├─► stopped    the server ends: in-flight requests are answered, close
+//!                    └─► broken     the socket failed, or was cut
+//! ```
+//!
+//! Two tasks: one reads, admits and calls the service, one writes. A request is
+//! admitted when the connection has fewer than
+//! [`REQUESTS_UNANSWERED_MAX`](limits::REQUESTS_UNANSWERED_MAX) unanswered ones,
+//! few enough bytes of requests and of answers in flight, and the process has
+//! memory for it. Otherwise the reader waits, and with it the client's TCP stream.
+//! A [`Ticket`] holds what was admitted and lets it go when the answer is written.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::limits;
+use crate::net::budget::Pool;
+use crate::net::listener::Context;
+use crate::net::outbox::{Outbox, Outgoing, Writer};
+use crate::net::reader::{FrameReader, ReadError};
+use crate::net::service::{Call, ClientInfo, Handling, Reply, Service};
+use crate::protocol::api::{
+    AnsweredBy, Api, Hello, MAGIC, PROTOCOL_MAX, PROTOCOL_MIN, Request, Role,
+};
+use crate::protocol::error::ApiError;
+use crate::protocol::frame::{FrameHeader, HEADER_BYTES, Prefix};
+
+/// The only version of every request so far.
+const REQUEST_VERSION: u8 = 1;
+
+/// What the two tasks of a connection and its unanswered requests share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub outbox: Outbox<Option<Ticket>>,
+    pub server: Arc<Context>,
+    unanswered: AtomicUsize,
+    request_bytes: AtomicUsize,
+    answers: Pool,
+    /// The reader waits for one of the above to fall.
+    reader_waits: AtomicBool,
+    released: Notify,
+    /// Ends long polls: the server stops, or the client sends nothing more.
+    polls: CancellationToken,
+    /// The connection is over.
+    gone: CancellationToken,
+}
+
+impl Shared {
+    fn new(server: Arc<Context>) -> Arc<Self> {
+        Arc::new(Self {
+            outbox: Outbox::default(),
+            unanswered: AtomicUsize::new(0),
+            request_bytes: AtomicUsize::new(0),
+            answers: Pool::new(limits::CONNECTION_ANSWER_BYTES_MAX),
+            reader_waits: AtomicBool::new(false),
+            released: Notify::new(),
+            polls: server.stop.child_token(),
+            gone: server.cut.child_token(),
+            server,
+        })
+    }
+
+    /// Waits until `condition` holds; it is looked at whenever a ticket is let go.
+    async fn until(&self, condition: impl Fn(&Self) -> bool) {
+        while !condition(self) {
+            let released = self.released.notified();
+            self.reader_waits.store(true, Ordering::SeqCst);
+            if !condition(self) {
+                released.await;
+            }
+        }
+        self.reader_waits.store(false, Ordering::SeqCst);
+    }
+
+    async fn until_idle(&self) {
+        self.until(|shared| shared.unanswered.load(Ordering::SeqCst) == 0)
+            .await;
+    }
+
+    /// Admits a request of so many bytes, waiting for room.
+    async fn admit(self: &Arc<Self>, bytes: usize) -> Ticket {
+        let bytes = bytes.max(limits::REQUEST_BYTES_MIN);
+        self.until(|shared| {
+            let in_flight = shared.request_bytes.load(Ordering::SeqCst);
+            shared.unanswered.load(Ordering::SeqCst) < limits::REQUESTS_UNANSWERED_MAX
+                && in_flight + bytes <= limits::CONNECTION_BYTES_IN_FLIGHT_MAX
+                && shared.outbox.bytes() <= limits::CONNECTION_ANSWER_BYTES_MAX
+        })
+        .await;
+        self.unanswered.fetch_add(1, Ordering::SeqCst);
+        self.request_bytes.fetch_add(bytes, Ordering::SeqCst);
+        let mut ticket = Ticket {
+            shared: self.clone(),
+            request_bytes: bytes,
+            request_taken: 0,
+            answer_bytes: 0,
+        };
+        ticket.request_taken = self.server.budget.requests.take(bytes).await.keep();
+        ticket
+    }
+}
+
+/// What one unanswered request holds; let go when dropped.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    pub shared: Arc<Shared>,
+    /// Counted on the connection.
+    request_bytes: usize,
+    /// Taken from the process.
+    request_taken: usize,
+    /// Taken from both.
+    answer_bytes: usize,
+}
+
+impl Ticket {
+    /// Makes the reservation `bytes`. What was reserved before is given back first: a holder of
+    /// answer memory never waits for more of it.
+    pub async fn reserve_answer(&mut self, bytes: usize) {
+        let (own, process) = (&self.shared.answers, &self.shared.server.budget.answers);
+        let bytes = bytes.min(own.capacity()).min(process.capacity());
+        if bytes <= self.answer_bytes {
+            return;
+        }
+        self.give_answer(self.answer_bytes);
+        let (own, process) = (&self.shared.answers, &self.shared.server.budget.answers);
+        let own = own.take(bytes).await;
+        let process = process.take(bytes).await;
+        self.answer_bytes = own.keep();
+        process.keep();
+    }
+
+    /// The answer has that size: gives back what it does not need, takes what it does if it is there.
+    pub fn settle_answer(&mut self, bytes: usize) {
+        if bytes < self.answer_bytes {
+            self.give_answer(self.answer_bytes - bytes);
+        } else if bytes > self.answer_bytes.max(limits::ANSWER_BYTES_UNRESERVED_MAX) {
+            let more = bytes - self.answer_bytes;
+            let (own, process) = (&self.shared.answers, &self.shared.server.budget.answers);
+            if own.try_take(more) {
+                if process.try_take(more) {
+                    self.answer_bytes = bytes;
+                } else {
+                    own.give(more);
+                }
+            }
+        }
+    }
+
+    fn give_answer(&mut self, bytes: usize) {
+        self.answer_bytes -= bytes;
+        self.shared.answers.give(bytes);
+        self.shared.server.budget.answers.give(bytes);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.give_answer(self.answer_bytes);
+        let shared = &self.shared;
+        shared.server.budget.requests.give(self.request_taken);
+        shared
+            .request_bytes
+            .fetch_sub(self.request_bytes, Ordering::SeqCst);
+        shared.unanswered.fetch_sub(1, Ordering::SeqCst);
+        if shared.reader_waits.load(Ordering::SeqCst) {
+            shared.released.notify_one();
+        }
+    }
+}
+
+/// How the reading side ended.
+enum End {
+    /// The client closed between frames.
+    Finished,
+    /// It gets this error, and a close.
+    Refused(ApiError, u32),
+    /// The server stops and nothing is in flight.
+    Stopped,
+    /// There is nobody to tell.
+    Broken,
+}
+
+impl From<ReadError> for End {
+    fn from(error: ReadError) -> Self {
+        debug!(%error, "a connection ends");
+        match error {
+            ReadError::Io(_) | ReadError::Truncated => Self::Broken,
+            ReadError::TooSlow { correlation } => {
+                let reason = error.to_string();
+                Self::Refused(ApiError::BadFrame { reason }, correlation)
+            }
+            ReadError::Frame { error, correlation } => Self::Refused(refusal(error), correlation),
+        }
+    }
+}
+
+fn refusal(error: crate::protocol::frame::FrameError) -> ApiError {
+    use crate::protocol::frame::FrameError;
+    match error {
+        FrameError::TooShort { .. } => ApiError::BadFrame {
+            reason: error.to_string(),
+        },
+        FrameError::TooLarge { length, max } => ApiError::FrameTooLarge {
+            bytes: length.into(),
+            max: max as u64,
+        },
+    }
+}
+
+/// The header of an error about the connection.
+pub(super) fn connection_error(correlation: u32) -> FrameHeader {
+    FrameHeader::request(Api::Hello as u16, REQUEST_VERSION, correlation).error()
+}
+
+/// Serves one connection to its end.
+pub(super) async fn serve<S: Service>(
+    service: Arc<S>,
+    server: Arc<Context>,
+    stream: TcpStream,
+    address: SocketAddr,
+) {
+    let (read, write) = stream.into_split();
+    let shared = Shared::new(server.clone());
+    let writing = server.tracker.spawn({
+        let (shared, writer) = (shared.clone(), Writer::new(write).of(server.clone()));
+        async move {
+            let written = writer.run(&shared.outbox, |_| {});
+            if let Some(Err(error)) = shared.gone.run_until_cancelled(written).await {
+                debug!(%error, "writing to a connection ended");
+            }
+            // What could not be written is let go, and no reader waits for it.
+            shared.outbox.abort();
+            shared.gone.cancel();
+        }
+    });
+    let mut reading = Reading {
+        reader: FrameReader::new(read, limits::HELLO_FRAME_BYTES_MAX).of(server),
+        shared: shared.clone(),
+        service,
+        address,
+    };
+    let gone = &shared.gone;
+    let end = gone.run_until_cancelled(reading.run()).await;
+    gone.run_until_cancelled(wind_up(&shared, end.unwrap_or(End::Broken)))
+        .await;
+    if !gone.is_cancelled() {
+        // The writer closes its side after the last frame; then the client may close its own.
+        shared.outbox.finish();
+        let _ = writing.await;
+        reading.reader.drain().await;
+    }
+    gone.cancel();
+    shared.outbox.abort();
+}
+
+async fn wind_up(shared: &Shared, end: End) {
+    match end {
+        End::Stopped => {}
+        End::Broken => shared.gone.cancel(),
+        End::Refused(error, correlation) => {
+            shared.server.traffic.refused();
+            let header = connection_error(correlation);
+            let frame = Outgoing::new(header, error.encode().into(), None);
+            let _ = shared.outbox.push(frame);
+        }
+        End::Finished => {
+            shared.polls.cancel();
+            let idle = shared.until_idle();
+            let _ = tokio::time::timeout(limits::HALF_CLOSE_TIMEOUT, idle).await;
+        }
+    }
+}
+
+/// The reading task's state.
+struct Reading<S> {
+    reader: FrameReader,
+    shared: Arc<Shared>,
+    service: Arc<S>,
+    address: SocketAddr,
+}
+
+impl<S: Service> Reading<S> {
+    async fn run(&mut self) -> End {
+        match self.run_to_end().await {
+            Ok(end) | Err(end) => end,
+        }
+    }
+
+    async fn run_to_end(&mut self) -> Result<End, End> {
+        let server = self.shared.server.clone();
+        let hello = tokio::time::timeout(server.timeouts.hello, self.hello());
+        let (client, role) = match server.stop.run_until_cancelled(hello).await {
+            Some(Ok(Ok(Some(greeted)))) => greeted,
+            Some(Ok(Ok(None))) => return Ok(End::Finished),
+            Some(Ok(Err(end))) => return Err(end),
+            Some(Err(_)) => return Err(End::Refused(ApiError::HelloRequired, 0)),
+            None => return Err(End::Refused(ApiError::ShuttingDown, 0)),
+        };
+        let mut is_stopping = false;
+        loop {
+            let prefix = match self.reader.prefix_at_hand() {
+                Some(prefix) => prefix,
+                None => tokio::select! {
+                    biased;
+                    () = server.stop.cancelled(), if !is_stopping => {
+                        is_stopping = true;
+                        continue;
+                    }
+                    prefix = self.reader.prefix() => match prefix? {
+                        Some(prefix) => prefix,
+                        None => return Ok(End::Finished),
+                    },
+                    () = self.shared.until_idle(), if is_stopping => return Ok(End::Stopped),
+                },
+            };
+            let (body, ticket) = self.admit(&prefix).await?;
+            let reply = Reply::new(ticket, prefix.header);
+            if is_stopping {
+                reply.error(&ApiError::ShuttingDown);
+                continue;
+            }
+            match check(prefix.header, role) {
+                Ok(api) => self.call(api, body, (&client, reply)).await,
+                Err(error) => reply.error(&error),
+            }
+        }
+    }
+
+    /// The hello, answered; `None` if the client closed instead.
+    async fn hello(&mut self) -> Result<Option<(Arc<ClientInfo>, Role)>, End> {
+        let Some(prefix) = self.reader.prefix().await? else {
+            return Ok(None);
+        };
+        let correlation = prefix.header.correlation;
+        let refused = |error| End::Refused(error, correlation);
+        if prefix.header.api != Api::Hello as u16 {
+            return Err(refused(ApiError::HelloRequired));
+        }
+        let body = self.reader.body(&prefix).await?;
+        let (hello, protocol) = check_hello(prefix.header, &body).map_err(refused)?;
+        let mut answer = self.service.hello();
+        answer.protocol = protocol;
+        self.reader
+            .set_frame_bytes_max(answer.frame_bytes_max as usize);
+        let role = answer.role;
+        let bytes = Hello::encode_answer(&answer).map_err(|error| refused(error.into()))?;
+        let frame = Outgoing::new(prefix.header.answer(), bytes.into(), None);
+        let _ = self.shared.outbox.push(frame);
+        let client = ClientInfo {
+            name: hello.client,
+            address: self.address,
+            protocol,
+        };
+        debug!(address = %client.address, name = ?client.name, "hello");
+        Ok(Some((Arc::new(client), role)))
+    }
+
+    /// Receives and admits a request. One that is larger than the connection's own buffer is
+    /// admitted first: memory is never filled before it was granted.
+    async fn admit(&mut self, prefix: &Prefix) -> Result<(Bytes, Ticket), End> {
+        check_frame(prefix)?;
+        let bytes = prefix.frame_bytes();
+        if bytes > limits::READ_BUFFER_BYTES_MIN && !self.reader.has(prefix) {
+            let ticket = self.shared.admit(bytes).await;
+            return Ok((self.reader.body(prefix).await?, ticket));
+        }
+        let body = self.reader.body(prefix).await?;
+        Ok((body, self.shared.admit(bytes).await))
+    }
+
+    async fn call(&self, api: Api, body: Bytes, (client, mut reply): (&Arc<ClientInfo>, Reply)) {
+        if has_large_answer(api) {
+            reply.reserve(limits::CONTROL_BYTES_MAX).await;
+        }
+        let call = Call {
+            api,
+            version: REQUEST_VERSION,
+            body,
+            client: client.clone(),
+        };
+        let (work, ends) = match self.service.call(call, reply) {
+            Handling::Answered => return,
+            Handling::Finish(work) => (work, self.shared.gone.clone()),
+            Handling::Wait(work) => (work, self.shared.polls.clone()),
+        };
+        let gone = self.shared.gone.clone();
+        self.shared.server.tracker.spawn(async move {
+            gone.run_until_cancelled(ends.run_until_cancelled(work))
+                .await;
+        });
+    }
+}
+
+/// What is wrong with a frame so that nothing after it can be trusted.
+fn check_frame(prefix: &Prefix) -> Result<(), End> {
+    let header = prefix.header;
+    let refused = |error| Err(End::Refused(error, header.correlation));
+    if header.flags != 0 {
+        let reason = format!("flags {} in a request: 0 expected", header.flags);
+        return refused(ApiError::BadFrame { reason });
+    }
+    if header.api == Api::Hello as u16 {
+        let reason = "a second hello: one opens a connection".to_owned();
+        return refused(ApiError::BadFrame { reason });
+    }
+    if prefix.body_bytes > limits::CONTROL_BYTES_MAX && header.api != Api::Publish as u16 {
+        return refused(ApiError::FrameTooLarge {
+            bytes: (HEADER_BYTES + prefix.body_bytes) as u64,
+            max: (HEADER_BYTES + limits::CONTROL_BYTES_MAX) as u64,
+        });
+    }
+    Ok(())
+}
+
+/// Whether a request is one that this node answers.
+fn check(header: FrameHeader, role: Role) -> Result<Api, ApiError> {
+    let Some(api) = Api::from_number(header.api) else {
+        return Err(ApiError::UnknownApi { api: header.api });
+    };
+    if header.version != REQUEST_VERSION {
+        return Err(unsupported(api.name(), header.version.into(), (1, 1)));
+    }
+    let name = |role| match role {
+        Role::Index => "an index server".to_owned(),
+        Role::Peer => "a peer".to_owned(),
+    };
+    match (api.answered_by(), role) {
+        (AnsweredBy::Index, Role::Peer) | (AnsweredBy::Peer, Role::Index) => {
+            Err(ApiError::WrongRole {
+                request: api.name().to_owned(),
+                answered_by: name(match role {
+                    Role::Index => Role::Peer,
+                    Role::Peer => Role::Index,
+                }),
+                this_is: name(role),
+            })
+        }
+        _ => Ok(api),
+    }
+}
+
+fn unsupported(what: &str, given: u16, (min, max): (u16, u16)) -> ApiError {
+    ApiError::UnsupportedVersion {
+        what: what.to_owned(),
+        given,
+        min,
+        max,
+    }
+}
+
+/// The hello and the newest protocol version that both sides speak.
+fn check_hello(header: FrameHeader, body: &[u8]) -> Result<(Hello, u16), ApiError> {
+    if header.flags != 0 || !body.starts_with(&MAGIC) {
+        return Err(ApiError::BadFrame {
+            reason: "a hello begins with TIDE".to_owned(),
+        });
+    }
+    if header.version != REQUEST_VERSION {
+        return Err(unsupported("Hello", header.version.into(), (1, 1)));
+    }
+    let hello = Hello::decode(body)?;
+    if hello.client.len() > limits::CLIENT_NAME_BYTES_MAX {
+        return Err(ApiError::InvalidArgument {
+            what: "client name".to_owned(),
+            reason: format!(
+                "{} bytes: at most {} expected",
+                hello.client.len(),
+                limits::CLIENT_NAME_BYTES_MAX
+            ),
+        });
+    }
+    let newest = hello.protocol_max.min(PROTOCOL_MAX);
+    if newest < hello.protocol_min.max(PROTOCOL_MIN) {
+        let given = match hello.protocol_max < PROTOCOL_MIN {
+            true => hello.protocol_max,
+            false => hello.protocol_min,
+        };
+        return Err(unsupported("protocol", given, (PROTOCOL_MIN, PROTOCOL_MAX)));
+    }
+    Ok((hello, newest))
+}
+
+/// Requests whose answers may be large and come without a reservation of their own.
+const fn has_large_answer(api: Api) -> bool {
+    matches!(
+        api,
+        Api::ListTopics | Api::ListPeers | Api::DescribeTopics | Api::ListSubscriptions
+    )
+}

@@ -1,0 +1,280 @@
+//! Accepting connections, counting them, and ending them all.
+//!
+//! The listening socket and the stop signal come from outside, so that tests
+//! and programs decide about ports and signals. One connection more than the
+//! limit is told so and closed; when too many are being told, it is closed
+//! without a word.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rustix::net::sockopt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use crate::limits;
+use crate::net::budget::Budget;
+use crate::net::connection;
+use crate::net::outbox::{Outbox, Outgoing, Writer};
+use crate::net::reader::FrameReader;
+use crate::net::service::Service;
+use crate::protocol::error::ApiError;
+
+/// How long accepting pauses after it failed (no file descriptors left).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a server has seen on its connections since it started.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    connections: AtomicUsize,
+    accepted: AtomicU64,
+    refused: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+}
+
+impl Traffic {
+    /// Connections open now.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Connections accepted.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Connections refused, or closed because of a bad frame.
+    pub fn refusals(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Bytes received.
+    pub fn bytes_in(&self) -> u64 {
+        self.bytes_in.load(Ordering::Relaxed)
+    }
+
+    /// Bytes sent.
+    pub fn bytes_out(&self) -> u64 {
+        self.bytes_out.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn received(&self, bytes: usize) {
+        self.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn sent(&self, bytes: usize) {
+        self.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// How patient a server is.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// From the first byte of a connection to its hello.
+    pub hello: Duration,
+    /// From the first to the last byte of a frame.
+    pub frame: Duration,
+    /// Without a byte of its answers taken.
+    pub write_stall: Duration,
+    /// For requests in flight when the server stops.
+    pub shutdown_grace: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            hello: limits::HELLO_TIMEOUT,
+            frame: limits::FRAME_TIMEOUT,
+            write_stall: limits::WRITE_STALL_TIMEOUT,
+            shutdown_grace: limits::SHUTDOWN_GRACE,
+        }
+    }
+}
+
+/// What all connections of a server share.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub budget: Arc<Budget>,
+    pub traffic: Arc<Traffic>,
+    pub timeouts: Timeouts,
+    /// Nothing new is begun.
+    pub stop: CancellationToken,
+    /// Everything is dropped.
+    pub cut: CancellationToken,
+    pub tracker: TaskTracker,
+}
+
+/// A server that is about to accept connections.
+#[derive(Debug)]
+pub struct Server<S> {
+    service: Arc<S>,
+    stop: CancellationToken,
+    budget: Arc<Budget>,
+    traffic: Arc<Traffic>,
+    timeouts: Timeouts,
+    connections_max: usize,
+}
+
+impl<S: Service> Server<S> {
+    /// A server of `service` that ends when `stop` is cancelled.
+    pub fn new(service: Arc<S>, stop: CancellationToken) -> Self {
+        Self {
+            service,
+            stop,
+            budget: Arc::default(),
+            traffic: Arc::default(),
+            timeouts: Timeouts::default(),
+            connections_max: limits::CONNECTIONS_MAX,
+        }
+    }
+
+    /// Shares `budget` with other servers of the process.
+    #[must_use]
+    pub fn with_budget(mut self, budget: Arc<Budget>) -> Self {
+        self.budget = budget;
+        self
+    }
+
+    /// Counts into `traffic`, which the service may have been given before.
+    #[must_use]
+    pub fn with_traffic(mut self, traffic: Arc<Traffic>) -> Self {
+        self.traffic = traffic;
+        self
+    }
+
+    /// Takes at most so many connections.
+    #[must_use]
+    pub fn with_connections_max(mut self, max: usize) -> Self {
+        self.connections_max = max;
+        self
+    }
+
+    /// Has other timeouts than the usual ones.
+    #[must_use]
+    pub fn with_timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
+        self
+    }
+
+    /// What is counted.
+    pub fn traffic(&self) -> Arc<Traffic> {
+        self.traffic.clone()
+    }
+
+    /// Accepts connections until stopped; returns when the last one has ended.
+    pub async fn run(self, listener: TcpListener) {
+        let context = Arc::new(Context {
+            budget: self.budget.clone(),
+            traffic: self.traffic.clone(),
+            timeouts: self.timeouts,
+            stop: self.stop.clone(),
+            cut: CancellationToken::new(),
+            tracker: TaskTracker::new(),
+        });
+        let accepting = self.accept_all(&context, listener);
+        self.stop.run_until_cancelled(accepting).await;
+        context.tracker.close();
+        let grace = self.timeouts.shutdown_grace;
+        let ended = tokio::time::timeout(grace, context.tracker.wait()).await;
+        if ended.is_err() {
+            warn!(
+                connections = self.traffic.connections(),
+                "cutting connections that did not end in time"
+            );
+        }
+        context.cut.cancel();
+        context.tracker.wait().await;
+    }
+
+    async fn accept_all(&self, context: &Arc<Context>, listener: TcpListener) {
+        let refusals = Arc::new(tokio::sync::Semaphore::new(limits::REFUSALS_MAX));
+        loop {
+            let (stream, address) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    warn!(%error, "accepting a connection failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            if let Err(error) = prepare(&stream) {
+                debug!(%error, "a connection was gone before it was served");
+                continue;
+            }
+            self.traffic.accepted.fetch_add(1, Ordering::Relaxed);
+            if self.traffic.connections() < self.connections_max {
+                self.spawn(context, stream, address);
+            } else {
+                self.traffic.refused();
+                if let Ok(permit) = refusals.clone().try_acquire_owned() {
+                    let max = self.connections_max as u64;
+                    let cut = context.cut.clone();
+                    context.tracker.spawn(async move {
+                        cut.run_until_cancelled(refuse(stream, max)).await;
+                        drop(permit);
+                    });
+                }
+            }
+        }
+    }
+
+    fn spawn(&self, context: &Arc<Context>, stream: TcpStream, address: SocketAddr) {
+        let open = Open::new(self.traffic.clone());
+        let (service, server) = (self.service.clone(), context.clone());
+        context.tracker.spawn(async move {
+            connection::serve(service, server, stream, address).await;
+            drop(open);
+        });
+    }
+}
+
+/// Counts a connection while it lives.
+struct Open(Arc<Traffic>);
+
+impl Open {
+    fn new(traffic: Arc<Traffic>) -> Self {
+        traffic.connections.fetch_add(1, Ordering::Relaxed);
+        Self(traffic)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Sets what every connection has: small frames go out at once, and a vanished
+/// other side is noticed.
+pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, limits::KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, limits::KEEPALIVE_EVERY)?;
+    sockopt::set_tcp_keepcnt(stream, limits::KEEPALIVE_PROBES)?;
+    Ok(())
+}
+
+/// Tells a connection that there are too many.
+async fn refuse(stream: TcpStream, max: u64) {
+    let (read, write) = stream.into_split();
+    let outbox = Outbox::default();
+    let error = ApiError::TooManyConnections { max };
+    let header = connection::connection_error(0);
+    let _ = outbox.push(Outgoing::new(header, error.encode().into(), ()));
+    outbox.finish();
+    if Writer::new(write).run(&outbox, |_| {}).await.is_ok() {
+        let reader = FrameReader::new(read, limits::HELLO_FRAME_BYTES_MAX);
+        reader.drain().await;
+    }
+}

@@ -1,0 +1,47 @@
+//! Connections: what index servers, peers and clients share of the network.
+//!
+//! ```text
+//!   listener ── accepts, counts, refuses ──► connection ── frames, hello, admission ──► Service
+//!                                               ▲                                         │
+//!                                               └───── outbox ◄── Reply (any thread) ◄────┘
+//!   dial ── hello, correlation, pipelining ──► the same frames from the other side
+//! ```
+//!
+//! The listening socket and the stop signal are handed in from outside; nothing
+//! here decides what a request means. A server implements [`Service`].
+//!
+//! Invariants:
+//!
+//! 1. **Every admitted request is answered exactly once.** A [`Reply`] that is
+//!    dropped answers with an error; a lost request cannot hang a client.
+//! 2. **A place in the outgoing queue belongs to each admitted request**, so
+//!    answering never waits and can be done from any thread.
+//! 3. **Memory is bounded**: requests from admission, and answers from the
+//!    moment they are asked for, are paid for out of a budget per connection and
+//!    one of the process ([`budget`]). Who finds it empty waits; the server stops reading.
+//! 4. **Waiting for memory ends.** A holder of request memory may wait for
+//!    answer memory, never for more request memory; a holder of answer memory
+//!    waits for nothing but its socket, and while others wait a socket that does
+//!    not move is closed.
+//! 5. **What one connection does costs that connection**: a bad frame gets an
+//!    error frame and a close, a slow one a deadline.
+//!
+//! Absent on purpose: TLS, Unix sockets, and any knowledge of topics.
+
+pub mod budget;
+pub mod dial;
+pub mod listener;
+pub mod shutdown;
+
+mod connection;
+mod outbox;
+mod reader;
+mod service;
+
+pub use dial::{CallError, Connection, DialOptions, Pending};
+pub use listener::{Server, Traffic};
+pub use outbox::Body;
+pub use service::{Call, ClientInfo, Handling, Later, Reply, Service};
+
+#[cfg(test)]
+mod tests;

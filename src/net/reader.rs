@@ -1,0 +1,217 @@
+//! Frames from a socket.
+//!
+//! An idle connection has no buffer: it is reserved when bytes are there and
+//! given back when all of them are used up. The buffer grows with the bytes that
+//! arrive, not with the length that was announced. Frames share the buffer they
+//! were read into.
+//!
+//! A frame must be whole [`FRAME_TIMEOUT`](limits::FRAME_TIMEOUT) after the
+//! reader first had to wait for the rest of it. There is no timeout between frames.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use thiserror::Error;
+use tokio::net::tcp::OwnedReadHalf;
+
+use crate::limits;
+use crate::net::budget::Pace;
+use crate::net::listener::Context;
+use crate::protocol::frame::{self, FrameError, Prefix};
+
+/// Why no further frame can be read.
+#[derive(Debug, Error)]
+pub(super) enum ReadError {
+    #[error("reading failed: {0}")]
+    Io(#[from] io::Error),
+    #[error("{error}")]
+    Frame {
+        error: FrameError,
+        /// Of the bad frame, 0 if it was not received.
+        correlation: u32,
+    },
+    #[error("the connection ended inside a frame")]
+    Truncated,
+    #[error("a frame was not received in time")]
+    TooSlow {
+        /// Of the slow frame, 0 if it was not received.
+        correlation: u32,
+    },
+}
+
+/// Reads frames from one half of a socket. All of it is safe to cancel.
+#[derive(Debug)]
+pub(super) struct FrameReader {
+    half: OwnedReadHalf,
+    buffer: BytesMut,
+    /// What to reserve for the next read; follows what arrives.
+    chunk: usize,
+    frame_bytes_max: usize,
+    pace: Option<Pace>,
+    timeout: Duration,
+    server: Option<Arc<Context>>,
+}
+
+impl FrameReader {
+    pub fn new(half: OwnedReadHalf, frame_bytes_max: usize) -> Self {
+        Self {
+            half,
+            buffer: BytesMut::new(),
+            chunk: limits::READ_BUFFER_BYTES_MIN,
+            frame_bytes_max,
+            pace: None,
+            timeout: limits::FRAME_TIMEOUT,
+            server: None,
+        }
+    }
+
+    /// Reads for a server: counts, and cuts slow frames off early while others wait for memory.
+    pub fn of(mut self, server: Arc<Context>) -> Self {
+        self.timeout = server.timeouts.frame;
+        self.server = Some(server);
+        self
+    }
+
+    pub fn set_frame_bytes_max(&mut self, max: usize) {
+        self.frame_bytes_max = max;
+    }
+
+    /// Whether all of that frame is here already.
+    pub fn has(&self, prefix: &Prefix) -> bool {
+        self.buffer.len() >= prefix.frame_bytes()
+    }
+
+    /// The start of the next frame if it is here already.
+    pub fn prefix_at_hand(&self) -> Option<Prefix> {
+        Prefix::parse(&self.buffer, self.frame_bytes_max)
+            .ok()
+            .flatten()
+    }
+
+    /// The start of the next frame, without taking it; `None` at an end between frames.
+    pub async fn prefix(&mut self) -> Result<Option<Prefix>, ReadError> {
+        loop {
+            match Prefix::parse(&self.buffer, self.frame_bytes_max) {
+                Ok(Some(prefix)) => return Ok(Some(prefix)),
+                Ok(None) => {}
+                Err(error) => {
+                    let correlation = self.correlation();
+                    return Err(ReadError::Frame { error, correlation });
+                }
+            }
+            if self.fill(frame::PREFIX_BYTES).await? == 0 {
+                return match self.buffer.is_empty() {
+                    true => Ok(None),
+                    false => Err(ReadError::Truncated),
+                };
+            }
+        }
+    }
+
+    /// The rest of the frame that `prefix` begins.
+    pub async fn body(&mut self, prefix: &Prefix) -> Result<Bytes, ReadError> {
+        loop {
+            if let Some(body) = prefix.take_body(&mut self.buffer) {
+                self.pace = None;
+                return Ok(body);
+            }
+            if self.fill(prefix.frame_bytes()).await? == 0 {
+                return Err(ReadError::Truncated);
+            }
+        }
+    }
+
+    /// Reads and forgets until the other side closes, for at most [`limits::CLOSE_TIMEOUT`]:
+    /// closing a socket with unread bytes would destroy what was just written to it.
+    pub async fn drain(mut self) {
+        let until_end = async {
+            loop {
+                self.buffer.clear();
+                if !matches!(self.fill(limits::READ_BUFFER_BYTES_MIN).await, Ok(1..)) {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(limits::CLOSE_TIMEOUT, until_end).await;
+    }
+
+    /// The correlation of a bad frame, if it came along with the length.
+    fn correlation(&mut self) -> u32 {
+        if self.buffer.len() < frame::PREFIX_BYTES {
+            let _ = self.try_fill(frame::PREFIX_BYTES);
+        }
+        frame::correlation_of(&self.buffer).unwrap_or(0)
+    }
+
+    /// Receives some bytes; 0 at the end. `frame_bytes` is how many the frame at the front has.
+    async fn fill(&mut self, frame_bytes: usize) -> Result<usize, ReadError> {
+        tokio::task::coop::consume_budget().await;
+        loop {
+            if self.buffer.is_empty() {
+                self.buffer = BytesMut::new();
+                self.pace = None;
+                self.half.readable().await?;
+            }
+            if let Some(bytes) = self.try_fill(frame_bytes)? {
+                return Ok(bytes);
+            }
+            if !self.buffer.is_empty() {
+                self.wait_for_rest(frame_bytes).await?;
+            }
+        }
+    }
+
+    fn try_fill(&mut self, frame_bytes: usize) -> io::Result<Option<usize>> {
+        let missing = frame_bytes.saturating_sub(self.buffer.len());
+        let spare = self.buffer.capacity() - self.buffer.len();
+        if spare < missing.min(self.chunk / 4).max(1) {
+            // Doubling, so that a large frame is moved at most once per byte on average.
+            let step = self.buffer.len().max(limits::READ_BUFFER_BYTES_MAX);
+            self.buffer.reserve(missing.min(step).max(self.chunk));
+        }
+        let room = self.buffer.capacity() - self.buffer.len();
+        match self.half.try_read_buf(&mut self.buffer) {
+            Ok(bytes) => {
+                self.count(bytes, room);
+                Ok(Some(bytes))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn count(&mut self, bytes: usize, room: usize) {
+        if bytes == room {
+            self.chunk = (self.chunk * 2).min(limits::READ_BUFFER_BYTES_MAX);
+        } else if bytes < self.chunk / 4 {
+            self.chunk = (self.chunk / 2).max(limits::READ_BUFFER_BYTES_MIN);
+        }
+        if let Some(pace) = &mut self.pace {
+            pace.moved(bytes);
+        }
+        if let Some(server) = &self.server {
+            server.traffic.received(bytes);
+        }
+    }
+
+    async fn wait_for_rest(&mut self, frame_bytes: usize) -> Result<(), ReadError> {
+        // A small frame is paid for when it is whole: being slow takes nothing from others.
+        let is_paid = frame_bytes > limits::READ_BUFFER_BYTES_MIN;
+        let server = self.server.as_ref().filter(|_| is_paid);
+        let pressed = || server.is_some_and(|server| server.budget.requests.is_pressed());
+        let pace = self.pace.get_or_insert_with(|| Pace::new(self.timeout));
+        loop {
+            match tokio::time::timeout_at(pace.next_look(), self.half.readable()).await {
+                Ok(ready) => return Ok(ready?),
+                Err(_) if pace.is_too_slow(pressed()) => {
+                    return Err(ReadError::TooSlow {
+                        correlation: frame::correlation_of(&self.buffer).unwrap_or(0),
+                    });
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}

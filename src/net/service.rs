@@ -1,0 +1,169 @@
+//! The seam between connections and the servers: what a request is handed over
+//! as, and how it is answered.
+//!
+//! [`Service::call`] runs on the connection's reading task and must not block.
+//! It answers through the [`Reply`] at once, keeps the `Reply` for a callback on
+//! any thread (publishing does, without a task or an allocation), or returns a
+//! future that the connection runs.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::limits;
+use crate::net::connection::Ticket;
+use crate::net::outbox::{Body, Outgoing};
+use crate::protocol::api::{Api, HelloAnswer, Request};
+use crate::protocol::error::ApiError;
+use crate::protocol::frame::FrameHeader;
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientInfo {
+    /// What it calls itself, for logs.
+    pub name: String,
+    /// Where it connects from.
+    pub address: SocketAddr,
+    /// Protocol version that was agreed on.
+    pub protocol: u16,
+}
+
+/// A request that was admitted: a known one, answered by this role, in a version that is spoken.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Which request.
+    pub api: Api,
+    /// Version of its body.
+    pub version: u8,
+    /// Its body, in the memory it was received in.
+    pub body: Bytes,
+    /// Who asks.
+    pub client: Arc<ClientInfo>,
+}
+
+impl Call {
+    /// Decodes the body.
+    pub fn decode<R: Request>(&self) -> Result<R, ApiError> {
+        R::decode(&self.body).map_err(ApiError::from)
+    }
+}
+
+/// Work that a connection runs.
+pub type Later = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What a service did with a call.
+#[must_use]
+pub enum Handling {
+    /// The reply was used, or handed to somebody who will.
+    Answered,
+    /// This will use the reply; it is given time to finish when the server stops.
+    Finish(Later),
+    /// This will use the reply; it only waits for something (a long poll) and is dropped as soon as
+    /// the server stops or the client goes away. Its reply then says so.
+    Wait(Later),
+}
+
+impl Handling {
+    /// Answers a control request at once.
+    pub fn answer<R: Request>(reply: Reply, result: Result<R::Answer, ApiError>) -> Self {
+        reply.send::<R>(result);
+        Self::Answered
+    }
+
+    /// Runs `work` and answers with what it returns.
+    pub fn finish<R: Request>(
+        reply: Reply,
+        work: impl Future<Output = Result<R::Answer, ApiError>> + Send + 'static,
+    ) -> Self {
+        Self::Finish(Box::pin(async move { reply.send::<R>(work.await) }))
+    }
+}
+
+/// What answers the requests of one kind of server.
+pub trait Service: Send + Sync + 'static {
+    /// What the hello is answered with; the protocol version is filled in by the connection.
+    fn hello(&self) -> HelloAnswer;
+
+    /// Handles a request. Must not block and should be short: the connection reads on afterwards.
+    fn call(self: &Arc<Self>, call: Call, reply: Reply) -> Handling;
+}
+
+/// The duty to answer one request, exactly once. Dropping it answers with
+/// [`ApiError::Unanswered`], or [`ApiError::ShuttingDown`] when the server stops.
+#[derive(Debug)]
+pub struct Reply {
+    ticket: Option<Ticket>,
+    header: FrameHeader,
+}
+
+impl Reply {
+    pub(super) fn new(ticket: Ticket, header: FrameHeader) -> Self {
+        Self {
+            ticket: Some(ticket),
+            header,
+        }
+    }
+
+    /// Waits until `bytes` of answer may be held in memory. To be called before anything larger
+    /// than [`limits::ANSWER_BYTES_UNRESERVED_MAX`] is read or built (fetches, long polls); the
+    /// listings' answers are reserved before the service is called.
+    pub async fn reserve(&mut self, bytes: usize) {
+        if let Some(ticket) = &mut self.ticket
+            && bytes > limits::ANSWER_BYTES_UNRESERVED_MAX
+        {
+            ticket.reserve_answer(bytes).await;
+        }
+    }
+
+    /// Answers. Never waits; from any thread.
+    pub fn answer(mut self, body: impl Into<Body>) {
+        self.finish(self.header.answer(), body.into());
+    }
+
+    /// Answers with an error. Never waits; from any thread.
+    pub fn error(mut self, error: &ApiError) {
+        self.finish(self.header.error(), error.encode().into());
+    }
+
+    /// Answers a control request. Never waits; from any thread.
+    pub fn send<R: Request>(self, result: Result<R::Answer, ApiError>) {
+        let encoded = result.and_then(|answer| R::encode_answer(&answer).map_err(ApiError::from));
+        match encoded {
+            Ok(body) => self.answer(body),
+            Err(error) => self.error(&error),
+        }
+    }
+
+    /// Answers with a body or an error. Never waits; from any thread.
+    pub fn send_raw(self, result: Result<impl Into<Body>, ApiError>) {
+        match result {
+            Ok(body) => self.answer(body),
+            Err(error) => self.error(&error),
+        }
+    }
+
+    fn finish(&mut self, header: FrameHeader, body: Body) {
+        if let Some(mut ticket) = self.ticket.take() {
+            ticket.settle_answer(body.len());
+            let shared = ticket.shared.clone();
+            // Refused when the connection is gone: nobody is left to be told.
+            let _ = shared
+                .outbox
+                .push(Outgoing::new(header, body, Some(ticket)));
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if let Some(ticket) = &self.ticket {
+            let error = match ticket.shared.server.stop.is_cancelled() {
+                true => ApiError::ShuttingDown,
+                false => ApiError::Unanswered,
+            };
+            self.finish(self.header.error(), error.encode().into());
+        }
+    }
+}

@@ -1,0 +1,648 @@
+//! The values behind the vectors: one of each control request, answer and error,
+//! with every kind of field filled somewhere.
+
+use std::fmt::Debug;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::protocol::api::*;
+use crate::protocol::error::ApiError;
+use crate::time::Timestamp;
+use crate::types::*;
+
+type Decodes = Box<dyn Fn(&[u8]) -> bool>;
+
+/// A control body as the code sees it.
+pub(in crate::protocol) struct Sample {
+    /// `CreateTopic.request` or `CreateTopic.answer`.
+    pub(in crate::protocol) name: String,
+    /// As encoded.
+    pub(in crate::protocol) bytes: Vec<u8>,
+    /// Its fields by name.
+    pub(in crate::protocol) value: Value,
+    /// Whether bytes decode to it.
+    pub(super) decodes: Decodes,
+}
+
+fn sample<T: Serialize + PartialEq + Debug + 'static, E>(
+    name: String,
+    value: T,
+    encode: impl Fn(&T) -> Result<Vec<u8>, E>,
+    decode: impl Fn(&[u8]) -> Result<T, E> + 'static,
+) -> Sample {
+    Sample {
+        name,
+        bytes: encode(&value).ok().expect("samples are small"),
+        value: serde_json::to_value(&value).expect("it is plain data"),
+        decodes: Box::new(move |bytes| decode(bytes).is_ok_and(|found| found == value)),
+    }
+}
+
+/// A request with its answer.
+fn pair<R>(request: R, answer: R::Answer) -> Vec<Sample>
+where
+    R: Request + PartialEq + Debug,
+    R::Answer: PartialEq + Debug,
+{
+    assert_eq!(R::VERSION, 1, "the page says so");
+    let name = R::API.name();
+    vec![
+        sample(format!("{name}.request"), request, R::encode, R::decode),
+        sample(
+            format!("{name}.answer"),
+            answer,
+            R::encode_answer,
+            R::decode_answer,
+        ),
+    ]
+}
+
+pub(super) fn topic() -> TopicName {
+    "quakes.ci".parse().expect("good")
+}
+
+fn other_topic() -> TopicName {
+    "quakes.nc".parse().expect("good")
+}
+
+fn peer_name() -> PeerName {
+    "peer-1".parse().expect("good")
+}
+
+fn subscription() -> SubscriptionName {
+    "billing".parse().expect("good")
+}
+
+fn address() -> Address {
+    "127.0.0.1:7401".parse().expect("good")
+}
+
+fn pattern() -> TopicPattern {
+    "quakes.*".parse().expect("good")
+}
+
+/// `00 01 02 … 0f`, offset by `first`.
+pub(super) fn id(first: u8) -> [u8; 16] {
+    std::array::from_fn(|at| first + at as u8)
+}
+
+pub(super) fn topic_id() -> TopicId {
+    TopicId::from_bytes(id(0x10))
+}
+
+fn peer_id() -> PeerId {
+    PeerId::from_bytes(id(0x20))
+}
+
+fn nonce() -> Nonce {
+    Nonce(id(0x30))
+}
+
+pub(super) fn time(more: i64) -> Timestamp {
+    Timestamp::from_millis(1_517_363_399_650 + more)
+}
+
+fn load() -> PeerLoad {
+    PeerLoad {
+        topics: 3,
+        stored_bytes: 1 << 30,
+        bytes_in_per_second: 1_000,
+        bytes_out_per_second: 2_000,
+        connections: 7,
+        disk_free_bytes: 1 << 40,
+    }
+}
+
+fn location() -> TopicLocation {
+    TopicLocation {
+        name: topic(),
+        id: topic_id(),
+        epoch: LeaderEpoch::new(4),
+        peer: peer_id(),
+        peer_name: peer_name(),
+        address: address(),
+        state: PeerState::Down,
+        since: time(0),
+    }
+}
+
+pub(super) fn gap(reason: GapReason) -> Gap {
+    Gap {
+        from: Offset::new(20),
+        to: Offset::new(30),
+        reason,
+    }
+}
+
+fn topic_info() -> TopicInfo {
+    TopicInfo {
+        name: topic(),
+        id: topic_id(),
+        epoch: LeaderEpoch::new(4),
+        settings: TopicSettings {
+            durability: Durability::Os,
+            retention: Retention {
+                age_ms: Some(86_400_000),
+                bytes: None,
+                records: Some(1_000_000),
+            },
+        },
+        start_offset: Offset::new(10),
+        end_offset: Offset::new(1_707),
+        durable_end_offset: Offset::new(1_700),
+        bytes: 123_456,
+        created: time(-1_000),
+        last_append: Some(time(0)),
+        subscriptions: 2,
+        quarantined: true,
+        conflict: false,
+        gaps: vec![gap(GapReason::Lost)],
+    }
+}
+
+fn subscription_info() -> SubscriptionInfo {
+    SubscriptionInfo {
+        topic: topic(),
+        topic_id: topic_id(),
+        epoch: LeaderEpoch::new(4),
+        name: subscription(),
+        committed_offset: Offset::new(42),
+        generation: Generation::new(5),
+        start_offset: Offset::new(10),
+        end_offset: Offset::new(1_707),
+        lag_ms: 1_500,
+        created: time(-1_000),
+        last_commit: None,
+    }
+}
+
+pub(super) fn hello() -> Hello {
+    Hello {
+        magic: MAGIC,
+        protocol_min: PROTOCOL_MIN,
+        protocol_max: PROTOCOL_MAX,
+        client: "example 1.0".to_owned(),
+        features: 0,
+    }
+}
+
+pub(super) fn hello_answer() -> HelloAnswer {
+    HelloAnswer {
+        protocol: 1,
+        role: Role::Peer,
+        node: peer_id(),
+        name: "peer-1".to_owned(),
+        server: "tidings 0.1.0".to_owned(),
+        features: 0,
+        frame_bytes_max: 16_908_288,
+        message_bytes_max: 1_048_576,
+        requests_unanswered_max: 1_024,
+        publishes_unanswered_max: 64,
+        indexes: vec!["127.0.0.1:7400".parse().expect("good")],
+    }
+}
+
+fn finding() -> Vec<Sample> {
+    let info = PeerInfo {
+        id: peer_id(),
+        name: peer_name(),
+        address: address(),
+        state: PeerState::Offline,
+        since: time(0),
+        topics: 3,
+        conflicts: vec![other_topic()],
+        load: load(),
+    };
+    let placement = Placement {
+        peer: peer_id(),
+        name: peer_name(),
+        address: address(),
+    };
+    let list = ListTopics {
+        pattern: pattern(),
+        after: Some(topic()),
+        limit: 100,
+    };
+    let page = TopicPage {
+        topics: vec![location()],
+        more: true,
+    };
+    let lookup = Lookup {
+        name: topic(),
+        local_only: true,
+    };
+    let place = PlaceTopic {
+        name: topic(),
+        on: Some(peer_name()),
+    };
+    let retire = RetirePeer { name: peer_name() };
+    [
+        pair(hello(), hello_answer()),
+        pair(Ping {}, Done {}),
+        pair(lookup, location()),
+        pair(list, page),
+        pair(ListPeers {}, vec![info]),
+        pair(place, placement),
+        pair(retire, Retired { topics: 3 }),
+    ]
+    .concat_all()
+}
+
+fn registering() -> Vec<Sample> {
+    let register = RegisterPeer {
+        peer: peer_id(),
+        name: peer_name(),
+        address: address(),
+        nonce: nonce(),
+        load: load(),
+    };
+    let topics = RegisterTopics {
+        peer: peer_id(),
+        nonce: nonce(),
+        part: 1,
+        last: true,
+        topics: vec![StoredTopic {
+            name: topic(),
+            id: topic_id(),
+            epoch: LeaderEpoch::new(4),
+        }],
+    };
+    let conflicts = vec![Conflict {
+        name: topic(),
+        id: topic_id(),
+        holder: "peer-2".parse().expect("good"),
+    }];
+    let heartbeat = Heartbeat {
+        peer: peer_id(),
+        nonce: nonce(),
+        load: load(),
+    };
+    let depart = Depart {
+        peer: peer_id(),
+        nonce: nonce(),
+        leave: true,
+    };
+    [
+        pair(register, Registered { lease_ms: 10_000 }),
+        pair(topics, RegisteredTopics { conflicts }),
+        pair(heartbeat, Done {}),
+        pair(depart, Done {}),
+    ]
+    .concat_all()
+}
+
+fn claiming() -> Vec<Sample> {
+    let claim = ClaimTopic {
+        peer: peer_id(),
+        nonce: nonce(),
+        name: topic(),
+        id: topic_id(),
+    };
+    let epoch = LeaderEpoch::new(4);
+    let confirm = ConfirmTopic {
+        peer: peer_id(),
+        nonce: nonce(),
+        name: topic(),
+        id: topic_id(),
+        epoch,
+    };
+    let drop = DropTopic {
+        peer: peer_id(),
+        nonce: nonce(),
+        name: topic(),
+        id: topic_id(),
+    };
+    let watch = Watch {
+        version: 9,
+        pattern: pattern(),
+        max_wait_ms: 5_000,
+    };
+    let changes = Changes {
+        version: 11,
+        reset: false,
+        changed: vec![location()],
+        dropped: vec![other_topic()],
+    };
+    [
+        pair(claim, Claimed { epoch }),
+        pair(confirm, Done {}),
+        pair(drop, Done {}),
+        pair(watch, changes),
+    ]
+    .concat_all()
+}
+
+fn topics() -> Vec<Sample> {
+    let create = CreateTopic {
+        name: topic(),
+        settings: TopicSettings::default(),
+        if_not_exists: true,
+    };
+    let created = CreatedTopic {
+        topic: topic_info(),
+        created: true,
+    };
+    let delete = DeleteTopic {
+        name: topic(),
+        id: Some(topic_id()),
+    };
+    let list = DescribeTopics {
+        pattern: TopicPattern::all(),
+        after: None,
+        limit: 10_000,
+    };
+    let page = TopicInfoPage {
+        topics: vec![topic_info()],
+        more: false,
+    };
+    let changes = TopicChanges {
+        durability: Some(Durability::Fsync),
+        retain_age_ms: Some(Some(1_000)),
+        retain_bytes: Some(None),
+        retain_records: None,
+    };
+    let set = SetTopic {
+        name: topic(),
+        changes,
+    };
+    let rename = RenameTopic {
+        name: topic(),
+        new: other_topic(),
+    };
+    [
+        pair(create, created),
+        pair(delete, Done {}),
+        pair(DescribeTopic { name: topic() }, topic_info()),
+        pair(list, page),
+        pair(set, topic_info()),
+        pair(rename, topic_info()),
+    ]
+    .concat_all()
+}
+
+fn places() -> Vec<Sample> {
+    let purge = PurgeTopic {
+        name: topic(),
+        before: Position::Time(time(0)),
+    };
+    let gap = gap(GapReason::Damaged);
+    let find = FindOffset {
+        topic: topic(),
+        position: Position::Back(10),
+    };
+    let found = FoundOffset {
+        id: topic_id(),
+        epoch: LeaderEpoch::new(4),
+        offset: Offset::new(1_697),
+        start_offset: Offset::new(10),
+        end_offset: Offset::new(1_707),
+    };
+    let status = PeerStatusAnswer {
+        id: peer_id(),
+        name: peer_name(),
+        version: "0.1.0".to_owned(),
+        started: time(0),
+        load: load(),
+        rss_bytes: 50_000_000,
+        cpu_ms: 1_234,
+        payload_bytes: 5_678,
+        disk_written_bytes: 9_999,
+        segments: 12,
+        journal_bytes: 64 << 20,
+        damage: vec!["segment 3: größer".to_owned()],
+        index_reachable: true,
+    };
+    [
+        pair(purge, topic_info()),
+        pair(AcceptLoss { name: topic() }, AcceptedLoss { gap }),
+        pair(find, found),
+        pair(PeerStatus {}, status),
+    ]
+    .concat_all()
+}
+
+fn subscriptions() -> Vec<Sample> {
+    let (topic, name) = (topic(), subscription());
+    let create = CreateSubscription {
+        topic: topic.clone(),
+        name: name.clone(),
+        from: Position::Beginning,
+        if_not_exists: false,
+    };
+    let delete = DeleteSubscription {
+        topic: topic.clone(),
+        name: name.clone(),
+    };
+    let describe = DescribeSubscription {
+        topic: topic.clone(),
+        name: name.clone(),
+    };
+    let list = ListSubscriptions {
+        topic: Some(topic.clone()),
+        after: Some((topic.clone(), name.clone())),
+        limit: 50,
+    };
+    let page = SubscriptionPage {
+        subscriptions: vec![subscription_info()],
+        more: false,
+    };
+    let seek = SeekSubscription {
+        topic: topic.clone(),
+        name: name.clone(),
+        to: Position::Offset(Offset::new(40)),
+        dry_run: true,
+    };
+    let sought = Sought {
+        from: Offset::new(42),
+        to: Offset::new(40),
+        subscription: subscription_info(),
+    };
+    let offset = Offset::new(42);
+    let commit = Commit {
+        topic: topic_id(),
+        name,
+        generation: Generation::new(5),
+        offset,
+    };
+    [
+        pair(create, subscription_info()),
+        pair(delete, Done {}),
+        pair(describe, subscription_info()),
+        pair(list, page),
+        pair(seek, sought),
+        pair(commit, Committed { offset }),
+    ]
+    .concat_all()
+}
+
+trait ConcatAll {
+    fn concat_all(self) -> Vec<Sample>;
+}
+
+impl<const N: usize> ConcatAll for [Vec<Sample>; N] {
+    fn concat_all(self) -> Vec<Sample> {
+        self.into_iter().flatten().collect()
+    }
+}
+
+/// Every control body.
+pub(in crate::protocol) fn samples() -> Vec<Sample> {
+    [
+        finding(),
+        registering(),
+        claiming(),
+        topics(),
+        places(),
+        subscriptions(),
+    ]
+    .concat_all()
+}
+
+/// Every error that travels, in the order of its variants; `Other` does not.
+pub(in crate::protocol) fn errors() -> Vec<ApiError> {
+    let mut all = connection_errors();
+    all.extend(topic_errors());
+    all.extend(data_errors());
+    all.extend(subscription_errors());
+    all.extend(index_errors());
+    all
+}
+
+fn connection_errors() -> Vec<ApiError> {
+    let (reason, what) = ("flags 4".to_owned(), "protocol".to_owned());
+    vec![
+        ApiError::BadFrame { reason },
+        ApiError::UnknownApi { api: 999 },
+        ApiError::UnsupportedVersion {
+            what,
+            given: 9,
+            min: 1,
+            max: 1,
+        },
+        ApiError::HelloRequired,
+        ApiError::FrameTooLarge {
+            bytes: 1 << 30,
+            max: 4_096,
+        },
+        ApiError::Malformed {
+            what: "Lookup".to_owned(),
+            reason: "it ends too early".to_owned(),
+        },
+        ApiError::TooManyConnections { max: 12_000 },
+        ApiError::WrongRole {
+            request: "Publish".to_owned(),
+            answered_by: "a peer".to_owned(),
+            this_is: "an index server".to_owned(),
+        },
+        ApiError::ShuttingDown,
+    ]
+}
+
+fn topic_errors() -> Vec<ApiError> {
+    vec![
+        ApiError::TopicNotFound { name: topic() },
+        ApiError::UnknownTopicId { id: topic_id() },
+        ApiError::TopicExists { name: topic() },
+        ApiError::NotHosted {
+            name: topic(),
+            peer: peer_name(),
+            address: address(),
+            epoch: LeaderEpoch::new(4),
+        },
+        ApiError::StaleEpoch {
+            given: LeaderEpoch::new(3),
+            current: LeaderEpoch::new(4),
+        },
+        ApiError::TopicQuarantined {
+            name: topic(),
+            end: Offset::new(42),
+        },
+        ApiError::NameConflict {
+            name: topic(),
+            holder: peer_name(),
+        },
+        ApiError::TooManyTopics { max: 1_000_000 },
+    ]
+}
+
+fn data_errors() -> Vec<ApiError> {
+    vec![
+        ApiError::BadBatch {
+            reason: "record 0: its key is above 64 KiB".to_owned(),
+        },
+        ApiError::MessageTooLarge {
+            bytes: 1_048_577,
+            max: 1_048_576,
+        },
+        ApiError::SequenceGap {
+            expected: Sequence::new(5),
+            given: Sequence::new(6),
+        },
+        ApiError::DuplicateTooOld {
+            given: Sequence::new(1),
+            oldest: Sequence::new(5),
+        },
+        ApiError::UnknownProducer,
+        ApiError::DiskReserve {
+            free_bytes: 1_000,
+            needed_bytes: 2_000,
+        },
+        ApiError::OffsetOutOfRange {
+            requested: Offset::new(9),
+            start: Offset::new(1),
+            end: Offset::new(5),
+        },
+        ApiError::Damaged {
+            from: Offset::new(20),
+            to: Offset::new(30),
+        },
+    ]
+}
+
+fn subscription_errors() -> Vec<ApiError> {
+    vec![
+        ApiError::SubscriptionNotFound {
+            topic: topic(),
+            name: subscription(),
+        },
+        ApiError::SubscriptionExists {
+            topic: topic(),
+            name: subscription(),
+        },
+        ApiError::StaleGeneration {
+            given: Generation::new(4),
+            current: Generation::new(5),
+        },
+        ApiError::CommitPastEnd {
+            offset: Offset::new(9),
+            end: Offset::new(5),
+        },
+        ApiError::TooManySubscriptions { max: 10_000 },
+    ]
+}
+
+fn index_errors() -> Vec<ApiError> {
+    let reason = "127.0.0.1:7400 refused the connection".to_owned();
+    vec![
+        ApiError::IndexUnavailable { reason },
+        ApiError::PeerNotFound { name: peer_name() },
+        ApiError::NoPeerOnline,
+        ApiError::Displaced,
+        ApiError::NotRegistered,
+        ApiError::PeerNameTaken { name: peer_name() },
+        ApiError::ClaimPending { name: topic() },
+        ApiError::PeerNotOnline {
+            peer: peer_name(),
+            state: "down".to_owned(),
+        },
+        ApiError::StorageStopped {
+            reason: "a sync took longer than 60 s".to_owned(),
+        },
+        ApiError::InvalidArgument {
+            what: "limit".to_owned(),
+            reason: "0 entries".to_owned(),
+        },
+        ApiError::Unanswered,
+    ]
+}

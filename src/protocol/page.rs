@@ -1,0 +1,345 @@
+//! `docs/protocol.md` agrees with the code: its tables with the numbers, its
+//! layouts with the bytes. The layouts are interpreted: each decodes the body
+//! that the code encodes, to the last byte, into the same field names and values.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value, json};
+
+use super::api::{AnsweredBy, Api};
+use super::codec;
+use super::error::{ApiError, ErrorBody};
+use super::golden::{errors, samples};
+use crate::limits;
+
+const PAGE: &str = include_str!("../../docs/protocol.md");
+
+/// A layout of the page.
+enum Layout {
+    /// Fields: name and type.
+    Struct(Vec<(String, String)>),
+    /// Variants: number, name, and the type of what they carry.
+    Enum(Vec<(u32, String, Option<String>)>),
+}
+
+/// The layouts by name, and for each request the type of its answer.
+#[derive(Default)]
+struct Page {
+    layouts: HashMap<String, Layout>,
+    answers: HashMap<String, String>,
+}
+
+impl Page {
+    fn read() -> Self {
+        let mut page = Self::default();
+        let blocks = PAGE.split("```layout\n").skip(1);
+        for block in blocks.filter_map(|block| block.split("```").next()) {
+            page.read_block(block);
+        }
+        page
+    }
+
+    fn read_block(&mut self, block: &str) {
+        let (mut request, mut name) = (String::new(), String::new());
+        for line in block.lines().filter(|line| !line.is_empty()) {
+            let is_field = line.starts_with(' ');
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match (words[0], is_field) {
+                ("answer", false) => {
+                    name = words[1].to_owned();
+                    self.answers.insert(request.clone(), name.clone());
+                }
+                (kind, false) => {
+                    name = words[1].to_owned();
+                    let layout = match kind {
+                        "enum" => Layout::Enum(Vec::new()),
+                        _ => Layout::Struct(Vec::new()),
+                    };
+                    let twice = self.layouts.insert(name.clone(), layout);
+                    assert!(twice.is_none(), "{name} is defined twice");
+                    if kind == "request" {
+                        request.clone_from(&name);
+                    }
+                }
+                (_, true) => self.read_field(&name, line),
+            }
+        }
+    }
+
+    /// Reads `field  type  meaning`, or `number  variant  type  meaning` with
+    /// two spaces or more between the columns.
+    fn read_field(&mut self, name: &str, line: &str) {
+        let columns = line.trim().split("  ").map(str::trim);
+        let columns: Vec<&str> = columns.filter(|column| !column.is_empty()).collect();
+        let fields = || Layout::Struct(Vec::new());
+        match self.layouts.entry(name.to_owned()).or_insert_with(fields) {
+            Layout::Struct(fields) => fields.push((columns[0].to_owned(), columns[1].to_owned())),
+            Layout::Enum(variants) => {
+                let carried = columns.get(2).filter(|column| is_type(column));
+                variants.push((
+                    columns[0].parse().expect("a variant's number"),
+                    columns[1].to_owned(),
+                    carried.map(|&column| column.to_owned()),
+                ));
+            }
+        }
+    }
+
+    fn decode(&self, what: &str, rest: &mut &[u8]) -> Value {
+        if let Some(inner) = what.strip_suffix('?') {
+            return match take(rest, 1) {
+                [0] => Value::Null,
+                [1] => self.decode(inner, rest),
+                other => panic!("option tag {other:?}"),
+            };
+        }
+        if let Some(inner) = what.strip_prefix('[') {
+            let inner = inner.trim_end_matches(']');
+            return (0..number(rest, 8))
+                .map(|_| self.decode(inner, rest))
+                .collect();
+        }
+        if let Some(inner) = what.strip_prefix('(') {
+            let parts = inner.trim_end_matches(')').split(',');
+            return parts.map(|part| self.decode(part, rest)).collect();
+        }
+        match what {
+            "u8" => json!(number(rest, 1)),
+            "u16" => json!(number(rest, 2)),
+            "u32" => json!(number(rest, 4)),
+            "u64" => json!(number(rest, 8)),
+            "i64" | "time" => json!(number(rest, 8).cast_signed()),
+            "bool" => json!([false, true][take(rest, 1)[0] as usize]),
+            "id" => json!(take(rest, 16)),
+            "magic" => json!(take(rest, 4)),
+            "bytes" => json!(counted(rest)),
+            text if is_text(text) => {
+                json!(std::str::from_utf8(counted(rest)).expect("a text is UTF-8"))
+            }
+            name => self.decode_layout(name, rest),
+        }
+    }
+
+    fn decode_layout(&self, name: &str, rest: &mut &[u8]) -> Value {
+        let layout = self.layouts.get(name);
+        match layout.unwrap_or_else(|| panic!("{name} is not on the page")) {
+            Layout::Struct(fields) => self.decode_fields(fields, rest),
+            Layout::Enum(variants) => {
+                let index = number(rest, 4);
+                let variant = variants.iter().find(|(i, ..)| u64::from(*i) == index);
+                let (_, variant, carried) = variant.expect("the variant is on the page");
+                match carried {
+                    None => json!(variant),
+                    Some(what) => json!({ variant: self.decode(what, rest) }),
+                }
+            }
+        }
+    }
+
+    fn decode_fields(&self, fields: &[(String, String)], rest: &mut &[u8]) -> Value {
+        let mut values = Map::new();
+        for (name, what) in fields {
+            values.insert(name.clone(), self.decode(what, rest));
+        }
+        values.into()
+    }
+}
+
+fn is_text(what: &str) -> bool {
+    let texts = "string topic-name subscription-name peer-name pattern address";
+    texts.split(' ').any(|text| text == what)
+}
+
+fn is_type(column: &str) -> bool {
+    is_text(column) || ["u32", "u64", "time", "id"].contains(&column)
+}
+
+fn take<'a>(rest: &mut &'a [u8], bytes: usize) -> &'a [u8] {
+    let (head, tail) = rest.split_at(bytes);
+    *rest = tail;
+    head
+}
+
+fn number(rest: &mut &[u8], bytes: usize) -> u64 {
+    let digits = take(rest, bytes).iter().rev();
+    digits.fold(0, |sum, &byte| sum << 8 | u64::from(byte))
+}
+
+fn counted<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
+    let bytes = number(rest, 8) as usize;
+    take(rest, bytes)
+}
+
+/// The rows of the table whose first row begins with `first`, cells trimmed.
+fn table(first: &str) -> Vec<Vec<&'static str>> {
+    let start = PAGE.find(first).expect("the table is on the page");
+    let lines = PAGE[start..].lines().skip(2);
+    lines
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect()
+}
+
+#[test]
+fn every_layout_decodes_what_the_code_encodes() {
+    let page = Page::read();
+    for sample in samples() {
+        let (request, kind) = sample.name.split_once('.').expect("two parts");
+        let what = match kind {
+            "request" => request,
+            _ => &page.answers[request],
+        };
+        let mut rest = &sample.bytes[..];
+        let found = page.decode(what, &mut rest);
+        let empty = json!({});
+        let expected = if sample.value.is_null() {
+            &empty
+        } else {
+            &sample.value
+        };
+        assert_eq!(&found, expected, "{}", sample.name);
+        assert!(rest.is_empty(), "{}: bytes left over", sample.name);
+    }
+}
+
+#[test]
+fn the_table_of_requests_is_the_code() {
+    let rows = table("| Number | Name |");
+    let found: Vec<_> = rows
+        .iter()
+        .map(|row| (row[0], row[1], row[2], row[4]))
+        .collect();
+    let numbers: Vec<_> = Api::ALL
+        .iter()
+        .map(|&api| (api as u16).to_string())
+        .collect();
+    let expected: Vec<_> = Api::ALL
+        .iter()
+        .zip(&numbers)
+        .map(|(api, number)| {
+            let by = match api.answered_by() {
+                AnsweredBy::Both => "both",
+                AnsweredBy::Index => "index",
+                AnsweredBy::Peer => "peer",
+            };
+            (number.as_str(), api.name(), "1", by)
+        })
+        .collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn the_table_of_errors_is_the_code() {
+    let page = Page::read();
+    let rows = table("| Code | Index |");
+    assert_eq!(rows.len(), errors().len());
+    for (row, error) in rows.iter().zip(errors()) {
+        let bytes = error.encode();
+        let mut rest = &bytes[..];
+        let body = page.decode("ErrorBody", &mut rest);
+        assert!(rest.is_empty(), "{}", error.name());
+        let retry = if error.is_retryable() { "yes" } else { "no" };
+        assert_eq!(row[..1], [error.code().to_string()]);
+        assert_eq!(row[2..4], [error.name(), retry]);
+        assert_eq!(body["code"], error.code());
+        assert_eq!(body["retryable"], error.is_retryable());
+        assert_eq!(body["message"], error.to_string());
+        check_detail(&page, row, &error, &bytes);
+    }
+}
+
+fn check_detail(page: &Page, row: &[&str], error: &ApiError, bytes: &[u8]) {
+    let body: ErrorBody = codec::decode(bytes, bytes.len(), "error").expect("whole");
+    let mut rest = &body.detail[..];
+    assert_eq!(row[1], number(&mut rest, 4).to_string(), "{}", error.name());
+    let fields = row[4].trim_matches('`').split(", ");
+    let fields: Vec<_> = fields
+        .filter_map(|field| field.split_once(' '))
+        .map(|(name, what)| (name.to_owned(), what.to_owned()))
+        .collect();
+    let found = match fields.is_empty() {
+        true => json!(error.name()),
+        false => json!({ error.name(): page.decode_fields(&fields, &mut rest) }),
+    };
+    assert_eq!(found, serde_json::to_value(error).expect("plain data"));
+    assert!(rest.is_empty(), "{}: bytes left over", error.name());
+}
+
+/// The samples and `Other` are all the variants there are.
+#[test]
+fn no_error_is_missing() {
+    let other = ApiError::Other {
+        code: 999,
+        message: String::new(),
+        retryable: false,
+    };
+    let bytes = codec::encode(&other, 100, "error").expect("small");
+    let index = number(&mut &bytes[..], 4);
+    assert!(PAGE.contains(&format!("Index {index} never travels")));
+    let rows = table("| Code | Index |");
+    assert!(rows.iter().all(|row| row[1] != index.to_string()));
+    let mut beyond = (rows.len() as u32 + 1).to_le_bytes().to_vec();
+    beyond.resize(100, 0);
+    let beyond = codec::decode::<ApiError>(&beyond, 100, "error");
+    let reason = beyond.expect_err("there is no such variant").reason;
+    assert!(reason.contains("variant index"), "{reason}");
+}
+
+#[test]
+fn the_limits_on_the_page_are_those_of_the_code() {
+    let seconds = |time: std::time::Duration| format!("{} s", time.as_secs());
+    let thousands = |n: usize| {
+        format!(
+            "{},{:03},{:03}",
+            n / 1_000_000,
+            n / 1_000 % 1_000,
+            n % 1_000
+        )
+    };
+    for (told, by) in [
+        (
+            limits::HELLO_FRAME_BYTES_MAX.to_string(),
+            "until the hello is",
+        ),
+        (seconds(limits::HELLO_TIMEOUT), "of connecting"),
+        (seconds(limits::FRAME_TIMEOUT), "of its first byte"),
+        (seconds(limits::WRITE_STALL_TIMEOUT), "is cut off"),
+        (
+            seconds(limits::FETCH_WAIT_MAX),
+            "for it), then with what there",
+        ),
+        (seconds(limits::CLAIM_KEPT_FOR), "of the\nclaim"),
+        (
+            thousands(limits::BATCH_BYTES_MAX),
+            "bytes (16 MiB + 64 KiB)",
+        ),
+        (limits::BATCH_RECORDS_MAX.to_string(), ""),
+        (limits::PAGE_ENTRIES_MAX.to_string(), ""),
+        (
+            format!("last {} batches", limits::PRODUCER_BATCHES_KEPT),
+            "",
+        ),
+        (format!("at most {}", limits::HEADERS_MAX), ""),
+        (format!("{} KiB", limits::KEY_BYTES_MAX / 1024), ""),
+        (
+            format!("{} MiB for it", limits::FETCH_BYTES_MAX / limits::MIB),
+            "",
+        ),
+        (
+            format!("at most {} MiB", limits::CONTROL_BYTES_MAX / limits::MIB),
+            "",
+        ),
+        (
+            format!("window at most {} MiB", limits::ZSTD_WINDOW_BYTES_MAX >> 20),
+            "",
+        ),
+    ] {
+        let stands = PAGE.match_indices(told.as_str()).any(|(at, _)| {
+            PAGE[at..]
+                .split("\n\n")
+                .next()
+                .is_some_and(|p| p.contains(by))
+        });
+        assert!(stands, "{told:?} … {by:?} is not on the page");
+    }
+}
