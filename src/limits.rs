@@ -182,8 +182,11 @@ pub const SLED_FLUSH_EVERY: Duration = Duration::from_millis(1000);
 pub const SLED_OPEN_TIMEOUT: Duration = Duration::from_secs(120);
 /// Free space wanted before sled is opened, in bytes: opening writes a snapshot and may fill a segment.
 pub const SLED_FREE_BYTES_MIN: u64 = 4 * MIB as u64;
-/// Largest change of a store applied at once, keys and values together, in bytes: it lies in memory three times.
-pub const STORE_DELTA_BYTES_MAX: usize = 64 * MIB;
+/// Largest change of a store applied at once, keys and values together, in bytes. Until it is applied sled keeps
+/// a copy of the whole leaf page for every row of it, so it lies in memory some twenty times.
+pub const STORE_DELTA_BYTES_MAX: usize = 4 * MIB;
+/// Rows of a new store written at once while it is built, in bytes.
+pub const STORE_BUILD_BYTES: usize = MIB / 4;
 /// Rows of a store read at once while it is loaded, in bytes.
 pub const STORE_SCAN_BYTES: usize = MIB;
 /// One step of a migration that takes longer is given up.
@@ -265,6 +268,7 @@ const _: () = {
         (SUBSCRIPTIONS_PER_TOPIC_MAX + PRODUCERS_PER_TOPIC_MAX) * (NAME_BYTES_MAX + 20)
             < ENTRY_BYTES_MAX
     );
+    assert!(STORE_BUILD_BYTES + SLED_VALUE_BYTES_MAX + SLED_KEY_BYTES_MAX < STORE_DELTA_BYTES_MAX);
     assert!(PRODUCER_BATCHES_KEPT >= PUBLISHES_UNANSWERED_MAX);
     assert!(PUBLISHES_UNANSWERED_MAX <= REQUESTS_UNANSWERED_MAX);
     assert!(HEARTBEAT_EVERY_DEFAULT.as_millis() * 3 < LEASE_DEFAULT.as_millis());

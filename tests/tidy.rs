@@ -117,7 +117,7 @@ impl Source {
             .to_string_lossy()
             .into_owned();
         let mut code = blank_literals(&text);
-        if path.ends_with("/tests.rs") || path.starts_with("tests/") {
+        if path.ends_with("/tests.rs") || path.contains("/tests/") || path.starts_with("tests/") {
             code = code.replace(|c| c != '\n', " ");
         } else {
             blank_tests(&mut code);

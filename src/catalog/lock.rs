@@ -147,13 +147,30 @@ fn create_dir(dir: &Path) -> Result<(), LockError> {
             dir: dir.to_path_buf(),
         }),
         Ok(_) => Ok(()),
-        Err(_) => fs::create_dir_all(dir).map_err(|source| match source.kind() {
-            io::ErrorKind::NotADirectory => LockError::NotADirectory {
-                dir: dir.to_path_buf(),
-            },
-            _ => io_error("create the directory", dir, source),
-        }),
+        Err(_) => {
+            let missing = dir.ancestors().take_while(|dir| !dir.exists());
+            let missing: Vec<&Path> = missing.filter(|dir| *dir != Path::new("")).collect();
+            fs::create_dir_all(dir).map_err(|source| match source.kind() {
+                io::ErrorKind::NotADirectory => LockError::NotADirectory {
+                    dir: dir.to_path_buf(),
+                },
+                _ => io_error("create the directory", dir, source),
+            })?;
+            sync_parents(&missing)
+        }
     }
+}
+
+/// What is written in a directory is lost with it, if a power cut takes its name.
+fn sync_parents(created: &[&Path]) -> Result<(), LockError> {
+    for dir in created {
+        let parent = dir.parent().filter(|parent| *parent != Path::new(""));
+        let parent = parent.unwrap_or(Path::new("."));
+        File::open(parent)
+            .and_then(|parent| parent.sync_all())
+            .map_err(|source| io_error("sync", parent, source))?;
+    }
+    Ok(())
 }
 
 fn try_exclusive(file: &File) -> io::Result<bool> {
@@ -199,6 +216,9 @@ fn io_error(action: &'static str, path: &Path, source: io::Error) -> LockError {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -276,5 +296,45 @@ mod tests {
         let deep = dir.path().join("a/b");
         let lock = DirLock::acquire(&deep).expect("created");
         assert_eq!(lock.dir(), deep);
+    }
+
+    const CHILD_DIR: &str = "TIDINGS_TEST_LOCK_DIR";
+
+    /// Plays both parts: started again with the variable set, it is the first process.
+    #[test]
+    fn another_process_is_named_and_its_death_frees_the_directory() {
+        if let Some(dir) = std::env::var_os(CHILD_DIR) {
+            let _lock = DirLock::acquire(Path::new(&dir)).expect("free");
+            println!("locked");
+            // Until the other end is closed or we are killed.
+            let _ = io::stdin().read_to_end(&mut Vec::new());
+            return;
+        }
+        let dir = tempfile::tempdir().expect("scratch");
+        let name =
+            "catalog::lock::tests::another_process_is_named_and_its_death_frees_the_directory";
+        let mut child = Command::new(std::env::current_exe().expect("ourselves"))
+            .args([name, "--exact", "--nocapture"])
+            .env(CHILD_DIR, dir.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let stdout = child.stdout.take().expect("piped");
+        let locked = BufReader::new(stdout)
+            .lines()
+            .any(|line| line.expect("text").contains("locked"));
+        assert!(locked, "the other process did not lock");
+        let holder = DirLock::holder(dir.path()).expect("held");
+        assert_eq!(holder.pid, Some(child.id()));
+        let error = DirLock::acquire(dir.path()).expect_err("held");
+        assert!(
+            error.to_string().contains(&child.id().to_string()),
+            "{error}"
+        );
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+        assert_eq!(DirLock::holder(dir.path()), None);
+        DirLock::acquire(dir.path()).expect("free, although the file still names it");
     }
 }

@@ -20,11 +20,13 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::check::Verdict;
 use super::directory::{Places, State};
 use super::error::CatalogError;
 use super::lock::DirLock;
 use super::meta::{StoreKind, Totals};
-use super::row_store::{OpenOptions, RowStore, Rows, Verdict};
+use super::row_store::{OpenOptions, RowStore};
+use super::rows::Rows;
 
 #[path = "../../migrations/m0001_initial.rs"]
 mod m0001_initial;

@@ -3,7 +3,7 @@
 //! ```text
 //!   Catalog   RegistryStore        what the roles see
 //!        \     /
-//!        RowStore                  rows, counted and summed; verdicts     row_store.rs
+//!        RowStore                  rows, counted and summed; verdicts     row_store.rs rows.rs check.rs
 //!           |                      meta row, migrations                   meta.rs migrate.rs
 //!        Watched                   a thread of its own, and a watch       watched.rs
 //!           |
@@ -23,6 +23,7 @@
 //!
 //! Deliberately missing: any knowledge of what the rows mean.
 
+mod check;
 mod directory;
 mod error;
 mod lock;
@@ -30,18 +31,21 @@ mod meta;
 mod migrate;
 mod registry_store;
 mod row_store;
+mod rows;
 mod sled_db;
 mod value;
 mod watched;
 
 use std::path::Path;
 
+pub use check::{Loaded, Verdict};
 pub use error::CatalogError;
 pub use lock::{DirLock, Holder, LOCK_FILE, LockError};
 pub use meta::{Applied, StoreKind};
 pub use migrate::{FORMAT, Plan, Step, plan, run};
 pub use registry_store::RegistryStore;
-pub use row_store::{Delta, Loaded, OpenOptions, Row, Verdict};
+pub use row_store::OpenOptions;
+pub use rows::{Delta, Row};
 
 use row_store::{Contents, RowStore};
 

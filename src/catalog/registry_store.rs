@@ -7,11 +7,14 @@
 //!
 //! Invariants: those of [`super::row_store`].
 
+use std::path::Path;
+
+use super::check::Loaded;
 use super::error::CatalogError;
 use super::lock::DirLock;
 use super::meta::StoreKind;
-use super::row_store::{Contents, Delta, Loaded, OpenOptions, Row, RowStore};
-use std::path::Path;
+use super::row_store::{Contents, OpenOptions, RowStore};
+use super::rows::{Delta, Row};
 
 /// The registry's rows on the disk.
 pub struct RegistryStore {
@@ -23,6 +26,19 @@ impl RegistryStore {
     /// With [`Verdict::Unsound`](super::Verdict::Unsound) the store takes no changes and has to be replaced.
     pub fn open(lock: &DirLock, options: OpenOptions) -> Result<(Self, Loaded), CatalogError> {
         let (store, loaded) = RowStore::open(lock, StoreKind::Index, options)?;
+        Ok((Self { store }, loaded))
+    }
+
+    /// Like [`Self::open`], but hands the rows over one by one, in key order, so
+    /// that they need not all lie in memory beside what is made of them.
+    /// [`Loaded::rows`] is empty. They are worth something only if the verdict,
+    /// which comes last, says so.
+    pub fn open_each(
+        lock: &DirLock,
+        options: OpenOptions,
+        mut visit: impl FnMut(Row),
+    ) -> Result<(Self, Loaded), CatalogError> {
+        let (store, loaded) = RowStore::open_each(lock, StoreKind::Index, options, &mut visit)?;
         Ok((Self { store }, loaded))
     }
 

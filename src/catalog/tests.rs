@@ -6,6 +6,9 @@ use std::path::Path;
 
 use super::*;
 
+mod damage;
+mod swap;
+
 fn scratch() -> tempfile::TempDir {
     tempfile::tempdir().expect("a scratch directory")
 }
@@ -285,6 +288,13 @@ fn an_index_store_is_no_catalog() {
         .apply(vec![row("bucket", "topics")], vec![])
         .expect("applied");
     registry.close().expect("closes");
+    let mut seen = Vec::new();
+    let (registry, loaded) =
+        RegistryStore::open_each(&lock, OpenOptions::default(), |row| seen.push(row))
+            .expect("opens");
+    assert_eq!(seen, [row("bucket", "topics")]);
+    assert_eq!(loaded.rows, []);
+    registry.close().expect("closes");
     let (_, loaded) = RegistryStore::open(&lock, OpenOptions::default()).expect("opens");
     assert_eq!(loaded.rows, [row("bucket", "topics")]);
     assert_eq!(loaded.applied, None);
@@ -292,5 +302,40 @@ fn an_index_store_is_no_catalog() {
     match Catalog::open(&lock, OpenOptions::default()) {
         Err(error @ CatalogError::WrongKind { .. }) => assert!(!error.stops()),
         other => panic!("{:?}", other.map(|(_, loaded)| loaded)),
+    }
+}
+
+/// Splitting changes neither the result nor the order of deletes and puts.
+#[test]
+fn a_large_delta_goes_in_pieces() {
+    let dir = scratch();
+    let lock = locked(dir.path());
+    let (mut catalog, _) = Catalog::open(&lock, OpenOptions::default()).expect("opens");
+    let value = |n: u32| vec![n as u8; 4000];
+    let delta = Delta {
+        puts: (0..2500)
+            .map(|n| row(format!("{:04}", n % 2000), value(n)))
+            .collect(),
+        deletes: (0..2000).map(|n| format!("{n:04}").into_bytes()).collect(),
+        applied: Some(at(9)),
+    };
+    let error = catalog.apply(delta.clone()).expect_err("ten megabytes");
+    assert!(!error.stops(), "{error}");
+    let pieces = delta.into_pieces();
+    assert!(pieces.len() > 2);
+    let (last, others) = pieces.split_last().expect("some");
+    assert!(others.iter().all(|piece| piece.applied.is_none()));
+    assert_eq!(last.applied, Some(at(9)));
+    for piece in pieces {
+        catalog.apply(piece).expect("small enough");
+    }
+    catalog.close().expect("closes");
+    let (_, loaded) = Catalog::open(&lock, OpenOptions::default()).expect("opens");
+    assert_eq!(loaded.verdict, Verdict::Sound);
+    assert_eq!(loaded.applied, Some(at(9)));
+    assert_eq!(loaded.rows.len(), 2000);
+    for (n, (_, found)) in (0..2000).zip(&loaded.rows) {
+        let expected = value(if n < 500 { n + 2000 } else { n });
+        assert!(*found == expected, "row {n}");
     }
 }

@@ -191,3 +191,126 @@ fn message_of(panic: &(dyn Any + Send)) -> String {
         "no message".to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Instant;
+
+    use super::*;
+
+    const PATIENT: Duration = Duration::from_secs(60);
+
+    /// Says when it is dropped.
+    struct Thing(Arc<Mutex<Vec<&'static str>>>);
+
+    impl Drop for Thing {
+        fn drop(&mut self) {
+            self.0.lock().expect("not poisoned").push("dropped");
+        }
+    }
+
+    fn watched() -> (Watched<Thing>, Arc<Mutex<Vec<&'static str>>>) {
+        let events = Arc::default();
+        let thing = Thing(Arc::clone(&events));
+        let made = Watched::start(Path::new("thing"), PATIENT, move || Ok(thing));
+        (made.expect("starts"), events)
+    }
+
+    fn events(of: &Mutex<Vec<&'static str>>) -> Vec<&'static str> {
+        of.lock().expect("not poisoned").clone()
+    }
+
+    #[test]
+    fn closing_waits_for_the_drop() {
+        let (mut watched, seen) = watched();
+        let answer = watched.run("work", PATIENT, |_| Ok(42)).expect("works");
+        assert_eq!(answer, 42);
+        watched.close().expect("closes");
+        assert_eq!(events(&seen), ["dropped"]);
+    }
+
+    #[test]
+    fn what_hangs_is_given_up_and_never_touched_again() {
+        let (mut watched, seen) = watched();
+        let (release, released) = sync_channel::<()>(0);
+        let started = Instant::now();
+        let limit = Duration::from_millis(50);
+        let result = watched.run("a flush", limit, move |_| {
+            let _ = released.recv();
+            Ok(())
+        });
+        match result {
+            Err(error @ CatalogError::SyncTimedOut { .. }) => {
+                assert!(error.stops());
+                assert!(error.to_string().contains("a flush"), "{error}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(started.elapsed() >= limit);
+        assert!(matches!(
+            watched.run("work", PATIENT, |_| Ok(())),
+            Err(CatalogError::Stopped { .. })
+        ));
+        // Dropping does not wait for what hangs, and what hangs is not dropped
+        // even when it comes back.
+        drop(watched);
+        drop(release);
+        let deadline = Instant::now() + PATIENT;
+        while Arc::strong_count(&seen) > 2 && Instant::now() < deadline {
+            thread::yield_now();
+        }
+        assert_eq!(events(&seen), [""; 0]);
+    }
+
+    #[test]
+    fn a_panic_is_an_answer() {
+        let (mut watched, seen) = watched();
+        let result = watched.run("work", PATIENT, |_| -> Result<(), CatalogError> {
+            panic!("page {} is gone", 7)
+        });
+        match result {
+            Err(CatalogError::Panicked { message, .. }) => assert_eq!(message, "page 7 is gone"),
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(
+            watched.run("work", PATIENT, |_| Ok(())),
+            Err(CatalogError::Stopped { .. })
+        ));
+        drop(watched);
+        assert_eq!(events(&seen), [""; 0]);
+    }
+
+    #[test]
+    fn an_error_that_stops_stops() {
+        let (mut watched, _) = watched();
+        let harmless = watched.run("work", PATIENT, |_| -> Result<(), CatalogError> {
+            Err(CatalogError::TooLarge {
+                what: "value",
+                bytes: 2,
+                limit: 1,
+            })
+        });
+        assert!(!harmless.expect_err("too large").stops());
+        watched.run("work", PATIENT, |_| Ok(())).expect("goes on");
+        let failed = watched.run("work", PATIENT, |_| -> Result<(), CatalogError> {
+            Err(CatalogError::SyncFailed {
+                path: PathBuf::from("thing"),
+                reason: "no".to_owned(),
+            })
+        });
+        assert!(failed.expect_err("failed").stops());
+        assert!(matches!(
+            watched.run("work", PATIENT, |_| Ok(())),
+            Err(CatalogError::Stopped { .. })
+        ));
+    }
+
+    #[test]
+    fn what_cannot_be_made_is_an_error() {
+        let made = Watched::<Thing>::start(Path::new("thing"), PATIENT, || {
+            Err(CatalogError::ruined(Path::new("thing"), "no"))
+        });
+        assert!(matches!(made.err(), Some(CatalogError::Ruined { .. })));
+    }
+}

@@ -298,15 +298,13 @@ fn start_store(parts: Parts<'_>) -> Result<Store, OpenError> {
     publish_recovered(&shared, &recovered);
     let peer = recovered.state.peer().id;
     let name = recovered.state.peer().name.clone();
-    let applied = Applied {
+    let (last_group, free) = (recovered.last_group, recovered.free.clone());
+    let status = Arc::new(ApplierStatus::new(Applied {
         segment: 0,
         position: 0,
         group: 0,
-    };
-    let status = Arc::new(ApplierStatus::new(applied));
+    }));
     let queue = Arc::new(Queue::default());
-    let watch = Arc::new(SyncWatch::default());
-    let free = recovered.free.clone();
     // Slots that are free by the state alone are not touched before the catalog has it too (J7).
     let pool = Arc::new(SlotPool::new(
         shared.clone(),
@@ -315,68 +313,20 @@ fn start_store(parts: Parts<'_>) -> Result<Store, OpenError> {
         BTreeSet::new(),
     ));
     pool.set_snapshot(recovered.snapshot);
-    let (to_sync, written) = sync_channel(GROUPS_IN_FLIGHT);
-    let (to_keeper, jobs) = sync_channel(GROUPS_IN_FLIGHT);
-    let (to_applier, deltas) = sync_channel(1);
-    let first = first_change(&recovered);
-    let slot_bytes = u64::from(shared.dir.slot_bytes());
-    let writer = Writer::new(WriterParts {
-        last_group: recovered.last_group,
-        previous_end: recovered.end,
-        open: recovered.prepared,
-        state: recovered.state,
+    queue_first(&queue, first_change(&recovered));
+    let slots = 2 * u64::from(shared.dir.slot_bytes());
+    let engine = Engine {
         shared: shared.clone(),
         queue: queue.clone(),
         pool: pool.clone(),
-        syncer: to_sync,
-        keeper: to_keeper,
-        applier: status.clone(),
-    });
-    let syncer = Syncer {
-        shared: shared.clone(),
-        watch: watch.clone(),
-        written,
-        catalog: to_applier,
-    };
-    let applier = Applier {
-        catalog,
-        deltas,
         status: status.clone(),
-        shared: shared.clone(),
-    };
-    let keeper = Keeper {
-        shared: shared.clone(),
-        queue: queue.clone(),
-        pool: pool.clone(),
-        watch,
-        jobs,
+        lock: Arc::new(lock),
         reserve_bytes: options
             .reserve_bytes
-            .unwrap_or(2 * slot_bytes + RESERVE_BESIDE_SLOTS),
+            .unwrap_or(slots + RESERVE_BESIDE_SLOTS),
     };
-    let stop_pool = pool.clone();
-    // The directory belongs to this process until everything that writes has ended.
-    let lock = Arc::new(lock);
-    let locks = [lock.clone(), lock.clone(), lock];
-    let [writer_lock, applier_lock, keeper_lock] = locks;
-    let mut threads = vec![
-        spawn("tidings-writer", move || {
-            writer.run();
-            stop_pool.stop();
-            drop(writer_lock);
-        })?,
-        spawn("tidings-sync", move || syncer.run())?,
-        spawn("tidings-catalog", move || {
-            applier.run();
-            drop(applier_lock);
-        })?,
-        spawn("tidings-keeper", move || {
-            keeper.run();
-            drop(keeper_lock);
-        })?,
-    ];
-    queue_first(&queue, first);
-    wait_until_applied(&shared, &status, recovered.last_group)?;
+    let mut threads = engine.start(catalog, recovered)?;
+    wait_until_applied(&shared, &status, last_group)?;
     free.into_iter().for_each(|slot| pool.release(slot));
     let run_pool = pool.clone();
     threads.push(spawn("tidings-slots", move || run_pool.run())?);
@@ -391,6 +341,85 @@ fn start_store(parts: Parts<'_>) -> Result<Store, OpenError> {
         stopped: Arc::new(AtomicBool::new(false)),
         threads: Arc::new(Mutex::new(threads)),
     })
+}
+
+/// What the threads have in common.
+struct Engine {
+    shared: Arc<Shared>,
+    queue: Arc<Queue>,
+    pool: Arc<SlotPool>,
+    status: Arc<ApplierStatus>,
+    /// The directory belongs to this process until everything that writes has ended.
+    lock: Arc<DirLock>,
+    reserve_bytes: u64,
+}
+
+impl Engine {
+    fn start(
+        &self,
+        catalog: Catalog,
+        recovered: Recovered,
+    ) -> Result<Vec<JoinHandle<()>>, OpenError> {
+        let (to_sync, written) = sync_channel(GROUPS_IN_FLIGHT);
+        let (to_keeper, jobs) = sync_channel(GROUPS_IN_FLIGHT);
+        let (to_applier, deltas) = sync_channel(1);
+        let watch = Arc::new(SyncWatch::default());
+        let writer = Writer::new(WriterParts {
+            last_group: recovered.last_group,
+            previous_end: recovered.end,
+            open: recovered.prepared,
+            state: recovered.state,
+            shared: self.shared.clone(),
+            queue: self.queue.clone(),
+            pool: self.pool.clone(),
+            syncer: to_sync,
+            keeper: to_keeper,
+            applier: self.status.clone(),
+        });
+        let shared = self.shared.clone();
+        let syncer = Syncer {
+            shared,
+            watch: watch.clone(),
+            written,
+            catalog: to_applier,
+        };
+        let applier = Applier {
+            catalog,
+            deltas,
+            status: self.status.clone(),
+            shared: self.shared.clone(),
+        };
+        let keeper = Keeper {
+            shared: self.shared.clone(),
+            queue: self.queue.clone(),
+            pool: self.pool.clone(),
+            watch,
+            jobs,
+            reserve_bytes: self.reserve_bytes,
+        };
+        let pool = self.pool.clone();
+        Ok(vec![
+            self.spawn("tidings-writer", move || {
+                writer.run();
+                pool.stop();
+            })?,
+            self.spawn("tidings-sync", move || syncer.run())?,
+            self.spawn("tidings-catalog", move || applier.run())?,
+            self.spawn("tidings-keeper", move || keeper.run())?,
+        ])
+    }
+
+    fn spawn(
+        &self,
+        name: &str,
+        work: impl FnOnce() + Send + 'static,
+    ) -> Result<JoinHandle<()>, OpenError> {
+        let lock = self.lock.clone();
+        spawn(name, move || {
+            work();
+            drop(lock);
+        })
+    }
 }
 
 /// Kept free beside two slots: room for the catalog to grow and be rebuilt, in bytes.
