@@ -120,7 +120,7 @@ pub const PAGE_ENTRIES_MAX: usize = 10_000;
 
 /// Size of a journal slot unless set otherwise, in bytes.
 pub const SLOT_BYTES_DEFAULT: u64 = 64 * MIB as u64;
-/// Smallest slot, in bytes: one largest group, its headers and its footer.
+/// Smallest slot, in bytes. Batches must fit into a slot with their headers and a footer, so small slots mean small messages.
 pub const SLOT_BYTES_MIN: u64 = MIB as u64;
 /// Largest slot, in bytes: positions in a slot are 32 bits.
 pub const SLOT_BYTES_MAX: u64 = 1024 * MIB as u64;
@@ -144,8 +144,8 @@ pub const EXTENT_BYTES_MAX: usize = MIB;
 pub const BUFFER_BYTES_MIN: usize = 16 * KIB;
 /// Bytes of returned buffers the pool keeps for the next group; above it they go back to the allocator.
 pub const BUFFERS_KEPT_BYTES: usize = TAIL_CACHE_BYTES_DEFAULT;
-/// Longest key of a state row, in bytes: kind, topic id, the longest name and room to spare.
-pub const STATE_KEY_BYTES_MAX: usize = 512;
+/// Longest key of a state row, in bytes: it ends up in sled.
+pub const STATE_KEY_BYTES_MAX: usize = SLED_KEY_BYTES_MAX;
 /// Largest value of a state row, in bytes: it ends up in sled.
 pub const STATE_VALUE_BYTES_MAX: usize = SLED_VALUE_BYTES_MAX;
 /// Most operations in one state entry: deleting a topic deletes all its subscriptions and producers at once.

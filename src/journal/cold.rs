@@ -5,12 +5,13 @@
 //! caller starts again on another life of a slot if anything fails.
 
 use super::buffer::AlignedBuffer;
+use super::compose::EntryToWrite;
 use super::directory::SlotHandle;
 use super::entry::ENTRY_HEADER_BYTES;
 use super::error::JournalError;
 use super::fields::{to_u32, to_usize};
-use super::footer::{Footer, FooterBuilder, SegmentEnd};
-use super::group::EntryToWrite;
+use super::footer::{Footer, SegmentEnd};
+use super::gather::FooterBuilder;
 use super::header::{FIRST_POSITION, Kind, SlotHeader};
 use super::place::round_up;
 use crate::limits::ZERO_FILL_BYTES;

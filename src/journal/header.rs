@@ -464,6 +464,13 @@ mod tests {
         let pick = |a, b| HeaderCopies { copies: [a, b] }.header().copied();
         assert_eq!(pick(Ok(older), Ok(younger)), Some(younger));
         assert_eq!(pick(Ok(younger), Ok(older)), Some(younger));
+        let not_yet_declared = SlotHeader {
+            kind: Kind::Recovery,
+            resume: None,
+            ..older
+        };
+        assert_eq!(pick(Ok(not_yet_declared), Ok(older)), Some(older));
+        assert_eq!(pick(Ok(older), Ok(not_yet_declared)), Some(older));
         assert_eq!(pick(Err(HeaderFault::Checksum), Ok(older)), Some(older));
         assert_eq!(pick(Ok(older), Err(HeaderFault::Device)), Some(older));
         assert_eq!(pick(Err(HeaderFault::Blank), Err(HeaderFault::Blank)), None);

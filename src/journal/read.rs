@@ -10,11 +10,11 @@
 
 use bytes::Bytes;
 
+use super::compose::Group;
 use super::entry::{ENTRY_HEADER_BYTES, EntryHeader, EntryKind};
 use super::error::JournalError;
 use super::fields::to_usize;
 use super::footer::Extent;
-use super::group::Group;
 use super::header::SlotHeader;
 use super::slot::{Slot, Via};
 use super::walk::{EntryWalk, Walked};

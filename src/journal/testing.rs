@@ -8,9 +8,10 @@ use tempfile::TempDir;
 
 use super::buffer::AlignedBuffer;
 use super::checksum::{Salt, Seed, crc32c};
+use super::compose::{EntryToWrite, Group, GroupBuilder, GroupStart};
 use super::directory::{JournalDir, JournalOptions, SlotHandle};
 use super::entry::{EntryKind, payload_crc};
-use super::group::{Claim, EntryToWrite, Group, GroupBuilder, GroupStart};
+use super::group::Claim;
 use super::header::{FIRST_POSITION, Kind, SlotHeader};
 use super::place::Place;
 use super::slot::PrepareOptions;

@@ -1,9 +1,10 @@
 //! Extents read back for a client, from the disk and from memory.
 
 use super::super::cold::ColdWriter;
+use super::super::compose::Group;
 use super::super::directory::SlotHandle;
-use super::super::footer::{Extent, FooterBuilder};
-use super::super::group::Group;
+use super::super::footer::Extent;
+use super::super::gather::FooterBuilder;
 use super::super::header::{Kind, SlotHeader};
 use super::super::read::{ExtentRead, Piece, read_extent, read_from_group};
 use super::super::slot::Via;

@@ -2,8 +2,9 @@
 
 use std::fs::OpenOptions;
 
+use super::super::compose::Group;
 use super::super::directory::SlotHandle;
-use super::super::group::{Claim, Group, GroupFault};
+use super::super::group::{Claim, GroupFault};
 use super::super::header::{FIRST_POSITION, Kind, SlotHeader};
 use super::super::place::Place;
 use super::super::scan::{Payloads, SegmentReader, Step, Unreadable};

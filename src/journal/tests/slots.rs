@@ -2,13 +2,15 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
-use std::time::Instant;
+use std::sync::Arc;
 
 use super::super::directory::{JournalDir, JournalOptions};
 use super::super::error::JournalError;
-use super::super::footer::{FooterBuilder, FooterFault, SegmentEnd};
+use super::super::footer::{FooterFault, SegmentEnd};
+use super::super::gather::FooterBuilder;
 use super::super::header::{FIRST_POSITION, HeaderFault, Kind};
-use super::super::slot::{PrepareOptions, Via};
+use super::super::scan::{Payloads, SegmentReader, Step, Unreadable};
+use super::super::slot::{Access, PrepareOptions, Slot, SlotContext, Via};
 use super::super::testing::{Groups, Scratch, batch, flip, records, scratch_directories, topic};
 use crate::limits::{MIB, SLOT_BYTES_MIN, SLOTS_OPEN_MAX};
 
@@ -231,7 +233,7 @@ fn open_slots_are_bounded_and_those_in_use_stay() {
     }
     assert!(scratch.directory.open_slots() <= SLOTS_OPEN_MAX);
     let again = scratch.directory.slot(1).expect("it exists");
-    assert!(std::sync::Arc::ptr_eq(&held, &again));
+    assert!(Arc::ptr_eq(&held, &again));
     assert!(scratch.directory.slot(100_000).is_err());
 }
 
@@ -246,7 +248,7 @@ fn a_removed_slot_is_gone_and_its_id_is_not_given_again() {
 }
 
 #[test]
-fn eight_hundred_headers_are_read_at_once() {
+fn eight_hundred_headers_are_listed_by_id() {
     let scratch = Scratch::new();
     for id in 1..=800 {
         let header = scratch.header(id, u64::from(id), Kind::Stream).encode();
@@ -255,9 +257,7 @@ fn eight_hundred_headers_are_read_at_once() {
         file.write_all_at(&header, 0).expect("copy a");
         file.write_all_at(&header, 4096).expect("copy b");
     }
-    let before = Instant::now();
     let listed = scratch.directory.list().expect("a listing");
-    println!("800 headers in {:?}", before.elapsed());
     assert_eq!(listed.len(), 800);
     assert!(listed.iter().all(|slot| slot.header.agree()));
     assert!(listed.windows(2).all(|pair| pair[0].id + 1 == pair[1].id));
@@ -292,4 +292,68 @@ fn reading_alone_writes_nothing() {
 fn free_space_is_told() {
     let scratch = Scratch::new();
     assert!(scratch.directory.free_bytes().expect("a number") > 0);
+}
+
+#[test]
+fn a_footer_at_a_smaller_sector_than_the_disk_has_goes_through_the_page_cache() {
+    let scratch = Scratch::new();
+    let (slot, header) = scratch.segment(1, Kind::Stream);
+    let context = SlotContext {
+        directory: Arc::new(File::open(&scratch.path).expect("the directory")),
+        access: Access {
+            direct: scratch.directory.is_direct(),
+            direct_align: 4096,
+            read_only: false,
+        },
+        slot_bytes: header.slot_bytes,
+    };
+    let moved = Slot::new(slot.id(), slot.path().to_owned(), context);
+    moved
+        .write_padded(b"on 4096", FIRST_POSITION, 4096)
+        .expect("a write");
+    moved
+        .write_padded(b"on 512", FIRST_POSITION + 512, 512)
+        .expect("a write");
+    moved.sync_data().expect("a sync");
+    for via in [Via::Direct, Via::Cached] {
+        let block = moved.read_at(FIRST_POSITION, 1024, via).expect("a read");
+        assert_eq!(block.as_slice()[..7], *b"on 4096");
+        assert_eq!(block.as_slice()[512..518], *b"on 512");
+    }
+}
+
+/// Reading memory that is not mapped fails as a broken disk does.
+fn unreadable_slot(scratch: &Scratch) -> Slot {
+    let context = SlotContext {
+        directory: Arc::new(File::open(&scratch.path).expect("the directory")),
+        access: Access {
+            direct: false,
+            direct_align: 512,
+            read_only: true,
+        },
+        slot_bytes: scratch.directory.slot_bytes(),
+    };
+    Slot::new(1, "/proc/self/mem".into(), context)
+}
+
+#[test]
+fn what_the_device_cannot_read_is_told_apart() {
+    let scratch = Scratch::new();
+    let slot = unreadable_slot(&scratch);
+    let copies = slot.read_header().expect("the file opens");
+    assert_eq!(copies.copies, [Err(HeaderFault::Device); 2]);
+    assert!(!copies.is_blank(), "it must not be taken for a free slot");
+    assert!(slot.read_at(FIRST_POSITION, 10, Via::Cached).is_err());
+    let header = scratch.header(1, 1, Kind::Stream);
+    let mut reader = SegmentReader::new(Arc::new(slot), &header, Payloads::Verify);
+    for _ in 0..2 {
+        let Ok(Step::Unreadable { position, why }) = reader.step() else {
+            panic!("nothing can be read");
+        };
+        assert_eq!((position, why), (FIRST_POSITION, Unreadable::Device));
+    }
+    assert_eq!(
+        reader.find_after(FIRST_POSITION, 0).expect("a verdict"),
+        None
+    );
 }
