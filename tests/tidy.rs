@@ -45,7 +45,7 @@ struct Ban {
     instead: &'static str,
 }
 
-const PRINTING: &[&str] = &["src/cli/", "src/demo", "src/main.rs"];
+const PRINTING: &[&str] = &["src/cli/", "src/demo", "src/main.rs", "benches/"];
 const FILES: &[&str] = &[
     "src/journal/",
     "src/catalog/",
@@ -53,6 +53,7 @@ const FILES: &[&str] = &[
     "src/cli/",
     "src/demo",
     "migrations/",
+    "benches/",
 ];
 
 const BANNED: &[Ban] = &[
