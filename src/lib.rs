@@ -21,3 +21,5 @@ pub mod catalog;
 pub mod store;
 
 pub mod net;
+
+pub mod client;

@@ -225,7 +225,47 @@ pub const CLAIM_KEPT_FOR: Duration = Duration::from_secs(10);
 /// Most peers of one index.
 pub const PEERS_MAX: usize = 10_000;
 
+// --- clients -----------------------------------------------------------------
+
+/// How long connecting and the hello may take.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client waits for the answer to a request that is not a long poll.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Without progress for so long, a client gives up, unless set otherwise.
+pub const NO_PROGRESS_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+/// First pause before something is tried again; it doubles each time.
+pub const RETRY_PAUSE_MIN: Duration = Duration::from_millis(20);
+/// Longest such pause.
+pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Most redirects followed for one request: hosts change rarely, circles must end.
+pub const REDIRECTS_MAX: usize = 5;
+/// Locations of topics kept by a client; beyond it all are forgotten and asked for again.
+pub const LOCATIONS_CACHED_MAX: usize = 100_000;
+/// Connections a client keeps per kind of traffic before closed ones are looked for and dropped.
+pub const CONNECTIONS_POOLED_CHECK: usize = 64;
+/// Peers a client asks at the same time for a report over all of them.
+pub const PEERS_ASKED_AT_ONCE: usize = 16;
+/// How long a topic that the index does not know (any more) is still waited for: an index that
+/// lost its directory is told everything again within one lease.
+pub const TOPIC_MISSING_GRACE: Duration = LEASE_DEFAULT;
+/// Bytes of messages a publisher holds, waiting or unanswered, unless set otherwise.
+pub const PUBLISHER_BYTES_DEFAULT: usize = 32 * MIB;
+/// What a message costs there beside its bytes.
+pub const MESSAGE_BYTES_OVERHEAD: usize = 64;
+/// Batches of a publisher that may be unanswered, unless set otherwise.
+pub const PUBLISHER_BATCHES_IN_FLIGHT_DEFAULT: usize = 8;
+/// With so many unanswered, a batch that is not full waits for more messages.
+pub const PUBLISHER_BATCHES_SMALL: usize = 2;
+/// What a subscriber asks for at once, in bytes, unless set otherwise.
+pub const SUBSCRIBER_FETCH_BYTES_DEFAULT: usize = MIB;
+/// How long a subscriber's host waits for records before it answers that there are none.
+pub const SUBSCRIBER_WAIT: Duration = Duration::from_secs(30);
+
 const _: () = {
+    assert!(PUBLISHER_BATCHES_IN_FLIGHT_DEFAULT <= PUBLISHES_UNANSWERED_MAX);
+    assert!(PUBLISHER_BATCHES_SMALL <= PUBLISHER_BATCHES_IN_FLIGHT_DEFAULT);
+    assert!(SUBSCRIBER_FETCH_BYTES_DEFAULT <= FETCH_BYTES_MAX);
+    assert!(SUBSCRIBER_WAIT.as_millis() <= FETCH_WAIT_MAX.as_millis());
     assert!(MESSAGE_BYTES_DEFAULT <= MESSAGE_BYTES_MAX);
     assert!(MESSAGE_BYTES_MAX < BATCH_BYTES_MAX);
     assert!(BATCH_BYTES_MAX < FRAME_BYTES_MAX);

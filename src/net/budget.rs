@@ -129,6 +129,11 @@ pub struct Taken<'a> {
 }
 
 impl Taken<'_> {
+    /// How many there are.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Hands them to the caller, who gives them back; returns how many.
     pub fn keep(mut self) -> usize {
         std::mem::take(&mut self.bytes)

@@ -237,6 +237,30 @@ impl BatchBuilder {
     }
 }
 
+/// The same records under another producer and sequence. Copies the batch only where its memory is
+/// shared.
+pub fn renumber(
+    batch: Bytes,
+    producer: ProducerId,
+    first_sequence: Sequence,
+) -> Result<Bytes, BatchError> {
+    let header = BatchHeader {
+        producer,
+        first_sequence,
+        ..BatchHeader::parse(&batch)?
+    };
+    let count = header.record_count;
+    if first_sequence.checked_add(count.into()).is_none() {
+        let first = first_sequence.get();
+        return Err(BatchError::SequenceOverflow { first, count });
+    }
+    let mut batch = batch
+        .try_into_mut()
+        .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    header.seal(&mut batch);
+    Ok(batch.freeze())
+}
+
 fn length(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).expect("pushing bounds a batch far below 4 GiB")
 }

@@ -65,7 +65,7 @@ use thiserror::Error;
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
 
-pub use build::{BatchBuilder, PushError, RecordToSend};
+pub use build::{BatchBuilder, PushError, RecordToSend, renumber};
 pub use compress::Compression;
 pub use header::{BATCH_MAGIC, BATCH_VERSION, BatchHeader, HEADER_BYTES};
 pub use read::{Record, Records};

@@ -1,0 +1,549 @@
+//! Administering topics, subscriptions and peers: one method per request, sent to
+//! whoever answers it.
+//!
+//! A request that changes something is sent once. If its answer is lost the result
+//! is [`ClientError::OutcomeUnknown`]; questions are asked again elsewhere.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::client::cluster::{Effect, Lane};
+use crate::client::{Client, ClientError, backoff::Backoff};
+use crate::limits;
+use crate::net::CallError;
+use crate::protocol::api::{
+    AcceptLoss, Changes, CreateSubscription, CreateTopic, CreatedTopic, DeleteSubscription,
+    DeleteTopic, DescribeSubscription, DescribeTopic, DescribeTopics, FindOffset, FoundOffset,
+    ListPeers, ListSubscriptions, ListTopics, PeerInfo, PeerState, PeerStatus, PeerStatusAnswer,
+    PlaceTopic, Position, PurgeTopic, RenameTopic, Request, RetirePeer, Retired, SeekSubscription,
+    SetTopic, Sought, SubscriptionInfo, TopicChanges, TopicInfo, TopicLocation, Watch,
+};
+use crate::protocol::error::ApiError;
+use crate::types::{
+    Address, Gap, PeerName, SubscriptionName, TopicName, TopicPattern, TopicSettings,
+};
+
+/// How long creating a topic waits for somebody else who is creating it just now.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A topic to be created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewTopic {
+    /// Its name.
+    pub name: TopicName,
+    /// The peer that is to host it; otherwise the one with the least load.
+    pub on: Option<PeerName>,
+    /// Its settings.
+    pub settings: TopicSettings,
+    /// An existing topic of that name will do, whatever its host and settings.
+    pub if_not_exists: bool,
+}
+
+impl NewTopic {
+    /// On the peer with the least load, with the usual settings.
+    pub fn new(name: TopicName) -> Self {
+        Self {
+            name,
+            on: None,
+            settings: TopicSettings::default(),
+            if_not_exists: false,
+        }
+    }
+}
+
+/// A topic as the directory and as its host know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicReport {
+    /// Where it is.
+    pub location: TopicLocation,
+    /// What its host says, or why it does not.
+    pub info: Result<TopicInfo, ClientError>,
+}
+
+impl Client {
+    // --- the directory -------------------------------------------------------
+
+    /// Who hosts a topic? Asks the directory, not the own memory.
+    pub async fn lookup(&self, topic: &TopicName) -> Result<TopicLocation, ClientError> {
+        self.cluster.lookup(topic).await
+    }
+
+    /// All topics whose names match, in the order of their names.
+    pub async fn list_topics(
+        &self,
+        pattern: &TopicPattern,
+    ) -> Result<Vec<TopicLocation>, ClientError> {
+        let mut all: Vec<TopicLocation> = Vec::new();
+        loop {
+            let request = ListTopics {
+                pattern: pattern.clone(),
+                after: all.last().map(|topic| topic.name.clone()),
+                limit: limits::PAGE_ENTRIES_MAX as u32,
+            };
+            let page = self.cluster.ask(&request, Effect::Reads).await?;
+            let is_last = !page.more || page.topics.is_empty();
+            all.extend(page.topics);
+            if is_last {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// All peers the index knows.
+    pub async fn list_peers(&self) -> Result<Vec<PeerInfo>, ClientError> {
+        self.cluster.ask(&ListPeers {}, Effect::Reads).await
+    }
+
+    /// Unregisters a peer that will not come back; the names of its topics are free again.
+    pub async fn retire_peer(&self, peer: &PeerName) -> Result<Retired, ClientError> {
+        let request = RetirePeer { name: peer.clone() };
+        self.cluster.ask(&request, Effect::Changes).await
+    }
+
+    /// How is that peer?
+    pub async fn peer_status(&self, peer: &PeerName) -> Result<PeerStatusAnswer, ClientError> {
+        let peers = self.list_peers().await?;
+        let Some(found) = peers.into_iter().find(|info| info.name == *peer) else {
+            let name = peer.clone();
+            return Err(ApiError::PeerNotFound { name }.into());
+        };
+        match self.cluster.call(&found.address, &PeerStatus {}).await {
+            Err(CallError::Unreachable { .. }) if found.state != PeerState::Online => {
+                Err(ClientError::Api(ApiError::PeerNotOnline {
+                    peer: found.name,
+                    state: found.state.to_string(),
+                }))
+            }
+            answer => answer.map_err(ClientError::of_read),
+        }
+    }
+
+    /// Waits at most `wait` for changes of the registry after `version` (0: none seen yet) that
+    /// concern topics matching `pattern`. Answered by index servers.
+    pub async fn watch(
+        &self,
+        version: u64,
+        pattern: &TopicPattern,
+        wait: Duration,
+    ) -> Result<Changes, ClientError> {
+        let wait = wait.min(limits::FETCH_WAIT_MAX);
+        let request = Watch {
+            version,
+            pattern: pattern.clone(),
+            max_wait_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
+        };
+        let mut last = None;
+        for index in self.cluster.index().await? {
+            let connection = match self.cluster.connection(&index, Lane::Control).await {
+                Ok(connection) => connection,
+                Err(error) => {
+                    last = Some(error);
+                    continue;
+                }
+            };
+            let timeout = wait + limits::ANSWER_TIMEOUT;
+            match connection.call(&request, timeout).await {
+                Ok(changes) => return Ok(changes),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.map_or(ClientError::Closed, ClientError::of_read))
+    }
+
+    // --- topics --------------------------------------------------------------
+
+    /// Creates a topic; with [`if_not_exists`](NewTopic::if_not_exists) an existing one is
+    /// answered instead.
+    pub async fn create_topic(&self, topic: &NewTopic) -> Result<CreatedTopic, ClientError> {
+        let mut backoff = Backoff::new();
+        loop {
+            let error = match self.try_create_topic(topic).await {
+                Err(ClientError::Api(error)) => error,
+                result => return result,
+            };
+            match error {
+                ApiError::TopicExists { .. } if topic.if_not_exists => {
+                    let topic = self.describe_topic(&topic.name).await?.info?;
+                    let created = false;
+                    return Ok(CreatedTopic { topic, created });
+                }
+                ApiError::ClaimPending { .. }
+                    if topic.if_not_exists && backoff.since().elapsed() < CLAIM_PATIENCE =>
+                {
+                    tokio::time::sleep(backoff.pause()).await;
+                }
+                error => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn try_create_topic(&self, topic: &NewTopic) -> Result<CreatedTopic, ClientError> {
+        let place = PlaceTopic {
+            name: topic.name.clone(),
+            on: topic.on.clone(),
+        };
+        let placement = self.cluster.ask(&place, Effect::Reads).await?;
+        let create = CreateTopic {
+            name: topic.name.clone(),
+            settings: topic.settings,
+            if_not_exists: topic.if_not_exists,
+        };
+        self.cluster.forget(&topic.name);
+        let created = self.cluster.call(&placement.address, &create).await;
+        created.map_err(ClientError::of_change)
+    }
+
+    /// Deletes a topic with all its records and subscriptions.
+    pub async fn delete_topic(&self, topic: &TopicName) -> Result<(), ClientError> {
+        let request = DeleteTopic {
+            name: topic.clone(),
+            id: None,
+        };
+        self.change(topic, &request).await?;
+        self.cluster.forget(topic);
+        Ok(())
+    }
+
+    /// Everything about one topic. Fails if its host does not answer.
+    pub async fn describe_topic(&self, topic: &TopicName) -> Result<TopicReport, ClientError> {
+        let request = DescribeTopic {
+            name: topic.clone(),
+        };
+        let info = self.question(topic, &request).await?;
+        // It was asked for at the place that is known now.
+        let location = self.cluster.locate(topic).await?;
+        Ok(TopicReport {
+            location,
+            info: Ok(info),
+        })
+    }
+
+    /// Everything about all topics whose names match, in the order of their names: those that
+    /// the index lists, and those that peers store under a name that belongs to another.
+    pub async fn describe_topics(
+        &self,
+        pattern: &TopicPattern,
+    ) -> Result<Vec<TopicReport>, ClientError> {
+        let listed = self.list_topics(pattern).await?;
+        let answers = self
+            .at_all_peers({
+                let pattern = pattern.clone();
+                move |client, address| {
+                    let pattern = pattern.clone();
+                    async move { client.describe_topics_at(&address, &pattern).await }
+                }
+            })
+            .await?;
+        Ok(merge_reports(listed, answers))
+    }
+
+    async fn describe_topics_at(
+        &self,
+        peer: &Address,
+        pattern: &TopicPattern,
+    ) -> Result<Vec<TopicInfo>, ClientError> {
+        let mut all: Vec<TopicInfo> = Vec::new();
+        loop {
+            let request = DescribeTopics {
+                pattern: pattern.clone(),
+                after: all.last().map(|topic| topic.name.clone()),
+                limit: limits::PAGE_ENTRIES_MAX as u32,
+            };
+            let page = self.cluster.call(peer, &request).await;
+            let page = page.map_err(ClientError::of_read)?;
+            let is_last = !page.more || page.topics.is_empty();
+            all.extend(page.topics);
+            if is_last {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Changes settings; answers what holds now.
+    pub async fn set_topic(
+        &self,
+        topic: &TopicName,
+        changes: TopicChanges,
+    ) -> Result<TopicInfo, ClientError> {
+        let name = topic.clone();
+        self.change(topic, &SetTopic { name, changes }).await
+    }
+
+    /// Gives a topic another name.
+    pub async fn rename_topic(
+        &self,
+        topic: &TopicName,
+        new: &TopicName,
+    ) -> Result<TopicInfo, ClientError> {
+        let request = RenameTopic {
+            name: topic.clone(),
+            new: new.clone(),
+        };
+        let info = self.change(topic, &request).await?;
+        self.cluster.forget(topic);
+        self.cluster.forget(new);
+        Ok(info)
+    }
+
+    /// Discards the records before a place.
+    pub async fn purge_topic(
+        &self,
+        topic: &TopicName,
+        before: Position,
+    ) -> Result<TopicInfo, ClientError> {
+        let name = topic.clone();
+        self.change(topic, &PurgeTopic { name, before }).await
+    }
+
+    /// Ends a quarantine and tells what is lost.
+    pub async fn accept_loss(&self, topic: &TopicName) -> Result<Gap, ClientError> {
+        let name = topic.clone();
+        let accepted = self.change(topic, &AcceptLoss { name }).await?;
+        Ok(accepted.gap)
+    }
+
+    /// Turns a place into an offset.
+    pub async fn find_offset(
+        &self,
+        topic: &TopicName,
+        position: Position,
+    ) -> Result<FoundOffset, ClientError> {
+        let request = FindOffset {
+            topic: topic.clone(),
+            position,
+        };
+        self.question(topic, &request).await
+    }
+
+    // --- subscriptions -------------------------------------------------------
+
+    /// Makes a subscription that begins at a place.
+    pub async fn create_subscription(
+        &self,
+        topic: &TopicName,
+        name: &SubscriptionName,
+        from: Position,
+        if_not_exists: bool,
+    ) -> Result<SubscriptionInfo, ClientError> {
+        let request = CreateSubscription {
+            topic: topic.clone(),
+            name: name.clone(),
+            from,
+            if_not_exists,
+        };
+        self.change(topic, &request).await
+    }
+
+    /// Removes a subscription.
+    pub async fn delete_subscription(
+        &self,
+        topic: &TopicName,
+        name: &SubscriptionName,
+    ) -> Result<(), ClientError> {
+        let request = DeleteSubscription {
+            topic: topic.clone(),
+            name: name.clone(),
+        };
+        self.change(topic, &request).await.map(|_| ())
+    }
+
+    /// Everything about one subscription.
+    pub async fn describe_subscription(
+        &self,
+        topic: &TopicName,
+        name: &SubscriptionName,
+    ) -> Result<SubscriptionInfo, ClientError> {
+        let request = DescribeSubscription {
+            topic: topic.clone(),
+            name: name.clone(),
+        };
+        self.question(topic, &request).await
+    }
+
+    /// All subscriptions of one topic, or of all peers that can be reached; by topic and name.
+    pub async fn list_subscriptions(
+        &self,
+        topic: Option<&TopicName>,
+    ) -> Result<Vec<SubscriptionInfo>, ClientError> {
+        if let Some(topic) = topic {
+            let first = list_subscriptions_request(Some(topic), &[]);
+            let page = self.question(topic, &first).await?;
+            let location = self.cluster.locate(topic).await?;
+            let mut all = page.subscriptions;
+            if page.more {
+                let rest = self.list_subscriptions_at(&location.address, Some(topic), all);
+                all = rest.await?;
+            }
+            return Ok(all);
+        }
+        let answers = self
+            .at_all_peers(|client, address| async move {
+                let none = Vec::new();
+                client.list_subscriptions_at(&address, None, none).await
+            })
+            .await?;
+        let mut all: Vec<SubscriptionInfo> = answers
+            .into_iter()
+            .flat_map(|(_, found)| found.unwrap_or_default())
+            .collect();
+        all.sort_by(|a, b| (&a.topic, &a.name).cmp(&(&b.topic, &b.name)));
+        Ok(all)
+    }
+
+    async fn list_subscriptions_at(
+        &self,
+        peer: &Address,
+        topic: Option<&TopicName>,
+        mut all: Vec<SubscriptionInfo>,
+    ) -> Result<Vec<SubscriptionInfo>, ClientError> {
+        loop {
+            let request = list_subscriptions_request(topic, &all);
+            let page = self.cluster.call(peer, &request).await;
+            let page = page.map_err(ClientError::of_read)?;
+            let is_last = !page.more || page.subscriptions.is_empty();
+            all.extend(page.subscriptions);
+            if is_last {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Moves a subscription, or only tells where it would go.
+    pub async fn seek_subscription(
+        &self,
+        topic: &TopicName,
+        name: &SubscriptionName,
+        to: Position,
+        dry_run: bool,
+    ) -> Result<Sought, ClientError> {
+        let request = SeekSubscription {
+            topic: topic.clone(),
+            name: name.clone(),
+            to,
+            dry_run,
+        };
+        self.change(topic, &request).await
+    }
+
+    // --- how -----------------------------------------------------------------
+
+    async fn question<R: Request>(
+        &self,
+        topic: &TopicName,
+        request: &R,
+    ) -> Result<R::Answer, ClientError> {
+        self.cluster.at_host(topic, request, Effect::Reads).await
+    }
+
+    async fn change<R: Request>(
+        &self,
+        topic: &TopicName,
+        request: &R,
+    ) -> Result<R::Answer, ClientError> {
+        self.cluster.at_host(topic, request, Effect::Changes).await
+    }
+
+    /// Asks all peers, some at a time; what each answered, or why it did not.
+    async fn at_all_peers<T, F>(
+        &self,
+        ask: impl Fn(Self, Address) -> F,
+    ) -> Result<Vec<(PeerInfo, Result<T, ClientError>)>, ClientError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, ClientError>> + Send + 'static,
+    {
+        let mut waiting = self.list_peers().await?.into_iter();
+        let mut asked = JoinSet::new();
+        let mut answers = Vec::new();
+        loop {
+            while asked.len() < limits::PEERS_ASKED_AT_ONCE
+                && let Some(peer) = waiting.next()
+            {
+                let answer = ask(self.clone(), peer.address.clone());
+                asked.spawn(async move { (peer, answer.await) });
+            }
+            match asked.join_next().await {
+                Some(Ok(answer)) => answers.push(answer),
+                Some(Err(error)) => {
+                    return Err(ClientError::Malformed {
+                        what: "the answer of a peer".to_owned(),
+                        reason: error.to_string(),
+                    });
+                }
+                None => return Ok(answers),
+            }
+        }
+    }
+}
+
+fn list_subscriptions_request(
+    topic: Option<&TopicName>,
+    before: &[SubscriptionInfo],
+) -> ListSubscriptions {
+    ListSubscriptions {
+        topic: topic.cloned(),
+        after: before
+            .last()
+            .map(|last| (last.topic.clone(), last.name.clone())),
+        limit: limits::PAGE_ENTRIES_MAX as u32,
+    }
+}
+
+/// Puts together what the index lists and what the peers say.
+fn merge_reports(
+    listed: Vec<TopicLocation>,
+    answers: Vec<(PeerInfo, Result<Vec<TopicInfo>, ClientError>)>,
+) -> Vec<TopicReport> {
+    let mut infos = std::collections::HashMap::new();
+    let mut silent = std::collections::HashMap::new();
+    for (peer, answer) in answers {
+        match answer {
+            Ok(found) => {
+                infos.extend(
+                    found
+                        .into_iter()
+                        .map(|info| (info.id, (peer.clone(), info))),
+                );
+            }
+            Err(error) => {
+                silent.insert(peer.id, error);
+            }
+        }
+    }
+    let missing = |location: &TopicLocation| match silent.get(&location.peer) {
+        _ if location.state != PeerState::Online => ClientError::Api(ApiError::PeerNotOnline {
+            peer: location.peer_name.clone(),
+            state: location.state.to_string(),
+        }),
+        Some(error) => error.clone(),
+        None => ClientError::Api(ApiError::TopicNotFound {
+            name: location.name.clone(),
+        }),
+    };
+    let mut reports: Vec<TopicReport> = listed
+        .into_iter()
+        .map(|location| {
+            let info = infos.remove(&location.id).map(|(_, info)| info);
+            let info = info.ok_or_else(|| missing(&location));
+            TopicReport { location, info }
+        })
+        .collect();
+    // What is left is stored, and not published by the index.
+    reports.extend(infos.into_values().map(|(peer, info)| TopicReport {
+        location: TopicLocation {
+            name: info.name.clone(),
+            id: info.id,
+            epoch: info.epoch,
+            peer: peer.id,
+            peer_name: peer.name,
+            address: peer.address,
+            state: peer.state,
+            since: peer.since,
+        },
+        info: Ok(info),
+    }));
+    reports
+        .sort_by(|a, b| (&a.location.name, a.location.id).cmp(&(&b.location.name, b.location.id)));
+    reports
+}

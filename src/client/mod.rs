@@ -1,0 +1,92 @@
+//! The client library: publish, subscribe and administer.
+//!
+//! ```no_run
+//! use tidings::client::{Client, ConnectOptions, Message, NewTopic, PublisherOptions};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::connect(ConnectOptions::new(vec!["127.0.0.1:7400".parse()?])).await?;
+//! let topic = "quakes.ci".parse()?;
+//! client.create_topic(&NewTopic::new(topic)).await?;
+//!
+//! let topic = "quakes.ci".parse()?;
+//! let publisher = client.publisher(&topic, PublisherOptions::default()).await?;
+//! let ack = publisher.send(Message::new("a small one")).await?;
+//! println!("stored at offset {}", ack.await?.offset);
+//! publisher.close().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A [`Client`] goes in through index servers or any peer, finds out who hosts a
+//! topic, remembers it, and then talks to that peer directly. It is cheap to clone;
+//! clones share connections and what they know.
+//!
+//! ```text
+//!   Client ── admin calls ─────────────┐
+//!     ├── Publisher ── one task ───────┼──► cluster: locations, connections ──► net::dial
+//!     └── Subscriber ── no task ───────┘
+//! ```
+//!
+//! Invariants:
+//!
+//! 1. **An outcome is never guessed.** What may have been carried out and was not
+//!    answered is [`ClientError::OutcomeUnknown`]; every other error means that
+//!    nothing happened, or says what did.
+//! 2. **A publisher's retries make no duplicates**: a batch goes out again only
+//!    under the producer id and sequence it had, or after its host said that it is
+//!    not stored.
+//! 3. **A subscriber never jumps**: offsets follow each other, or a
+//!    [`Gap`](crate::types::Gap) says what is missing, or there is an error.
+//! 4. **Memory is bounded**: a publisher holds at most
+//!    [`memory_bytes_max`](PublisherOptions::memory_bytes_max), a subscriber at most
+//!    two answers.
+//! 5. **What is known is used**: while no index answers, known locations go on working.
+//!
+//! Absent on purpose: blocking calls, consumer groups, and patterns in
+//! subscriptions (follow [`Client::watch`] and subscribe to each topic).
+
+mod admin;
+mod backoff;
+mod cluster;
+mod error;
+mod options;
+mod publisher;
+mod route;
+mod subscriber;
+
+pub use admin::{NewTopic, TopicReport};
+pub use error::ClientError;
+pub use options::ConnectOptions;
+pub use publisher::{Ack, Acked, Message, Publisher, PublisherOptions};
+pub use subscriber::{Delivery, ReceivedRecord, Subscriber, SubscriberOptions};
+
+pub use crate::protocol::batch::{Compression, Header};
+
+use std::sync::Arc;
+
+use crate::protocol::api::HelloAnswer;
+use cluster::Cluster;
+
+/// A way into a cluster. See the [module](self).
+#[derive(Debug, Clone)]
+pub struct Client {
+    cluster: Arc<Cluster>,
+}
+
+impl Client {
+    /// Connects to the first of the seeds that answers.
+    pub async fn connect(options: ConnectOptions) -> Result<Self, ClientError> {
+        Ok(Self {
+            cluster: Arc::new(Cluster::connect(options).await?),
+        })
+    }
+
+    /// What the node said of itself through which this client came in: its role, its name, the
+    /// index servers it knows.
+    pub fn seed(&self) -> HelloAnswer {
+        self.cluster.seed().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests;

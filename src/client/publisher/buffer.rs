@@ -1,0 +1,246 @@
+//! Messages on their way into batches: what those who send and the one task that
+//! talks to the host share.
+//!
+//! Whoever sends writes its record into the open batch itself; no task is woken
+//! for a message, only when a batch begins to wait or is full. Room is taken before
+//! and given back when the batch is settled.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, watch};
+
+use crate::client::ClientError;
+use crate::client::publisher::ack::{Ack, Outcome, Receipt};
+use crate::client::publisher::{Message, PublisherOptions};
+use crate::limits;
+use crate::net::budget::Pool;
+use crate::protocol::batch::{BatchBuilder, PushError, RecordToSend};
+use crate::protocol::error::ApiError;
+use crate::time::Timestamp;
+
+/// Builders kept for reuse: compression has large working memory.
+const BUILDERS_KEPT: usize = 4;
+
+/// The messages of a publisher that are not sent yet, and its accounts.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    state: Mutex<State>,
+    options: PublisherOptions,
+    /// Bytes of messages waiting or unanswered.
+    pub room: Pool,
+    /// There is something new to send, or it ends.
+    pub work: Notify,
+    progress: watch::Sender<Progress>,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, Default)]
+struct Progress {
+    /// Messages acknowledged or failed.
+    settled: u64,
+    /// The task has ended.
+    is_over: bool,
+}
+
+#[derive(Default)]
+struct State {
+    full: VecDeque<Batch>,
+    open: Option<Batch>,
+    spare: Vec<BatchBuilder>,
+    accepted: u64,
+    message_bytes_max: usize,
+    /// The first failure that no flush has told yet.
+    failure: Option<ClientError>,
+    /// Why nothing more is taken in.
+    closed: Option<ClientError>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State")
+            .field("full", &self.full.len())
+            .field("accepted", &self.accepted)
+            .field("closed", &self.closed)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A batch that takes messages in, or waits to be sent.
+pub(super) struct Batch {
+    pub builder: BatchBuilder,
+    pub receipt: Arc<Receipt>,
+    /// Room it holds.
+    pub room_bytes: usize,
+}
+
+impl Buffer {
+    pub fn new(options: PublisherOptions, message_bytes_max: usize) -> Self {
+        Self {
+            state: Mutex::new(State {
+                message_bytes_max,
+                ..State::default()
+            }),
+            room: Pool::new(options.memory_bytes_max.min(u32::MAX as usize)),
+            options,
+            work: Notify::new(),
+            progress: watch::Sender::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The host's limit, as its hello told.
+    pub fn set_message_bytes_max(&self, bytes: usize) {
+        self.lock().message_bytes_max = bytes;
+    }
+
+    // --- sending -------------------------------------------------------------
+
+    /// Takes a message into the open batch, for which `room_bytes` were taken.
+    pub fn push(&self, message: &Message, room_bytes: usize) -> Result<Ack, ClientError> {
+        let record = RecordToSend {
+            timestamp: message.timestamp.unwrap_or_else(Timestamp::now),
+            key: message.key.as_deref(),
+            headers: &message.headers,
+            value: &message.value,
+        };
+        let mut state = self.lock();
+        if let Some(error) = &state.closed {
+            return Err(error.clone());
+        }
+        let (bytes, max) = (record.message_bytes(), state.message_bytes_max);
+        if bytes > max {
+            let (bytes, max) = (bytes as u64, max as u64);
+            return Err(ApiError::MessageTooLarge { bytes, max }.into());
+        }
+        let (ack, has_news) = state.push(&record, room_bytes, &self.options)?;
+        state.accepted += 1;
+        drop(state);
+        if has_news {
+            self.work.notify_one();
+        }
+        Ok(ack)
+    }
+
+    /// The next batch to send: a full one, or with `partial` whatever there is.
+    pub fn take(&self, partial: bool) -> Option<Batch> {
+        let mut state = self.lock();
+        let full = state.full.pop_front();
+        full.or_else(|| state.open.take_if(|_| partial))
+    }
+
+    /// Takes a builder back.
+    pub fn reuse(&self, builder: BatchBuilder) {
+        let mut state = self.lock();
+        if state.spare.len() < BUILDERS_KEPT {
+            state.spare.push(builder);
+        }
+    }
+
+    // --- accounts ------------------------------------------------------------
+
+    /// Settles a batch of `count` messages.
+    pub fn settle(&self, receipt: &Receipt, (count, room_bytes): (u32, usize), outcome: Outcome) {
+        if let Err(error) = &outcome {
+            self.lock().failure.get_or_insert_with(|| error.clone());
+        }
+        receipt.settle(outcome);
+        self.room.give(room_bytes);
+        self.progress
+            .send_modify(|progress| progress.settled += u64::from(count));
+    }
+
+    /// Fails everything that is not sent yet.
+    pub fn fail_waiting(&self, error: &ClientError) {
+        while let Some(batch) = self.take(true) {
+            let account = (batch.builder.count(), batch.room_bytes);
+            self.settle(&batch.receipt, account, Err(error.clone()));
+        }
+    }
+
+    /// Waits until everything taken in so far is settled; tells the first failure since the last flush.
+    pub async fn flush(&self) -> Result<(), ClientError> {
+        let accepted = self.lock().accepted;
+        let mut progress = self.progress.subscribe();
+        // The sender of the progress is this, so it cannot be gone.
+        let _ = progress
+            .wait_for(|progress| progress.settled >= accepted || progress.is_over)
+            .await;
+        match self.lock().failure.take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes nothing more in; what is here is still sent.
+    pub fn close(&self, error: ClientError) {
+        self.lock().closed.get_or_insert(error);
+        self.work.notify_one();
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed.is_some()
+    }
+
+    /// The task has ended: nothing will be settled any more.
+    pub fn end(&self) {
+        self.close(ClientError::Closed);
+        self.fail_waiting(&ClientError::Closed);
+        self.progress
+            .send_modify(|progress| progress.is_over = true);
+    }
+
+    /// Waits until the task has ended.
+    pub async fn ended(&self) {
+        let mut progress = self.progress.subscribe();
+        let _ = progress.wait_for(|progress| progress.is_over).await;
+    }
+}
+
+impl State {
+    /// Also tells whether there is something new to send.
+    fn push(
+        &mut self,
+        record: &RecordToSend<'_>,
+        room_bytes: usize,
+        options: &PublisherOptions,
+    ) -> Result<(Ack, bool), ClientError> {
+        let mut has_news = false;
+        let bytes_max = options.batch_bytes.min(limits::BATCH_BYTES_MAX);
+        if let Some(open) = self
+            .open
+            .take_if(|open| !open.builder.fits(record, bytes_max))
+        {
+            self.full.push_back(open);
+            has_news = true;
+        }
+        let is_first = self.open.is_none();
+        let open = self.open.get_or_insert_with(|| Batch {
+            builder: self
+                .spare
+                .pop()
+                .unwrap_or_else(|| BatchBuilder::new(options.compression)),
+            receipt: Arc::default(),
+            room_bytes: 0,
+        });
+        let index = open.builder.count();
+        match open.builder.try_push(record) {
+            Ok(()) => {}
+            Err(error) => {
+                if is_first {
+                    self.open = None;
+                }
+                return Err(match error {
+                    PushError::Refused(error) => ApiError::from(error).into(),
+                    PushError::Full => unreachable!("it was asked whether it fits"),
+                });
+            }
+        }
+        open.room_bytes += room_bytes;
+        let ack = Ack::new(open.receipt.clone(), index);
+        Ok((ack, has_news || is_first))
+    }
+}
