@@ -500,11 +500,8 @@ fn merge_reports(
     for (peer, answer) in answers {
         match answer {
             Ok(found) => {
-                infos.extend(
-                    found
-                        .into_iter()
-                        .map(|info| (info.id, (peer.clone(), info))),
-                );
+                let stored = found.into_iter();
+                infos.extend(stored.map(|info| ((peer.id, info.id), (peer.clone(), info))));
             }
             Err(error) => {
                 silent.insert(peer.id, error);
@@ -524,7 +521,9 @@ fn merge_reports(
     let mut reports: Vec<TopicReport> = listed
         .into_iter()
         .map(|location| {
-            let info = infos.remove(&location.id).map(|(_, info)| info);
+            let info = infos
+                .remove(&(location.peer, location.id))
+                .map(|(_, info)| info);
             let info = info.ok_or_else(|| missing(&location));
             TopicReport { location, info }
         })

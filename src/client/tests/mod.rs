@@ -1,0 +1,6 @@
+//! The client against small nodes in memory that speak the real protocol over real sockets.
+
+mod admin;
+mod node;
+mod publishing;
+mod subscribing;
