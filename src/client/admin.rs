@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::client::cluster::{Effect, Lane};
+use crate::client::cluster::Effect;
 use crate::client::{Client, ClientError, backoff::Backoff};
 use crate::limits;
 use crate::net::CallError;
@@ -133,22 +133,8 @@ impl Client {
             pattern: pattern.clone(),
             max_wait_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
         };
-        let mut last = None;
-        for index in self.cluster.index().await? {
-            let connection = match self.cluster.connection(&index, Lane::Control).await {
-                Ok(connection) => connection,
-                Err(error) => {
-                    last = Some(error);
-                    continue;
-                }
-            };
-            let timeout = wait + limits::ANSWER_TIMEOUT;
-            match connection.call(&request, timeout).await {
-                Ok(changes) => return Ok(changes),
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(last.map_or(ClientError::Closed, ClientError::of_read))
+        let timeout = wait + limits::ANSWER_TIMEOUT;
+        self.cluster.ask_index(&request, timeout).await
     }
 
     // --- topics --------------------------------------------------------------

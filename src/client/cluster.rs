@@ -12,7 +12,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::client::{ClientError, ConnectOptions};
 use crate::limits;
@@ -119,6 +119,12 @@ impl Cluster {
             directory.retain(|address| address != first);
             directory.insert(0, first.clone());
         }
+        drop(directory);
+        self.learn_indexes(hello);
+    }
+
+    fn learn_indexes(&self, hello: &HelloAnswer) {
+        let mut directory = lock(&self.directory);
         for index in &hello.indexes {
             if !directory.contains(index) && directory.len() < limits::PEERS_ASKED_AT_ONCE {
                 directory.push(index.clone());
@@ -209,27 +215,35 @@ impl Cluster {
         Err(failures.into_error(effect))
     }
 
-    /// Addresses of index servers, as far as known.
-    pub async fn index(&self) -> Result<Vec<Address>, ClientError> {
-        let mut indexes = Vec::new();
+    /// Sends a request that only index servers answer, and may be repeated, to the first that does.
+    pub async fn ask_index<R: Request>(
+        &self,
+        request: &R,
+        timeout: Duration,
+    ) -> Result<R::Answer, ClientError> {
         let mut failures = Failures::default();
         for address in self.directory() {
-            match self.connection(&address, Lane::Control).await {
-                Ok(connection) if connection.hello().role == Role::Index => indexes.push(address),
-                Ok(connection) => {
-                    for index in &connection.hello().indexes {
-                        if !indexes.contains(index) {
-                            indexes.push(index.clone());
-                        }
-                    }
+            let connection = match self.connection(&address, Lane::Control).await {
+                Ok(connection) if connection.hello().role == Role::Index => connection,
+                Ok(peer) => {
+                    self.learn_indexes(peer.hello());
+                    continue;
                 }
+                Err(error) => {
+                    failures.add(error);
+                    continue;
+                }
+            };
+            match connection.call(request, timeout).await {
+                Ok(answer) => return Ok(answer),
                 Err(error) => failures.add(error),
             }
         }
-        match indexes.is_empty() {
-            false => Ok(indexes),
-            true => Err(failures.into_error(Effect::Reads)),
+        if failures.is_empty() {
+            let reason = "the nodes this client knows name none".to_owned();
+            return Err(ApiError::IndexUnavailable { reason }.into());
         }
+        Err(failures.into_error(Effect::Reads))
     }
 
     fn directory(&self) -> Vec<Address> {
@@ -418,6 +432,10 @@ impl Failures {
             }
             error => self.others.push(error),
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.refusal.is_none() && self.others.is_empty()
     }
 
     fn into_error(mut self, effect: Effect) -> ClientError {

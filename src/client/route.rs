@@ -124,6 +124,19 @@ impl Route {
         Err(missing)
     }
 
+    /// After a failure on the way to the topic: waits a little, or gives the error back when the
+    /// patience is over or trying again cannot help.
+    pub async fn wait_after(&mut self, error: ClientError) -> Result<(), ClientError> {
+        let trouble = self.trouble.get_or_insert_with(Backoff::new);
+        if !error.is_retryable() || trouble.since().elapsed() >= self.timeout {
+            self.trouble = None;
+            return Err(error);
+        }
+        let pause = trouble.pause();
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+
     /// Repeats a request that may be repeated until it is answered or the patience is over.
     pub async fn insist<R: Request>(&mut self, request: &R) -> Result<R::Answer, ClientError> {
         loop {

@@ -24,14 +24,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::client::cluster::Lane;
+use crate::client::cluster::{Effect, Lane};
 use crate::client::route::Route;
 use crate::client::{Client, ClientError};
 use crate::limits;
 use crate::net::{CallError, Connection, Pending};
 use crate::protocol::api::{
-    Api, Commit, CreateSubscription, DescribeSubscription, Position, SubscriptionInfo,
-    TopicLocation,
+    Api, Commit, CreateSubscription, DescribeSubscription, FindOffset, Position, Request,
+    SubscriptionInfo, TopicLocation,
 };
 use crate::protocol::batch::{CheckedBatch, Header, Record, Records};
 use crate::protocol::data::{Fetch, FetchItem, Fetched, StoredBatch};
@@ -334,31 +334,49 @@ impl Subscriber {
     // --- where to read -------------------------------------------------------
 
     async fn begin(&mut self, timeout: Duration) -> Result<(), ClientError> {
+        loop {
+            match self.try_begin(timeout).await {
+                Ok(()) => {
+                    self.route.progress();
+                    return Ok(());
+                }
+                Err(error) => self.route.wait_after(error).await?,
+            }
+        }
+    }
+
+    async fn try_begin(&mut self, timeout: Duration) -> Result<(), ClientError> {
+        let (topic, from) = (self.topic.clone(), self.options.from);
         let Some(name) = self.options.name.clone() else {
-            let from = self.options.from.unwrap_or(Position::End);
-            let found = self.client.find_offset(&self.topic, from).await?;
+            let position = from.unwrap_or(Position::End);
+            let found = self.ask_host(&FindOffset { topic, position }).await?;
             self.point_to(found.id, timeout).await?;
             (self.start, self.end) = (found.start_offset, found.end_offset);
             self.go_to(found.offset);
             return Ok(());
         };
-        let topic = self.topic.clone();
-        let subscription = match self.options.from {
-            // Making it is harmless to repeat: the name decides.
+        let subscription = match from {
             Some(from) => {
+                let if_not_exists = true;
                 let request = CreateSubscription {
                     topic,
                     name,
                     from,
-                    if_not_exists: true,
+                    if_not_exists,
                 };
-                self.route.insist(&request).await?
+                self.ask_host(&request).await?
             }
-            None => self.client.describe_subscription(&topic, &name).await?,
+            None => self.ask_host(&DescribeSubscription { topic, name }).await?,
         };
         self.point_to(subscription.topic_id, timeout).await?;
         self.resume(subscription);
         Ok(())
+    }
+
+    /// Asks the host something that may be repeated: making a subscription that may exist is, too.
+    async fn ask_host<R: Request>(&self, request: &R) -> Result<R::Answer, ClientError> {
+        let cluster = &self.client.cluster;
+        cluster.at_host(&self.topic, request, Effect::Reads).await
     }
 
     /// Takes the route to the topic that answered, which need not be the one that was remembered.

@@ -113,6 +113,24 @@ async fn lists_come_whole_however_they_are_paged() {
 }
 
 #[tokio::test]
+async fn changes_are_watched_at_the_index_that_a_peer_tells_of() {
+    let all = TopicPattern::all();
+    let lonely = Running::peer("a", &["t"]).await;
+    let client = lonely.client().await;
+    let watched = client.watch(7, &all, Duration::ZERO).await;
+    assert_eq!(
+        watched.expect_err("no index is known").name(),
+        "IndexUnavailable"
+    );
+    let index = index_of(&[&lonely]).await;
+    let peer = Running::start(Role::Peer, "bb", &[], vec![index.address()]).await;
+    let client = peer.client().await;
+    assert_eq!(client.seed().indexes, [index.address()]);
+    let changes = client.watch(7, &all, Duration::ZERO).await;
+    assert_eq!(changes.expect("the index answers").version, 8);
+}
+
+#[tokio::test]
 async fn topics_are_created_where_the_index_says() {
     let peer = Running::peer("a", &["t"]).await;
     let index = index_of(&[&peer]).await;

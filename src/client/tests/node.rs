@@ -367,6 +367,14 @@ impl Node {
                 Ok(node.disk().peers.clone())
             }),
             Api::PlaceTopic => self.answer(call, reply, Self::place),
+            Api::Watch => self.answer(call, reply, |_, request: Watch| {
+                Ok(Changes {
+                    version: request.version + 1,
+                    reset: true,
+                    changed: Vec::new(),
+                    dropped: Vec::new(),
+                })
+            }),
             Api::CreateTopic => self.answer(call, reply, Self::create),
             Api::DescribeTopic => self.answer(call, reply, |node, request: DescribeTopic| {
                 node.named(&request.name, |topic| topic.info(&request.name))

@@ -317,6 +317,21 @@ async fn restarts_and_moves_of_the_host_are_not_noticed() {
 }
 
 #[tokio::test]
+async fn a_host_that_is_away_at_the_beginning_is_waited_for() {
+    let host = Running::peer("a", &["t"]).await;
+    let client = host.client().await;
+    publish(&client, 0..10).await;
+    let node = host.kill().await;
+    let restarting = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        Running::restart(node).await
+    });
+    let mut reader = subscriber(&client, durable(Some(Position::Beginning))).await;
+    expect(&mut reader, 0..10).await;
+    restarting.await.expect("no panic");
+}
+
+#[tokio::test]
 async fn a_host_that_stays_away_is_an_error_and_the_reader_stays_usable() {
     let host = Running::peer("a", &["t"]).await;
     let client = host.client_with(Duration::from_millis(300)).await;
