@@ -23,3 +23,5 @@ pub mod store;
 pub mod net;
 
 pub mod client;
+
+pub mod peer;

@@ -299,6 +299,19 @@ impl Store {
         }
     }
 
+    /// Waits until there is something to read at `offset`, the topic is gone, or the time is over.
+    pub async fn wait_readable(&self, topic: TopicId, offset: Offset, deadline: Instant) {
+        let Some(topic) = self.shared.topic(topic) else {
+            return;
+        };
+        let mut end = topic.watch_end();
+        while topic.readable_end() <= offset {
+            if !self.wait_for_more(&topic, &mut end, deadline).await {
+                return;
+            }
+        }
+    }
+
     /// False when the time is over or the topic is gone.
     async fn wait_for_more(
         &self,

@@ -1,0 +1,429 @@
+//! The registrar: keeps the index told.
+//!
+//! One task registers, tells the whole list of topics, and sends heartbeats.
+//! When the index does not know the peer (it lost its registry, or never had
+//! it), everything is told again; when the index does not answer, the task
+//! tries on, and nobody else notices. Claims for new names go over the same
+//! connection.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Mutex, Notify};
+use tracing::{debug, error, info, warn};
+
+use crate::limits;
+use crate::net::shutdown::CancellationToken;
+use crate::net::{CallError, Connection, DialOptions, Traffic};
+use crate::protocol::api::{
+    ClaimTopic, ConfirmTopic, Conflict, Depart, DropTopic, Heartbeat, ListPeers, Nonce, PeerInfo,
+    PeerLoad, RegisterPeer, RegisterTopics, Request, StoredTopic,
+};
+use crate::protocol::error::ApiError;
+use crate::store::{Store, random_id};
+use crate::types::{Address, LeaderEpoch, TopicId, TopicName};
+
+/// What a registrar needs.
+pub(super) struct RegistrarOptions {
+    pub store: Store,
+    pub traffic: Arc<Traffic>,
+    pub advertise: Address,
+    pub indexes: Vec<Address>,
+    pub heartbeat: Duration,
+}
+
+/// The connection to the index, and what is known from it.
+pub(super) struct Registrar {
+    options: RegistrarOptions,
+    nonce: Nonce,
+    connection: Mutex<Option<Connection>>,
+    /// The index has to be told everything again.
+    stale: AtomicBool,
+    reachable: AtomicBool,
+    displaced: AtomicBool,
+    wake: Notify,
+    conflicts: RwLock<HashMap<TopicId, Conflict>>,
+    peers: RwLock<Vec<PeerInfo>>,
+    bytes: LastBytes,
+}
+
+/// What the traffic was at the last heartbeat.
+#[derive(Default)]
+struct LastBytes {
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    at_ms: AtomicU64,
+}
+
+/// Longest time an index may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Registering a hundred thousand topics makes the index write them all.
+const REGISTER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pause before the next attempt to reach an index, at first and at most.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+/// Topics in one part of a registration: well below the largest control body.
+const TOPICS_PER_PART: usize = 10_000;
+const _: () = assert!(TOPICS_PER_PART <= limits::PAGE_ENTRIES_MAX);
+const _: () = assert!(TOPICS_PER_PART * (limits::NAME_BYTES_MAX + 64) < limits::CONTROL_BYTES_MAX);
+
+impl Registrar {
+    /// A registrar that has told nobody yet.
+    pub fn new(options: RegistrarOptions) -> Arc<Self> {
+        Arc::new(Self {
+            options,
+            nonce: Nonce(random_id()),
+            connection: Mutex::default(),
+            stale: AtomicBool::new(true),
+            reachable: AtomicBool::new(false),
+            displaced: AtomicBool::new(false),
+            wake: Notify::new(),
+            conflicts: RwLock::default(),
+            peers: RwLock::default(),
+            bytes: LastBytes::default(),
+        })
+    }
+
+    /// Whether the index answered last time.
+    pub fn is_reachable(&self) -> bool {
+        self.reachable.load(Ordering::Acquire)
+    }
+
+    /// Whether another process registered with this identity.
+    pub fn is_displaced(&self) -> bool {
+        self.displaced.load(Ordering::Acquire)
+    }
+
+    /// The conflict a topic is in, if it is: its name belongs to another topic.
+    pub fn conflict(&self, id: TopicId) -> Option<Conflict> {
+        self.conflicts
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&id)
+            .cloned()
+    }
+
+    /// The other peers, as the index told last.
+    pub fn known_peers(&self) -> Vec<PeerInfo> {
+        self.peers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Has the whole list told again: something changed that the index could not be told.
+    pub fn tell_again(&self) {
+        self.stale.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    /// Registers and heartbeats until stopped.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        if self.options.indexes.is_empty() {
+            return;
+        }
+        let mut retry = RETRY_FIRST;
+        while !stop.is_cancelled() && !self.is_displaced() {
+            let told = stop.run_until_cancelled(self.tell()).await;
+            let pause = match told {
+                None => return,
+                Some(Ok(())) => {
+                    retry = RETRY_FIRST;
+                    self.options.heartbeat
+                }
+                Some(Err(error)) => {
+                    self.note_failure(&error).await;
+                    let pause = retry;
+                    retry = (retry * 2)
+                        .min(RETRY_MAX)
+                        .min(self.options.heartbeat.max(RETRY_FIRST));
+                    pause
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.wake.notified() => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// One heartbeat, or a registration where one is due.
+    async fn tell(&self) -> Result<(), CallError> {
+        if self.stale.swap(false, Ordering::AcqRel) {
+            if let Err(error) = self.register().await {
+                self.stale.store(true, Ordering::Release);
+                return Err(error);
+            }
+            return Ok(());
+        }
+        let heartbeat = Heartbeat {
+            peer: self.options.store.peer(),
+            nonce: self.nonce,
+            load: self.load(),
+        };
+        match self.ask(&heartbeat).await {
+            Ok(_) => {
+                self.reachable.store(true, Ordering::Release);
+                self.learn_peers().await;
+                Ok(())
+            }
+            Err(CallError::Api(ApiError::NotRegistered)) => {
+                info!("the index does not know this peer, registering");
+                self.register().await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn note_failure(&self, error: &CallError) {
+        *self.connection.lock().await = None;
+        let was_reachable = self.reachable.swap(false, Ordering::AcqRel);
+        match error {
+            CallError::Api(ApiError::Displaced) => {
+                self.displaced.store(true, Ordering::Release);
+                error!(
+                    "another process registered as this peer: publishing stops here; was the data directory copied?"
+                );
+            }
+            CallError::Api(error) => warn!(%error, "the index refuses this peer"),
+            error if was_reachable => {
+                warn!(%error, "the index does not answer, going on without it")
+            }
+            error => debug!(%error, "the index still does not answer"),
+        }
+    }
+
+    async fn register(&self) -> Result<(), CallError> {
+        let store = &self.options.store;
+        let introduction = RegisterPeer {
+            peer: store.peer(),
+            name: store.name().clone(),
+            address: self.options.advertise.clone(),
+            nonce: self.nonce,
+            load: self.load(),
+        };
+        self.ask(&introduction).await?;
+        let topics = store.stored_topics();
+        let count = topics.len();
+        let parts: Vec<Vec<StoredTopic>> = match count {
+            0 => vec![Vec::new()],
+            _ => topics
+                .chunks(TOPICS_PER_PART)
+                .map(<[StoredTopic]>::to_vec)
+                .collect(),
+        };
+        let last = parts.len() - 1;
+        for (n, topics) in parts.into_iter().enumerate() {
+            let part = RegisterTopics {
+                peer: store.peer(),
+                nonce: self.nonce,
+                part: u32::try_from(n).expect("a peer's topics are bounded"),
+                last: n == last,
+                topics,
+            };
+            let answer = self.ask_within(&part, REGISTER_TIMEOUT).await?;
+            if n == last {
+                self.note_conflicts(answer.conflicts);
+            }
+        }
+        self.reachable.store(true, Ordering::Release);
+        info!(peer = %store.name(), topics = count, "registered at the index");
+        self.learn_peers().await;
+        Ok(())
+    }
+
+    fn note_conflicts(&self, conflicts: Vec<Conflict>) {
+        for conflict in &conflicts {
+            error!(
+                topic = %conflict.name,
+                holder = %conflict.holder,
+                "the name of a stored topic belongs to another topic: rename one of them"
+            );
+        }
+        let by_id = conflicts
+            .into_iter()
+            .map(|conflict| (conflict.id, conflict))
+            .collect();
+        *self
+            .conflicts
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = by_id;
+    }
+
+    /// Whom to ask when the index does not answer.
+    async fn learn_peers(&self) {
+        if let Ok(mut peers) = self.ask(&ListPeers {}).await {
+            peers.retain(|peer| peer.id != self.options.store.peer());
+            peers.truncate(limits::PEERS_MAX);
+            *self.peers.write().unwrap_or_else(PoisonError::into_inner) = peers;
+        }
+    }
+
+    /// Asks the index for a name.
+    pub async fn claim(&self, name: &TopicName, id: TopicId) -> Result<LeaderEpoch, ApiError> {
+        if self.is_displaced() {
+            return Err(ApiError::Displaced);
+        }
+        let claim = ClaimTopic {
+            peer: self.options.store.peer(),
+            nonce: self.nonce,
+            name: name.clone(),
+            id,
+        };
+        match self.ask(&claim).await {
+            Err(CallError::Api(ApiError::NotRegistered)) => {
+                self.register().await.map_err(unavailable)?;
+                self.ask(&claim)
+                    .await
+                    .map(|claimed| claimed.epoch)
+                    .map_err(unavailable)
+            }
+            outcome => outcome.map(|claimed| claimed.epoch).map_err(unavailable),
+        }
+    }
+
+    /// The claimed topic is durable.
+    pub async fn confirm(
+        &self,
+        name: &TopicName,
+        id: TopicId,
+        epoch: LeaderEpoch,
+    ) -> Result<(), ApiError> {
+        let peer = self.options.store.peer();
+        let confirm = ConfirmTopic {
+            peer,
+            nonce: self.nonce,
+            name: name.clone(),
+            id,
+            epoch,
+        };
+        self.ask(&confirm).await.map(|_| ()).map_err(unavailable)
+    }
+
+    /// A topic or a claim is gone. If the index cannot be told now, the next registration says so.
+    pub async fn release(&self, name: &TopicName, id: TopicId) {
+        self.conflicts
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id);
+        if self.options.indexes.is_empty() {
+            return;
+        }
+        let drop = DropTopic {
+            peer: self.options.store.peer(),
+            nonce: self.nonce,
+            name: name.clone(),
+            id,
+        };
+        if self.ask(&drop).await.is_err() {
+            self.tell_again();
+        }
+    }
+
+    /// Tells the index that this peer ends.
+    pub async fn depart(&self, leave: bool) {
+        if self.options.indexes.is_empty() || self.is_displaced() {
+            return;
+        }
+        let depart = Depart {
+            peer: self.options.store.peer(),
+            nonce: self.nonce,
+            leave,
+        };
+        if let Err(error) = self.ask(&depart).await {
+            warn!(%error, leave, "the index could not be told that this peer ends; its lease will run out");
+        }
+    }
+
+    /// Asks the index something.
+    pub async fn ask<R: Request>(&self, request: &R) -> Result<R::Answer, CallError> {
+        self.ask_within(request, ANSWER_TIMEOUT).await
+    }
+
+    async fn ask_within<R: Request>(
+        &self,
+        request: &R,
+        timeout: Duration,
+    ) -> Result<R::Answer, CallError> {
+        let connection = self.connect().await?;
+        let answer = connection.call(request, timeout).await;
+        if matches!(answer, Err(CallError::TimedOut { .. })) {
+            // What does not answer is dialled anew, perhaps elsewhere.
+            connection.close();
+        }
+        answer
+    }
+
+    async fn connect(&self) -> Result<Connection, CallError> {
+        let mut held = self.connection.lock().await;
+        if let Some(connection) = held.as_ref().filter(|connection| !connection.is_closed()) {
+            return Ok(connection.clone());
+        }
+        let mut last = None;
+        for address in &self.options.indexes {
+            match Connection::connect(address, &dial_options()).await {
+                Ok(connection) => {
+                    *held = Some(connection.clone());
+                    return Ok(connection);
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| CallError::Unreachable {
+            address: self.options.advertise.clone(),
+            reason: "this peer was started without an index".to_owned(),
+        }))
+    }
+
+    /// How busy the peer is; rates are since the last call.
+    pub fn load(&self) -> PeerLoad {
+        let (store, traffic) = (&self.options.store, &self.options.traffic);
+        let figures = store.figures();
+        let (bytes_in, bytes_out) = (traffic.bytes_in(), traffic.bytes_out());
+        let now = now_ms();
+        let since_ms = now
+            .saturating_sub(self.bytes.at_ms.swap(now, Ordering::Relaxed))
+            .max(1);
+        let rate = |now: u64, last: &AtomicU64| {
+            now.saturating_sub(last.swap(now, Ordering::Relaxed))
+                .saturating_mul(1000)
+                / since_ms
+        };
+        PeerLoad {
+            topics: store.topic_count() as u64,
+            stored_bytes: figures.journal_bytes,
+            bytes_in_per_second: rate(bytes_in, &self.bytes.bytes_in),
+            bytes_out_per_second: rate(bytes_out, &self.bytes.bytes_out),
+            connections: traffic.connections() as u64,
+            disk_free_bytes: figures.disk_free_bytes,
+        }
+    }
+}
+
+/// How this peer dials index servers and other peers.
+pub(super) fn dial_options() -> DialOptions {
+    DialOptions {
+        client: concat!("tidings-peer ", env!("CARGO_PKG_VERSION")).to_owned(),
+        timeout: ANSWER_TIMEOUT,
+    }
+}
+
+/// What a failed question to the index means to whoever wanted to create or rename something.
+pub(super) fn unavailable(error: CallError) -> ApiError {
+    match error {
+        CallError::Api(error) => error,
+        error => ApiError::IndexUnavailable {
+            reason: error.to_string(),
+        },
+    }
+}
+
+/// Milliseconds on a clock that never jumps.
+fn now_ms() -> u64 {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    let start = START.get_or_init(Instant::now);
+    u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,537 @@
+//! Requests to a peer: publishing answers from the store's threads without a
+//! task of its own, everything else is a short future.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::directory::Directory;
+use super::registrar::{Registrar, unavailable};
+use super::status::process_figures;
+use super::{PeerOptions, batch_bytes_max};
+use crate::limits;
+use crate::net::{Body, Call, CallError, Handling, Reply, Service};
+use crate::protocol::api::{
+    AcceptLoss, AcceptedLoss, Api, Commit, CreateSubscription, CreateTopic, CreatedTopic,
+    DeleteSubscription, DeleteTopic, DescribeSubscription, DescribeTopic, DescribeTopics, Done,
+    FindOffset, HelloAnswer, ListPeers, ListSubscriptions, ListTopics, Lookup, PROTOCOL_MAX,
+    PeerInfo, PeerState, PeerStatus, PeerStatusAnswer, Ping, PlaceTopic, PurgeTopic, RenameTopic,
+    Request, RetirePeer, Role, SeekSubscription, SetTopic, TopicInfo, TopicLocation, TopicPage,
+};
+use crate::protocol::batch::CheckedBatch;
+use crate::protocol::data::{Fetch, Publish};
+use crate::protocol::error::ApiError;
+use crate::store::{NewTopic, Store, random_id};
+use crate::time::Timestamp;
+use crate::types::{Address, TopicId, TopicName};
+
+/// Answers requests to a peer.
+pub(super) struct PeerService {
+    store: Store,
+    registrar: Arc<Registrar>,
+    directory: Directory,
+    hello: HelloAnswer,
+    message_bytes_max: usize,
+    advertise: Address,
+    started: Timestamp,
+}
+
+impl PeerService {
+    pub fn new(store: Store, registrar: Arc<Registrar>, options: &PeerOptions) -> Self {
+        let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let hello = HelloAnswer {
+            protocol: PROTOCOL_MAX,
+            role: Role::Peer,
+            node: store.peer(),
+            name: store.name().to_string(),
+            server: concat!("tidings ", env!("CARGO_PKG_VERSION")).to_owned(),
+            features: 0,
+            frame_bytes_max: small(limits::FRAME_BYTES_MAX),
+            message_bytes_max: small(options.message_bytes_max),
+            requests_unanswered_max: small(limits::REQUESTS_UNANSWERED_MAX),
+            publishes_unanswered_max: small(limits::PUBLISHES_UNANSWERED_MAX),
+            indexes: options.indexes.clone(),
+        };
+        Self {
+            directory: Directory::new(store.clone(), registrar.clone(), options.advertise.clone()),
+            hello,
+            message_bytes_max: options.message_bytes_max,
+            advertise: options.advertise.clone(),
+            started: Timestamp::now(),
+            store,
+            registrar,
+        }
+    }
+
+    /// The batch is checked here, on the connection's thread; the answer comes from the store's.
+    fn publish(&self, call: Call, reply: Reply) -> Handling {
+        match self.checked(call) {
+            Ok((publish, batch)) => {
+                let done = move |outcome: Result<crate::protocol::data::Published, ApiError>| {
+                    reply.send_raw(outcome.map(|published| Body::copy(&published.encode())));
+                };
+                self.store
+                    .append(publish.topic, publish.epoch, batch, Box::new(done));
+            }
+            Err(error) => reply.error(&error),
+        }
+        Handling::Answered
+    }
+
+    fn checked(&self, call: Call) -> Result<(Publish, CheckedBatch), ApiError> {
+        let publish = Publish::decode(call.body)?;
+        if self.registrar.is_displaced() {
+            return Err(ApiError::Displaced);
+        }
+        if let Some(conflict) = self.registrar.conflict(publish.topic) {
+            return Err(ApiError::NameConflict {
+                name: conflict.name,
+                holder: conflict.holder,
+            });
+        }
+        let bytes_max = batch_bytes_max(self.message_bytes_max);
+        if publish.batch.len() > bytes_max {
+            let reason = format!(
+                "{} bytes, at most {bytes_max} are allowed",
+                publish.batch.len()
+            );
+            return Err(ApiError::BadBatch { reason });
+        }
+        let batch = CheckedBatch::check(publish.batch.clone(), self.message_bytes_max)?;
+        Ok((publish, batch))
+    }
+
+    /// Memory for the answer is asked for only when there is something to answer with.
+    async fn fetch(&self, fetch: Fetch, mut reply: Reply) {
+        let deadline =
+            Duration::from_millis(u64::from(fetch.max_wait_ms)).min(limits::FETCH_WAIT_MAX);
+        let started = tokio::time::Instant::now();
+        if !deadline.is_zero() {
+            self.store
+                .wait_readable(fetch.topic, fetch.offset, started + deadline)
+                .await;
+        }
+        reply
+            .reserve((fetch.max_bytes as usize).clamp(1, limits::FETCH_BYTES_MAX))
+            .await;
+        let left = deadline.saturating_sub(started.elapsed());
+        let max_wait_ms = if fetch.min_bytes > 1 {
+            u32::try_from(left.as_millis()).unwrap_or(u32::MAX)
+        } else {
+            0
+        };
+        let fetched = self
+            .store
+            .fetch(Fetch {
+                max_wait_ms,
+                ..fetch
+            })
+            .await;
+        reply.send_raw(fetched.map(|fetched| Body::from(fetched.encode())));
+    }
+
+    async fn create(&self, request: CreateTopic) -> Result<CreatedTopic, ApiError> {
+        if let Ok(existing) = self.store.describe_topic(request.name.clone()).await {
+            return if request.if_not_exists {
+                Ok(CreatedTopic {
+                    topic: self.with_conflict(existing),
+                    created: false,
+                })
+            } else {
+                Err(ApiError::TopicExists { name: request.name })
+            };
+        }
+        let id = TopicId::from_bytes(random_id());
+        let epoch = match self.registrar.claim(&request.name, id).await {
+            Ok(epoch) => epoch,
+            Err(ApiError::TopicExists { name }) if request.if_not_exists => {
+                return Err(self.directory.redirect(&name).await);
+            }
+            Err(error) => return Err(error),
+        };
+        let name = request.name.clone();
+        let new = NewTopic {
+            name: request.name,
+            id,
+            epoch,
+            settings: request.settings,
+        };
+        let topic = match self.store.create_topic(new).await {
+            Ok(topic) => topic,
+            Err(error) => {
+                self.registrar.release(&name, id).await;
+                return Err(error);
+            }
+        };
+        if let Err(error) = self.registrar.confirm(&name, id, epoch).await {
+            // Nobody was told of it: take it back rather than leave a topic that may lose its name.
+            let _ = self.store.delete_topic(name.clone(), Some(id)).await;
+            self.registrar.release(&name, id).await;
+            return Err(error);
+        }
+        Ok(CreatedTopic {
+            topic,
+            created: true,
+        })
+    }
+
+    async fn delete(&self, request: DeleteTopic) -> Result<Done, ApiError> {
+        let deleted = self
+            .store
+            .delete_topic(request.name.clone(), request.id)
+            .await;
+        let id = self.or_redirect(&request.name, deleted).await?;
+        self.registrar.release(&request.name, id).await;
+        Ok(Done {})
+    }
+
+    async fn rename(&self, request: RenameTopic) -> Result<TopicInfo, ApiError> {
+        let id = match self.store.id_of(&request.name) {
+            Ok(id) => id,
+            Err(_) => return Err(self.directory.redirect(&request.name).await),
+        };
+        if self.store.id_of(&request.new).is_ok() {
+            return Err(ApiError::TopicExists { name: request.new });
+        }
+        let epoch = self.registrar.claim(&request.new, id).await?;
+        let renamed = self
+            .store
+            .rename_topic(request.name.clone(), request.new.clone())
+            .await;
+        let info = match renamed {
+            Ok(info) => info,
+            Err(error) => {
+                self.registrar.release(&request.new, id).await;
+                return Err(error);
+            }
+        };
+        if self
+            .registrar
+            .confirm(&request.new, id, epoch)
+            .await
+            .is_err()
+        {
+            // The topic has its new name; the index hears of it with the next registration.
+            self.registrar.tell_again();
+        } else if self.registrar.conflict(id).is_some() {
+            self.registrar.tell_again();
+        }
+        Ok(info)
+    }
+
+    /// An answer about a topic that is not stored here tells where it is.
+    async fn or_redirect<T>(
+        &self,
+        name: &TopicName,
+        outcome: Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
+        match outcome {
+            Err(ApiError::TopicNotFound { .. }) => Err(self.directory.redirect(name).await),
+            outcome => outcome,
+        }
+    }
+
+    async fn describe(&self, name: TopicName) -> Result<TopicInfo, ApiError> {
+        let described = self.store.describe_topic(name.clone()).await;
+        self.or_redirect(&name, described)
+            .await
+            .map(|info| self.with_conflict(info))
+    }
+
+    fn with_conflict(&self, info: TopicInfo) -> TopicInfo {
+        TopicInfo {
+            conflict: self.registrar.conflict(info.id).is_some(),
+            ..info
+        }
+    }
+
+    async fn lookup(&self, request: Lookup) -> Result<TopicLocation, ApiError> {
+        match self.directory.own(&request.name) {
+            Some(own) => Ok(own),
+            None if request.local_only => Err(ApiError::TopicNotFound { name: request.name }),
+            None => self.directory.find(&request.name).await,
+        }
+    }
+
+    /// From the index; without one, what is here.
+    async fn list_topics(&self, request: ListTopics) -> Result<TopicPage, ApiError> {
+        match self.registrar.ask(&request).await {
+            Ok(page) => Ok(page),
+            Err(CallError::Api(error)) => Err(error),
+            Err(_) => Ok(self.own_topics(&request)),
+        }
+    }
+
+    fn own_topics(&self, request: &ListTopics) -> TopicPage {
+        let limit = (request.limit as usize).clamp(1, limits::PAGE_ENTRIES_MAX);
+        let stored = self.store.stored_topics();
+        let after = |name: &TopicName| request.after.as_ref().is_none_or(|after| name > after);
+        let mut matching = stored
+            .iter()
+            .filter(|topic| after(&topic.name) && request.pattern.matches(&topic.name));
+        let topics = matching
+            .by_ref()
+            .take(limit)
+            .filter_map(|topic| self.directory.own(&topic.name))
+            .collect();
+        TopicPage {
+            topics,
+            more: matching.next().is_some(),
+        }
+    }
+
+    async fn list_peers(&self) -> Result<Vec<PeerInfo>, ApiError> {
+        match self.registrar.ask(&ListPeers {}).await {
+            Ok(peers) => Ok(peers),
+            Err(CallError::Api(error)) => Err(error),
+            Err(_) => {
+                let mut peers = self.registrar.known_peers();
+                peers.push(self.own_info());
+                peers.sort_by(|a, b| a.name.cmp(&b.name));
+                Ok(peers)
+            }
+        }
+    }
+
+    fn own_info(&self) -> PeerInfo {
+        PeerInfo {
+            id: self.store.peer(),
+            name: self.store.name().clone(),
+            address: self.advertise.clone(),
+            state: PeerState::Online,
+            since: self.started,
+            topics: self.store.topic_count() as u64,
+            conflicts: Vec::new(),
+            load: self.registrar.load(),
+        }
+    }
+
+    /// Questions that only the index can answer.
+    async fn forward<R: Request>(&self, request: R) -> Result<R::Answer, ApiError> {
+        self.registrar.ask(&request).await.map_err(unavailable)
+    }
+
+    fn status(&self) -> PeerStatusAnswer {
+        let process = process_figures();
+        let figures = self.store.figures();
+        PeerStatusAnswer {
+            id: self.store.peer(),
+            name: self.store.name().clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: self.started,
+            load: self.registrar.load(),
+            rss_bytes: process.rss_bytes,
+            cpu_ms: process.cpu_ms,
+            payload_bytes: figures.payload_bytes,
+            disk_written_bytes: process.disk_written_bytes,
+            segments: figures.segments,
+            journal_bytes: figures.journal_bytes,
+            damage: self.store.damage(),
+            index_reachable: self.registrar.is_reachable(),
+        }
+    }
+}
+
+/// Decodes a request and answers with what the expression makes of it.
+macro_rules! answer {
+    ($call:expr, $reply:expr, $this:expr, $request:ty, |$peer:ident, $asked:ident| $work:expr) => {
+        match $call.decode::<$request>() {
+            Ok($asked) => {
+                let $peer = $this.clone();
+                Handling::finish::<$request>($reply, async move { $work })
+            }
+            Err(error) => refuse($reply, &error),
+        }
+    };
+}
+
+impl Service for PeerService {
+    fn hello(&self) -> HelloAnswer {
+        self.hello.clone()
+    }
+
+    fn call(self: &Arc<Self>, call: Call, reply: Reply) -> Handling {
+        match call.api {
+            Api::Publish => self.publish(call, reply),
+            Api::Fetch => match Fetch::decode(call.body.clone()) {
+                Ok(fetch) => {
+                    let this = self.clone();
+                    Handling::Wait(Box::pin(async move { this.fetch(fetch, reply).await }))
+                }
+                Err(error) => refuse(reply, &error.into()),
+            },
+            Api::Commit => answer!(call, reply, self, Commit, |peer, asked| peer
+                .store
+                .commit(asked)
+                .await),
+            Api::Ping => Handling::answer::<Ping>(reply, call.decode().map(|Ping {}| Done {})),
+            Api::PeerStatus => {
+                let answer = call.decode().map(|PeerStatus {}| self.status());
+                Handling::answer::<PeerStatus>(reply, answer)
+            }
+            Api::Lookup | Api::ListTopics | Api::ListPeers | Api::PlaceTopic | Api::RetirePeer => {
+                self.call_about_cluster(&call, reply)
+            }
+            Api::CreateSubscription
+            | Api::DeleteSubscription
+            | Api::DescribeSubscription
+            | Api::ListSubscriptions
+            | Api::SeekSubscription => self.call_about_subscriptions(&call, reply),
+            _ => self.call_about_topics(&call, reply),
+        }
+    }
+}
+
+impl PeerService {
+    fn call_about_cluster(self: &Arc<Self>, call: &Call, reply: Reply) -> Handling {
+        match call.api {
+            Api::Lookup => answer!(call, reply, self, Lookup, |peer, asked| peer
+                .lookup(asked)
+                .await),
+            Api::ListTopics => {
+                answer!(call, reply, self, ListTopics, |peer, asked| peer
+                    .list_topics(asked)
+                    .await)
+            }
+            Api::ListPeers => answer!(call, reply, self, ListPeers, |peer, _asked| peer
+                .list_peers()
+                .await),
+            Api::PlaceTopic => answer!(call, reply, self, PlaceTopic, |peer, asked| peer
+                .forward(asked)
+                .await),
+            _ => answer!(call, reply, self, RetirePeer, |peer, asked| peer
+                .forward(asked)
+                .await),
+        }
+    }
+
+    fn call_about_topics(self: &Arc<Self>, call: &Call, reply: Reply) -> Handling {
+        match call.api {
+            Api::CreateTopic => answer!(call, reply, self, CreateTopic, |peer, asked| peer
+                .create(asked)
+                .await),
+            Api::DeleteTopic => answer!(call, reply, self, DeleteTopic, |peer, asked| peer
+                .delete(asked)
+                .await),
+            Api::DescribeTopic => {
+                answer!(call, reply, self, DescribeTopic, |peer, asked| peer
+                    .describe(asked.name)
+                    .await)
+            }
+            Api::DescribeTopics => answer!(call, reply, self, DescribeTopics, |peer, asked| {
+                let mut page = peer
+                    .store
+                    .describe_topics(asked.pattern, asked.after, asked.limit)
+                    .await?;
+                page.topics = page
+                    .topics
+                    .into_iter()
+                    .map(|info| peer.with_conflict(info))
+                    .collect();
+                Ok(page)
+            }),
+            Api::SetTopic => answer!(call, reply, self, SetTopic, |peer, asked| {
+                let set = peer
+                    .store
+                    .set_topic(asked.name.clone(), asked.changes)
+                    .await;
+                peer.or_redirect(&asked.name, set).await
+            }),
+            Api::RenameTopic => answer!(call, reply, self, RenameTopic, |peer, asked| peer
+                .rename(asked)
+                .await),
+            Api::PurgeTopic => answer!(call, reply, self, PurgeTopic, |peer, asked| {
+                let purged = peer
+                    .store
+                    .purge_topic(asked.name.clone(), asked.before)
+                    .await;
+                peer.or_redirect(&asked.name, purged).await
+            }),
+            Api::AcceptLoss => answer!(call, reply, self, AcceptLoss, |peer, asked| {
+                let accepted = peer.store.accept_loss(asked.name.clone()).await;
+                peer.or_redirect(&asked.name, accepted)
+                    .await
+                    .map(|gap| AcceptedLoss { gap })
+            }),
+            Api::FindOffset => answer!(call, reply, self, FindOffset, |peer, asked| {
+                let found = peer
+                    .store
+                    .find_offset(asked.topic.clone(), asked.position)
+                    .await;
+                peer.or_redirect(&asked.topic, found).await
+            }),
+            other => refuse(
+                reply,
+                &ApiError::WrongRole {
+                    request: other.name().to_owned(),
+                    answered_by: "an index server".to_owned(),
+                    this_is: "a peer".to_owned(),
+                },
+            ),
+        }
+    }
+
+    fn call_about_subscriptions(self: &Arc<Self>, call: &Call, reply: Reply) -> Handling {
+        match call.api {
+            Api::CreateSubscription => {
+                answer!(call, reply, self, CreateSubscription, |peer, asked| {
+                    let topic = asked.topic.clone();
+                    let made = peer
+                        .store
+                        .create_subscription(
+                            asked.topic,
+                            asked.name,
+                            asked.from,
+                            asked.if_not_exists,
+                        )
+                        .await;
+                    peer.or_redirect(&topic, made).await
+                })
+            }
+            Api::DeleteSubscription => {
+                answer!(call, reply, self, DeleteSubscription, |peer, asked| {
+                    let deleted = peer
+                        .store
+                        .delete_subscription(asked.topic.clone(), asked.name)
+                        .await;
+                    peer.or_redirect(&asked.topic, deleted)
+                        .await
+                        .map(|()| Done {})
+                })
+            }
+            Api::DescribeSubscription => {
+                answer!(call, reply, self, DescribeSubscription, |peer, asked| {
+                    let described = peer
+                        .store
+                        .describe_subscription(asked.topic.clone(), asked.name)
+                        .await;
+                    peer.or_redirect(&asked.topic, described).await
+                })
+            }
+            Api::ListSubscriptions => {
+                answer!(call, reply, self, ListSubscriptions, |peer, asked| {
+                    let topic = asked.topic.clone();
+                    let listed = peer
+                        .store
+                        .list_subscriptions(asked.topic, asked.after, asked.limit)
+                        .await;
+                    match topic {
+                        Some(topic) => peer.or_redirect(&topic, listed).await,
+                        None => listed,
+                    }
+                })
+            }
+            _ => answer!(call, reply, self, SeekSubscription, |peer, asked| {
+                let sought = peer
+                    .store
+                    .seek(asked.topic.clone(), asked.name, asked.to, asked.dry_run)
+                    .await;
+                peer.or_redirect(&asked.topic, sought).await
+            }),
+        }
+    }
+}
+
+fn refuse(reply: Reply, error: &ApiError) -> Handling {
+    reply.error(error);
+    Handling::Answered
+}

@@ -1,0 +1,84 @@
+//! What the process uses, as the operating system counts it.
+
+/// Figures of this process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct ProcessFigures {
+    /// Resident memory, in bytes.
+    pub rss_bytes: u64,
+    /// Processor time, in milliseconds.
+    pub cpu_ms: u64,
+    /// Bytes the process caused to be written to a disk.
+    pub disk_written_bytes: u64,
+}
+
+/// Reads them from `/proc`; what cannot be read is 0.
+pub(super) fn process_figures() -> ProcessFigures {
+    let read =
+        |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
+    ProcessFigures {
+        rss_bytes: rss_bytes(&read("statm")),
+        cpu_ms: cpu_ms(&read("stat")),
+        disk_written_bytes: disk_written_bytes(&read("io")),
+    }
+}
+
+fn rss_bytes(statm: &str) -> u64 {
+    let pages: u64 = statm
+        .split_whitespace()
+        .nth(1)
+        .and_then(|word| word.parse().ok())
+        .unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}
+
+fn cpu_ms(stat: &str) -> u64 {
+    // The name in the second field may hold blanks: count after the closing bracket.
+    let Some((_, rest)) = stat.rsplit_once(')') else {
+        return 0;
+    };
+    let mut fields = rest.split_whitespace().skip(11);
+    let mut next = || {
+        fields
+            .next()
+            .and_then(|word| word.parse::<u64>().ok())
+            .unwrap_or(0)
+    };
+    let ticks = next() + next();
+    ticks * 1000 / rustix::param::clock_ticks_per_second()
+}
+
+fn disk_written_bytes(io: &str) -> u64 {
+    let value = |name: &str| {
+        let line = io.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().parse::<u64>().ok()
+    };
+    value("write_bytes:")
+        .unwrap_or(0)
+        .saturating_sub(value("cancelled_write_bytes:").unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_fields_it_means() {
+        let stat = "12 (a (b) c) S 1 1 1 0 -1 4 1 0 0 0 250 50 0 0 20 0 4 0 1 1 1";
+        assert_eq!(
+            cpu_ms(stat),
+            300 * 1000 / rustix::param::clock_ticks_per_second()
+        );
+        let io = "rchar: 9\nwrite_bytes: 4096\ncancelled_write_bytes: 96\n";
+        assert_eq!(disk_written_bytes(io), 4000);
+        assert_eq!(rss_bytes("10 3 2"), 3 * rustix::param::page_size() as u64);
+        assert_eq!(
+            (rss_bytes(""), cpu_ms(""), disk_written_bytes("")),
+            (0, 0, 0)
+        );
+    }
+
+    #[test]
+    fn this_process_uses_memory() {
+        assert!(process_figures().rss_bytes > 0);
+    }
+}
