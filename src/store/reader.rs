@@ -154,18 +154,13 @@ impl Reading<'_> {
             Ok(None) => return self.damaged(next),
             Err(error) => return self.unreadable(&segment, &error, next),
         };
+        // The extent that holds the offset, or the next one after it.
         match footer.extent_at(self.topic.id, self.at) {
-            Some(extent) => {
+            Some(extent) if extent.base <= self.at => {
                 let pieces = self.pieces_from_disk(&segment, extent)?;
                 Ok(self.take(pieces))
             }
-            None => {
-                let later = footer
-                    .extents_of(self.topic.id)
-                    .map(|extent| extent.base)
-                    .find(|base| *base > self.at);
-                self.damaged(later.unwrap_or(next))
-            }
+            later => self.damaged(later.map_or(next, |extent| extent.base.min(next))),
         }
     }
 

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use super::layout::Layout;
 use crate::journal::{
     Claim, EntryHeader, FIRST_POSITION, FoundGroup, GroupHeader, JournalDir, JournalError,
-    Payloads, Place, ScannedGroup, SegmentReader, SlotHeader, Step,
+    Payloads, Place, ScannedGroup, SegmentReader, SlotHeader, Step, Unreadable,
 };
 
 /// An entry, read and kept.
@@ -104,6 +104,8 @@ pub(crate) struct Walk<'a> {
     held: VecDeque<KeptGroup>,
     clean_stop: bool,
     cut_claims: Vec<Claim>,
+    /// The device could not read where the walk stands: whether a group was there is not known.
+    device_failed: bool,
 }
 
 impl<'a> Walk<'a> {
@@ -129,6 +131,7 @@ impl<'a> Walk<'a> {
             held: VecDeque::new(),
             clean_stop: false,
             cut_claims: Vec::new(),
+            device_failed: false,
         })
     }
 
@@ -176,10 +179,17 @@ impl<'a> Walk<'a> {
             return Ok(false);
         }
         self.reader.seek(self.at.position, self.next);
-        let Step::Group(group) = self.reader.step()? else {
-            return Ok(false);
+        let kept = match self.reader.step()? {
+            Step::Group(group) => {
+                self.device_failed |= group.device_failed;
+                KeptGroup::keep(&group)
+            }
+            Step::Unreadable { why, .. } => {
+                self.device_failed |= why == Unreadable::Device;
+                return Ok(false);
+            }
+            Step::EndOfSlot => return Ok(false),
         };
-        let kept = KeptGroup::keep(&group);
         self.take(kept, found);
         Ok(true)
     }
@@ -248,6 +258,7 @@ impl<'a> Walk<'a> {
         self.durable = self.durable.max(evidence);
         self.hand_on_durable(found);
         if self.durable < next {
+            self.refuse_to_guess()?;
             self.cut_claims = later
                 .iter()
                 .flat_map(|group| group.claims.iter().copied())
@@ -281,6 +292,22 @@ impl<'a> Walk<'a> {
                 Ok(Bridge::End(None))
             }
         }
+    }
+
+    /// A device that does not read is no proof that nothing was written.
+    fn refuse_to_guess(&self) -> Result<(), JournalError> {
+        if !self.device_failed {
+            return Ok(());
+        }
+        let header = self.layout.segments[&self.at.segment];
+        Err(JournalError::Unsuitable {
+            path: self.dir.slot(header.slot)?.path().to_owned(),
+            what: format!(
+                "the device cannot read the end of the journal near position {}: \
+                 copy the directory to a disk that can be read, as far as it goes, and start there",
+                self.at.position
+            ),
+        })
     }
 
     /// Every group with a number from `next` on that can be found outside voids from here on, by number.
