@@ -222,8 +222,6 @@ pub const HEARTBEAT_EVERY_DEFAULT: Duration = Duration::from_secs(2);
 pub const LEASE_DEFAULT: Duration = Duration::from_secs(10);
 /// A granted name that is not confirmed for so long is free again.
 pub const CLAIM_KEPT_FOR: Duration = Duration::from_secs(10);
-/// Locations a peer or a client remembers, to answer lookups while no index does.
-pub const LOCATIONS_CACHED_MAX: usize = 100_000;
 /// Other peers asked for a topic while no index answers.
 pub const PEERS_ASKED_MAX: usize = 64;
 /// Most peers of one index.
