@@ -12,6 +12,7 @@ pub mod types;
 
 pub mod protocol;
 
+pub mod registry;
 pub mod topic;
 
 pub mod journal;

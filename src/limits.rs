@@ -226,6 +226,30 @@ pub const CLAIM_KEPT_FOR: Duration = Duration::from_secs(10);
 pub const PEERS_ASKED_MAX: usize = 64;
 /// Most peers of one index.
 pub const PEERS_MAX: usize = 10_000;
+/// Most names held, claimed or in conflict at one index, and most topics in lists
+/// that are coming in: entries are numbered in 32 bits and cost about 200 bytes.
+pub const INDEX_ENTRIES_MAX: usize = 8_000_000;
+/// Values of the store that a registry's entries are spread over: at a million
+/// topics each holds 15, which is well below the largest value.
+pub const REGISTRY_BUCKETS: usize = 65_536;
+/// Largest value of a registry's row, in bytes: what sled takes, less its checksum's envelope.
+pub const REGISTRY_ROW_BYTES_MAX: usize = SLED_VALUE_BYTES_MAX - 64;
+/// Changed rows of the registry written at once, in bytes. Everything that waits
+/// is one batch; only a peer with some hundred thousand topics takes several.
+pub const REGISTRY_BATCH_BYTES_MAX: usize = 32 * MIB;
+/// Displaced processes remembered per peer: far more than can be displaced before
+/// the next heartbeat of each tells it.
+pub const NONCES_KEPT_MAX: usize = 32;
+/// Most conflicts told to a registering peer; they have to fit into one answer.
+pub const CONFLICTS_TOLD_MAX: usize = 10_000;
+/// Most names in conflict shown with one peer in a list of peers.
+pub const CONFLICTS_SHOWN_PER_PEER_MAX: usize = 100;
+/// Most conflicts shown in a list of peers, over all of them.
+pub const CONFLICTS_SHOWN_MAX: usize = 2_000;
+/// Last changes of the registry that watchers can ask for; who is further behind lists everything.
+pub const WATCH_CHANGES_KEPT: usize = 65_536;
+/// A peer whose file system has less free space is not chosen for a new topic, in bytes.
+pub const PLACE_DISK_FREE_BYTES: u64 = 512 * MIB as u64;
 
 // --- clients -----------------------------------------------------------------
 
@@ -314,4 +338,26 @@ const _: () = {
     assert!(PRODUCER_BATCHES_KEPT >= PUBLISHES_UNANSWERED_MAX);
     assert!(PUBLISHES_UNANSWERED_MAX <= REQUESTS_UNANSWERED_MAX);
     assert!(HEARTBEAT_EVERY_DEFAULT.as_millis() * 3 < LEASE_DEFAULT.as_millis());
+    assert!(PEERS_MAX < u16::MAX as usize);
+    assert!(TOPICS_PER_PEER_MAX <= INDEX_ENTRIES_MAX);
+    assert!(INDEX_ENTRIES_MAX < u32::MAX as usize);
+    assert!(REGISTRY_BUCKETS == 1 << 16);
+    assert!(
+        16 * (NONCES_KEPT_MAX + 4) + PEER_NAME_BYTES_MAX + ADDRESS_BYTES_MAX
+            < REGISTRY_ROW_BYTES_MAX
+    );
+    // Largest possible answers: a conflict, a location, a peer with its names.
+    assert!(
+        CONFLICTS_TOLD_MAX * (2 * 8 + NAME_BYTES_MAX + 16 + PEER_NAME_BYTES_MAX)
+            < CONTROL_BYTES_MAX
+    );
+    assert!(
+        PAGE_ENTRIES_MAX * (3 * 8 + NAME_BYTES_MAX + 48 + PEER_NAME_BYTES_MAX + ADDRESS_BYTES_MAX)
+            < CONTROL_BYTES_MAX
+    );
+    assert!(
+        PEERS_MAX * (10 * 8 + PEER_NAME_BYTES_MAX + ADDRESS_BYTES_MAX + 32)
+            + 2 * CONFLICTS_SHOWN_MAX * (8 + NAME_BYTES_MAX)
+            < CONTROL_BYTES_MAX
+    );
 };

@@ -1,0 +1,390 @@
+//! The registry as stored bytes.
+//!
+//! The store keeps rows, key bytes to value bytes, and knows nothing about them:
+//!
+//! ```text
+//!   key                            value
+//!   'b' | bucket u16 | part u32    the entries whose names fall into that bucket,
+//!                                  in as many parts as their size asks for
+//!   'p' | number u16               a peer
+//! ```
+//!
+//! Integers in keys are big endian. Each value is a version byte and then bincode
+//! (see `protocol::codec`):
+//!
+//! ```text
+//!   part: 1 | count u64 | { name | id 16 | epoch u32 | peer u16 | kind u8 } ...
+//!   peer: 1 | id 16 | name | address | state u8 | since i64
+//!           | nonce 16 | count u64 | { displaced nonce 16 } ... | listed u8
+//! ```
+//!
+//! Text is its length (u64) and its bytes. Checksums are the store's business. A
+//! value stays below [`limits::REGISTRY_ROW_BYTES_MAX`]; a bucket has one part
+//! until the registry holds some millions of topics.
+//!
+//! Not stored, and so not there after a restart: loads, lists that were coming
+//! in, and when leases and claims end; both get a whole period from the start.
+//!
+//! What cannot be read is left out and counted. The registry is derived from
+//! what peers store, so the cure is to have them all tell it again: no peer of a
+//! registry with a loss counts as listed, and the next heartbeat of each is
+//! answered with `NotRegistered`.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::Now;
+use super::peers::Peer;
+use super::state::{Effects, Settings, State};
+use super::table::{Entry, Kind, PeerNumber, bucket_of};
+use crate::limits;
+use crate::protocol::api::{Nonce, PeerLoad, PeerState};
+use crate::protocol::codec::{self, Malformed};
+use crate::time::Timestamp;
+use crate::types::{Address, LeaderEpoch, PeerId, PeerName, TopicId, TopicName};
+
+/// Version of the values.
+const VERSION: u8 = 1;
+const BUCKET_KEY: u8 = b'b';
+const PEER_KEY: u8 = b'p';
+/// Version and count.
+const PART_HEAD_BYTES: usize = 1 + 8;
+/// What an entry takes beside its name.
+const ENTRY_BYTES: usize = 8 + 16 + 4 + 2 + 1;
+
+/// A row: key and value.
+pub type Row = (Vec<u8>, Vec<u8>);
+
+/// Rows to write and keys to remove, together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Rows to set.
+    pub puts: Vec<Row>,
+    /// Keys of rows to remove.
+    pub deletes: Vec<Vec<u8>>,
+}
+
+/// What of the store has to be remembered to write it: how many parts each bucket has.
+pub struct Layout(Vec<u32>);
+
+/// What was found while loading.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// Rows that did not decode, one line each.
+    pub unreadable: Vec<String>,
+    /// Entries left out: of an unknown peer, or in contradiction to another.
+    pub left_out: usize,
+    /// What has to be written so that the store is whole again.
+    pub effects: Effects,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EntryRow {
+    name: TopicName,
+    id: TopicId,
+    epoch: LeaderEpoch,
+    peer: u16,
+    kind: u8,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PeerRow {
+    id: PeerId,
+    name: PeerName,
+    address: Address,
+    state: u8,
+    since: Timestamp,
+    nonce: Nonce,
+    displaced: Vec<Nonce>,
+    listed: bool,
+}
+
+impl Layout {
+    /// Of an empty store.
+    pub fn new() -> Self {
+        Self(vec![0; limits::REGISTRY_BUCKETS])
+    }
+
+    /// The rows that `effects` ask to be written, in batches of bounded size and
+    /// nearly always in one. Peers come last, so that a peer never counts as
+    /// listed without its list, even if only some of the batches are written.
+    pub fn changed(&mut self, state: &State, effects: &Effects) -> Vec<Changes> {
+        let mut batches = vec![Changes::default()];
+        let mut bytes = 0;
+        for &bucket in &effects.buckets {
+            let parts = parts(state.bucket(bucket));
+            let now = u32::try_from(parts.len()).expect("fewer parts than entries");
+            bytes += parts.iter().map(|part| part.len() + 16).sum::<usize>();
+            if bytes > limits::REGISTRY_BATCH_BYTES_MAX {
+                batches.push(Changes::default());
+                bytes = 0;
+            }
+            let batch = batches.last_mut().expect("never empty");
+            let keys = (0..).map(|part| bucket_key(bucket, part));
+            batch.puts.extend(keys.zip(parts));
+            let before = std::mem::replace(&mut self.0[bucket as usize], now);
+            let gone = (now..before).map(|part| bucket_key(bucket, part));
+            batch.deletes.extend(gone);
+        }
+        let batch = batches.last_mut().expect("never empty");
+        for &number in &effects.peers {
+            match state.peers.get(number) {
+                Some(peer) => batch.puts.push((peer_key(number), peer_value(peer))),
+                None => batch.deletes.push(peer_key(number)),
+            }
+        }
+        batches
+    }
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn bucket_key(bucket: u32, part: u32) -> Vec<u8> {
+    let bucket = u16::try_from(bucket).expect("limits::REGISTRY_BUCKETS is 2^16");
+    let mut key = vec![BUCKET_KEY];
+    key.extend(bucket.to_be_bytes());
+    key.extend(part.to_be_bytes());
+    key
+}
+
+fn peer_key(number: PeerNumber) -> Vec<u8> {
+    let mut key = vec![PEER_KEY];
+    key.extend(short(number).to_be_bytes());
+    key
+}
+
+fn short(number: PeerNumber) -> u16 {
+    u16::try_from(number.index()).expect("limits::PEERS_MAX is below 2^16")
+}
+
+fn encode<T: Serialize>(value: &T, what: &'static str) -> Vec<u8> {
+    let mut bytes = vec![VERSION];
+    let body = codec::encode(value, limits::REGISTRY_ROW_BYTES_MAX, what);
+    bytes.extend(body.expect("rows are cut to size, and peers are bounded by their parts"));
+    bytes
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, Malformed> {
+    match bytes.split_first() {
+        Some((&VERSION, body)) => codec::decode(body, limits::REGISTRY_ROW_BYTES_MAX, what),
+        Some((other, _)) => Err(malformed(
+            what,
+            format!("version {VERSION} was expected, {other} found"),
+        )),
+        None => Err(malformed(what, "it is empty".to_owned())),
+    }
+}
+
+fn malformed(what: &'static str, reason: String) -> Malformed {
+    Malformed { what, reason }
+}
+
+/// The values of a bucket: its entries, cut into rows of bounded size.
+fn parts(entries: Vec<&Entry>) -> Vec<Vec<u8>> {
+    let mut parts: Vec<Vec<EntryRow>> = Vec::new();
+    let mut bytes = 0;
+    for entry in entries {
+        let needed = ENTRY_BYTES + entry.name.as_str().len();
+        if parts.is_empty() || bytes + needed > limits::REGISTRY_ROW_BYTES_MAX {
+            parts.push(Vec::new());
+            bytes = PART_HEAD_BYTES;
+        }
+        bytes += needed;
+        parts.last_mut().expect("just pushed").push(row_of(entry));
+    }
+    let value = |part: &Vec<EntryRow>| encode(part, "registry bucket");
+    parts.iter().map(value).collect()
+}
+
+fn row_of(entry: &Entry) -> EntryRow {
+    EntryRow {
+        name: entry.name.clone(),
+        id: entry.id,
+        epoch: entry.epoch,
+        peer: short(entry.peer),
+        kind: match entry.kind {
+            Kind::Held => 0,
+            Kind::Claim => 1,
+            Kind::Conflict => 2,
+        },
+    }
+}
+
+fn peer_value(peer: &Peer) -> Vec<u8> {
+    let row = PeerRow {
+        id: peer.id,
+        name: peer.name.clone(),
+        address: peer.address.clone(),
+        state: match peer.state {
+            PeerState::Online => 0,
+            PeerState::Offline => 1,
+            PeerState::Down => 2,
+        },
+        since: peer.since,
+        nonce: peer.nonce,
+        displaced: peer.displaced.clone(),
+        listed: peer.listed,
+    };
+    encode(&row, "registry peer")
+}
+
+/// A state from its stored rows.
+pub fn load(rows: Vec<Row>, settings: Settings, now: Now) -> (State, Layout, Loaded) {
+    let mut state = State::new(settings, now);
+    let mut layout = Layout::new();
+    let mut loaded = Loaded::default();
+    let is_peer = |(key, _): &Row| key.first() == Some(&PEER_KEY);
+    let (peers, buckets): (Vec<_>, Vec<_>) = rows.into_iter().partition(is_peer);
+    for (key, value) in peers {
+        if let Err(error) = load_peer(&mut state, &key, &value, now) {
+            loaded.note(&key, &error);
+            loaded.effects.peers.extend(number_in(&key));
+        }
+    }
+    for (key, value) in buckets {
+        let Some((bucket, part)) = bucket_in(&key) else {
+            let error = malformed("registry row", "its key is of no known kind".to_owned());
+            loaded.note(&key, &error);
+            continue;
+        };
+        let parts = &mut layout.0[bucket as usize];
+        *parts = (*parts).max(part.saturating_add(1));
+        match decode::<Vec<EntryRow>>(&value, "registry bucket") {
+            Ok(rows) => load_entries(&mut state, bucket, rows, &mut loaded),
+            Err(error) => {
+                loaded.note(&key, &error);
+                loaded.effects.buckets.insert(bucket);
+            }
+        }
+    }
+    start_claims(&mut state, now);
+    if !loaded.unreadable.is_empty() || loaded.left_out > 0 {
+        ask_all_again(&mut state, &mut loaded.effects);
+    }
+    (state, layout, loaded)
+}
+
+impl Loaded {
+    fn note(&mut self, key: &[u8], error: &Malformed) {
+        self.unreadable
+            .push(format!("{error}, under {}", key.escape_ascii()));
+    }
+}
+
+fn number_in(key: &[u8]) -> Option<PeerNumber> {
+    let bytes: [u8; 2] = key.get(1..)?.try_into().ok()?;
+    PeerNumber::new(usize::from(u16::from_be_bytes(bytes)))
+}
+
+fn bucket_in(key: &[u8]) -> Option<(u32, u32)> {
+    let (&[BUCKET_KEY, high, low], part) = key.split_first_chunk()? else {
+        return None;
+    };
+    let part = u32::from_be_bytes(part.try_into().ok()?);
+    Some((u32::from(u16::from_be_bytes([high, low])), part))
+}
+
+fn load_peer(state: &mut State, key: &[u8], value: &[u8], now: Now) -> Result<(), Malformed> {
+    const WHAT: &str = "registry peer";
+    let wrong = |reason: &str| malformed(WHAT, reason.to_owned());
+    let row: PeerRow = decode(value, WHAT)?;
+    let number = number_in(key).ok_or_else(|| wrong("its number is out of range"))?;
+    if state.peers.by_id(row.id).is_some() || state.peers.by_name(&row.name).is_some() {
+        return Err(wrong("its id or name is another's"));
+    }
+    let peer = Peer {
+        id: row.id,
+        name: row.name,
+        address: row.address,
+        state: match row.state {
+            0 => PeerState::Online,
+            1 => PeerState::Offline,
+            2 => PeerState::Down,
+            _ => return Err(wrong("its state is unknown")),
+        },
+        since: row.since,
+        nonce: row.nonce,
+        displaced: row.displaced,
+        listed: row.listed,
+        lease_ends: now.ticks.after(state.settings.lease),
+        load: PeerLoad::default(),
+        placed: 0,
+        incoming: None,
+    };
+    state.peers.put(number, peer);
+    Ok(())
+}
+
+fn load_entries(state: &mut State, bucket: u32, rows: Vec<EntryRow>, loaded: &mut Loaded) {
+    for row in rows {
+        match accepted(state, bucket, row) {
+            Some(entry) => {
+                state.topics.insert(entry);
+            }
+            None => {
+                loaded.left_out += 1;
+                loaded.effects.buckets.insert(bucket);
+            }
+        }
+    }
+}
+
+fn start_claims(state: &mut State, now: Now) {
+    let ends = now.ticks.after(state.settings.claim_kept);
+    let all = state.topics.all();
+    let claims = all.filter(|(_, entry)| entry.kind == Kind::Claim);
+    state.claims = claims.map(|(slot, _)| (slot, ends)).collect();
+}
+
+/// The entry, unless it would break an invariant of the registry.
+fn accepted(state: &State, bucket: u32, row: EntryRow) -> Option<Entry> {
+    let peer = PeerNumber::new(usize::from(row.peer))?;
+    state.peers.get(peer)?;
+    let kind = match row.kind {
+        0 => Kind::Held,
+        1 => Kind::Claim,
+        2 => Kind::Conflict,
+        _ => return None,
+    };
+    let entry = Entry {
+        name: row.name,
+        kind,
+        id: row.id,
+        epoch: row.epoch,
+        peer,
+    };
+    let rival = |kind| {
+        let slot = state.topics.find(&entry.name, kind)?;
+        Some(state.topics.get(slot))
+    };
+    let fits = match kind {
+        Kind::Held => {
+            rival(Kind::Held).is_none()
+                && rival(Kind::Claim).is_none_or(|claim| claim.id == entry.id)
+                && state.topics.find_id(entry.id, Kind::Held).is_none()
+        }
+        Kind::Claim => {
+            rival(Kind::Claim).is_none() && rival(Kind::Held).is_none_or(|held| held.id == entry.id)
+        }
+        Kind::Conflict => true,
+    };
+    let own_other = |slot| {
+        let other = state.topics.get(slot);
+        let either = kind == Kind::Conflict || other.kind == Kind::Conflict;
+        either && other.kind != Kind::Claim && kind != Kind::Claim && other.peer == peer
+    };
+    let fits = fits && !state.topics.of_id(entry.id).any(own_other);
+    (fits && bucket_of(&entry.name) == bucket).then_some(entry)
+}
+
+/// After a loss: every peer has to tell its list again.
+fn ask_all_again(state: &mut State, effects: &mut Effects) {
+    let numbers: Vec<PeerNumber> = state.peer_numbers().collect();
+    for number in numbers {
+        state.peers.at_mut(number).listed = false;
+        effects.peers.insert(number);
+    }
+}
