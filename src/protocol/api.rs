@@ -351,7 +351,8 @@ pub struct PeerInfo {
     pub since: Timestamp,
     /// Topics registered by it.
     pub topics: u64,
-    /// Topics it stores whose names belong to others.
+    /// Names on which it and another peer are in conflict: of topics it stores whose
+    /// names belong to others, and of topics of its own whose names others want. Some of many.
     pub conflicts: Vec<TopicName>,
     /// What it last told of its load.
     pub load: PeerLoad,
@@ -440,6 +441,8 @@ pub struct StoredTopic {
 }
 
 /// A part of the full list of topics. The whole list replaces what the index had.
+/// It has to be made after [`RegisterPeer`] was sent: what the peer confirms or
+/// drops from then on is applied to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegisterTopics {
     /// Identity.

@@ -512,7 +512,7 @@ impl Random {
             4..=6 => Command::RegisterTopics(RegisterTopics {
                 peer,
                 nonce,
-                part: self.below(3),
+                part: u32::from(self.below(3)),
                 last: self.below(2) == 0,
                 topics: self.topics(),
             }),
@@ -650,13 +650,22 @@ fn run(seed: u64, steps: usize) {
     let mut model = Model::default();
     let mut follower = Follower::default();
     let mut newest = BTreeMap::new();
+    let mut waited = 0;
     for _ in 0..steps {
         match random.below(64) {
             0 => {
                 bench.restart();
                 model.restart();
             }
+            // Commands may come between the end of a lease or claim and the next tick.
+            9 | 10 if waited < 2 => {
+                waited += 1;
+                let second = std::time::Duration::from_secs(1);
+                bench.now.ticks = bench.now.ticks.after(second);
+                model.now = bench.now.ticks;
+            }
             1..=8 => {
+                waited = 0;
                 for _ in 0..=random.below(4) {
                     bench.pass(1);
                     model.now = bench.now.ticks;

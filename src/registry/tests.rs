@@ -11,7 +11,7 @@ use crate::protocol::api::{
     RegisterPeer, RegisterTopics, RetirePeer, StoredTopic, TopicLocation,
 };
 use crate::protocol::error::ApiError;
-use crate::types::{LeaderEpoch, PeerId, TopicId};
+use crate::types::{LeaderEpoch, PeerId, TopicId, TopicName, TopicPattern};
 
 pub(super) const SETTINGS: Settings = Settings {
     lease: Duration::from_secs(10),
@@ -351,4 +351,143 @@ fn stories() {
         }
         assert!(text == told, "the story {story} went another way:\n{told}");
     }
+}
+
+fn told(bench: &mut Bench, lines: &[&str]) {
+    for line in lines {
+        run_line(bench, line, &mut 0);
+    }
+}
+
+/// What is lost is told again by who stores it; nothing is made up for it.
+#[test]
+fn a_registry_with_a_damaged_row_asks_every_peer_again() {
+    let mut bench = Bench::new();
+    let before = [
+        "alpha/1 registers",
+        "alpha/1 lists a=1@1 b=2@1",
+        "beta/1 registers",
+        "beta/1 lists c=3@1",
+    ];
+    told(&mut bench, &before);
+    for key in bench.stored.keys().cloned().collect::<Vec<_>>() {
+        let mut bench = Bench::new();
+        told(&mut bench, &before);
+        bench.stored.get_mut(&key).expect("a row").pop();
+        let loaded = bench.restart();
+        assert_eq!(loaded.unreadable.len(), 1, "{loaded:?}");
+        let again = bench.restart();
+        assert_eq!(again, Loaded::default(), "a damaged row is reported once");
+        for peer in ["alpha/1", "beta/1"] {
+            let answer = run_line(&mut bench, &format!("{peer} beats"), &mut 0);
+            assert!(answer.starts_with("NotRegistered"), "{answer}");
+        }
+        told(&mut bench, &before);
+        assert_eq!(run_line(&mut bench, "list >", &mut 0), "a b c");
+        assert_eq!(run_line(&mut bench, "alpha/1 beats", &mut 0), "done");
+    }
+}
+
+/// A name that falls into the given bucket, long so that few fill a row.
+fn names_in_bucket(bucket: u32, count: usize) -> Vec<TopicName> {
+    let long = "x".repeat(200);
+    let named = |n: u32| format!("{n:07}.{long}").parse::<TopicName>().expect("good");
+    let inside = |name: &TopicName| bucket_of(name) == bucket;
+    (0..).map(named).filter(inside).take(count).collect()
+}
+
+#[test]
+fn a_full_bucket_takes_several_rows_and_gives_them_back() {
+    let mut bench = Bench::new();
+    told(&mut bench, &["alpha/1 registers"]);
+    let names = names_in_bucket(7, 40);
+    let topic = |(n, name): (usize, &TopicName)| StoredTopic {
+        name: name.clone(),
+        id: topic_id(u8::try_from(n).expect("few")),
+        epoch: LeaderEpoch::new(1),
+    };
+    let list = |count: usize| {
+        Command::RegisterTopics(RegisterTopics {
+            peer: peer_id("alpha"),
+            nonce: nonce(1),
+            part: 0,
+            last: true,
+            topics: names.iter().enumerate().take(count).map(topic).collect(),
+        })
+    };
+    for (count, rows) in [(40, 3), (17, 2), (1, 1), (0, 0), (20, 2)] {
+        bench.apply(list(count)).expect("taken");
+        assert_eq!(bench.stored.len(), rows + 1, "{count} topics and a peer");
+        assert_eq!(bench.restart(), Loaded::default());
+        assert_eq!(bench.directory.topics(), count);
+    }
+}
+
+#[test]
+fn who_would_have_to_be_told_too_much_is_told_to_list() {
+    let mut bench = Bench::new();
+    told(&mut bench, &["alpha/1 registers"]);
+    let version = bench.directory.version();
+    let all = TopicPattern::all();
+    let topic = |n: usize| {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&n.to_be_bytes());
+        StoredTopic {
+            name: format!("t{n}").parse().expect("good"),
+            id: TopicId::from_bytes(id),
+            epoch: LeaderEpoch::new(1),
+        }
+    };
+    let part = |part: usize, last| {
+        let size = crate::limits::PAGE_ENTRIES_MAX;
+        Command::RegisterTopics(RegisterTopics {
+            peer: peer_id("alpha"),
+            nonce: nonce(1),
+            part: u32::try_from(part).expect("few"),
+            last,
+            topics: (part * size..(part + 1) * size).map(topic).collect(),
+        })
+    };
+    bench.apply(part(0, true)).expect("taken");
+    let changes = bench.directory.changes(version, &all);
+    assert_eq!((changes.reset, changes.changed.len()), (false, 10_000));
+    bench.apply(part(0, false)).expect("taken");
+    bench.apply(part(1, true)).expect("taken");
+    assert!(bench.directory.changes(version, &all).reset);
+    let narrow = "t1500".parse().expect("good");
+    assert_eq!(bench.directory.changes(version, &narrow).changed.len(), 1);
+    // The peer goes down, and with it more topics than one answer takes.
+    let version = bench.directory.version();
+    bench.pass(10);
+    assert!(bench.directory.changes(version, &all).reset);
+
+    // A listing is walked in slices, and sees every topic once.
+    let mut after = None;
+    let mut seen = Vec::new();
+    loop {
+        let slice = bench.directory.list(&all, after.as_ref(), 700);
+        assert!(slice.topics.len() <= 700);
+        seen.extend(slice.topics.into_iter().map(|topic| topic.name));
+        after = slice.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen.len(), 20_000);
+    assert!(seen.is_sorted_by(|a, b| a < b));
+}
+
+#[test]
+fn only_so_many_displaced_processes_are_remembered() {
+    let mut bench = Bench::new();
+    let count = u8::try_from(crate::limits::NONCES_KEPT_MAX).expect("few") + 2;
+    for n in 0..count {
+        told(&mut bench, &[&format!("alpha/{n} registers")]);
+    }
+    let beat = |bench: &mut Bench, n: u8| run_line(bench, &format!("alpha/{n} beats"), &mut 0);
+    assert!(beat(&mut bench, 0).starts_with("NotRegistered"));
+    for n in 1..count - 1 {
+        assert!(beat(&mut bench, n).starts_with("Displaced"), "{n}");
+    }
+    assert_eq!(beat(&mut bench, count - 1), "done");
 }
