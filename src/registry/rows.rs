@@ -4,12 +4,13 @@
 //!
 //! ```text
 //!   key                            value
-//!   'b' | bucket u16 | part u32    the entries whose names fall into that bucket,
-//!                                  in as many parts as their size asks for
-//!   'p' | number u16               a peer
+//!   1 | number u16               a peer
+//!   2 | bucket u16 | part u32    the entries whose names fall into that bucket,
+//!                                in as many parts as their size asks for
 //! ```
 //!
-//! Integers in keys are big endian. Each value is a version byte and then bincode
+//! Integers in keys are big endian, so in the order of the keys every peer comes
+//! before the entries that name it. Each value is a version byte and then bincode
 //! (see `protocol::codec`):
 //!
 //! ```text
@@ -44,8 +45,8 @@ use crate::types::{Address, LeaderEpoch, PeerId, PeerName, TopicId, TopicName};
 
 /// Version of the values.
 const VERSION: u8 = 1;
-const BUCKET_KEY: u8 = b'b';
-const PEER_KEY: u8 = b'p';
+const PEER_KEY: u8 = 1;
+const BUCKET_KEY: u8 = 2;
 /// Version and count.
 const PART_HEAD_BYTES: usize = 1 + 8;
 /// What an entry takes beside its name.
@@ -231,40 +232,58 @@ fn peer_value(peer: &Peer) -> Vec<u8> {
     encode(&row, "registry peer")
 }
 
-/// A state from its stored rows.
-pub fn load(rows: Vec<Row>, settings: Settings, now: Now) -> (State, Layout, Loaded) {
-    let mut state = State::new(settings, now);
-    let mut layout = Layout::new();
-    let mut loaded = Loaded::default();
-    let is_peer = |(key, _): &Row| key.first() == Some(&PEER_KEY);
-    let (peers, buckets): (Vec<_>, Vec<_>) = rows.into_iter().partition(is_peer);
-    for (key, value) in peers {
-        if let Err(error) = load_peer(&mut state, &key, &value, now) {
-            loaded.note(&key, &error);
-            loaded.effects.peers.extend(number_in(&key));
+/// Makes a state of stored rows, one after the other in the order of their keys.
+pub struct Loader {
+    state: State,
+    layout: Layout,
+    loaded: Loaded,
+    now: Now,
+}
+
+impl Loader {
+    /// Nothing is loaded yet.
+    pub fn new(settings: Settings, now: Now) -> Self {
+        Self {
+            state: State::new(settings, now),
+            layout: Layout::new(),
+            loaded: Loaded::default(),
+            now,
         }
     }
-    for (key, value) in buckets {
+
+    /// Takes the next row.
+    pub fn take(&mut self, (key, value): Row) {
+        if key.first() == Some(&PEER_KEY) {
+            if let Err(error) = load_peer(&mut self.state, &key, &value, self.now) {
+                self.loaded.note(&key, &error);
+                self.loaded.effects.peers.extend(number_in(&key));
+            }
+            return;
+        }
         let Some((bucket, part)) = bucket_in(&key) else {
             let error = malformed("registry row", "its key is of no known kind".to_owned());
-            loaded.note(&key, &error);
-            continue;
+            self.loaded.note(&key, &error);
+            return;
         };
-        let parts = &mut layout.0[bucket as usize];
+        let parts = &mut self.layout.0[bucket as usize];
         *parts = (*parts).max(part.saturating_add(1));
         match decode::<Vec<EntryRow>>(&value, "registry bucket") {
-            Ok(rows) => load_entries(&mut state, bucket, rows, &mut loaded),
+            Ok(rows) => load_entries(&mut self.state, bucket, rows, &mut self.loaded),
             Err(error) => {
-                loaded.note(&key, &error);
-                loaded.effects.buckets.insert(bucket);
+                self.loaded.note(&key, &error);
+                self.loaded.effects.buckets.insert(bucket);
             }
         }
     }
-    start_claims(&mut state, now);
-    if !loaded.unreadable.is_empty() || loaded.left_out > 0 {
-        ask_all_again(&mut state, &mut loaded.effects);
+
+    /// The state, what is needed to write it, and what was found.
+    pub fn finish(mut self) -> (State, Layout, Loaded) {
+        start_claims(&mut self.state, self.now);
+        if !self.loaded.unreadable.is_empty() || self.loaded.left_out > 0 {
+            ask_all_again(&mut self.state, &mut self.loaded.effects);
+        }
+        (self.state, self.layout, self.loaded)
     }
-    (state, layout, loaded)
 }
 
 impl Loaded {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::rows::{self, Layout, Loaded};
+use super::rows::{Layout, Loaded, Loader};
 use super::*;
 use crate::protocol::api::{
     ClaimTopic, ConfirmTopic, Depart, DropTopic, Heartbeat, Nonce, PeerInfo, PeerLoad, PlaceTopic,
@@ -88,8 +88,12 @@ impl Bench {
 
     /// The process ends and another begins on the stored rows.
     pub(super) fn restart(&mut self) -> Loaded {
-        let rows = self.stored.clone().into_iter().collect();
-        let (state, layout, loaded) = rows::load(rows, SETTINGS, self.now);
+        let mut loader = Loader::new(SETTINGS, self.now);
+        self.stored
+            .clone()
+            .into_iter()
+            .for_each(|row| loader.take(row));
+        let (state, layout, loaded) = loader.finish();
         state.check();
         let version = self.directory.version() + 1_000;
         self.directory = Directory::new(&state, version);
