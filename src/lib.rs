@@ -25,4 +25,5 @@ pub mod net;
 
 pub mod client;
 
+pub mod index;
 pub mod peer;

@@ -248,6 +248,24 @@ pub const CONFLICTS_SHOWN_PER_PEER_MAX: usize = 100;
 pub const CONFLICTS_SHOWN_MAX: usize = 2_000;
 /// Last changes of the registry that watchers can ask for; who is further behind lists everything.
 pub const WATCH_CHANGES_KEPT: usize = 65_536;
+/// Watches that may wait at once at one index; one more is refused.
+pub const WATCHERS_MAX: usize = 4_096;
+/// A watcher that is woken gathers changes for so long before it is answered.
+pub const WATCH_GATHER: Duration = Duration::from_millis(10);
+/// Commands that wait for the registry's keeper; beyond it their connections wait. Their bodies
+/// are paid for out of the process's budget for requests.
+pub const INDEX_COMMANDS_WAITING_MAX: usize = 4_096;
+/// Commands that the keeper applies before it writes and answers.
+pub const INDEX_BATCH_MAX: usize = INDEX_COMMANDS_WAITING_MAX;
+/// Buckets whose changes are shown to readers under one lock: well below a millisecond's work
+/// at a million topics.
+pub const SHOW_BUCKETS_MAX: usize = 256;
+/// Conflicts logged one by one when a peer registers; the others are counted.
+pub const CONFLICTS_LOGGED_MAX: usize = 20;
+/// Time passes in the registry at most so often.
+pub const TICK_EVERY_MIN: Duration = Duration::from_millis(10);
+/// And at least so often.
+pub const TICK_EVERY_MAX: Duration = Duration::from_millis(250);
 /// A peer whose file system has less free space is not chosen for a new topic, in bytes.
 pub const PLACE_DISK_FREE_BYTES: u64 = 512 * MIB as u64;
 

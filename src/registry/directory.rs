@@ -281,6 +281,12 @@ impl Directory {
         self.changes.version()
     }
 
+    /// How many entries [`Directory::changes`] would tell; `None` for "list anew".
+    pub fn count_changes(&self, version: u64, pattern: &TopicPattern) -> Option<usize> {
+        self.changed_names(version, pattern)
+            .map(|names| names.len())
+    }
+
     /// What changed after `version` for names that match; possibly nothing.
     pub fn changes(&self, version: u64, pattern: &TopicPattern) -> api::Changes {
         let names = self.changed_names(version, pattern);

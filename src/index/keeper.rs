@@ -1,0 +1,239 @@
+//! The thread that owns the registry.
+//!
+//! One round: take everything that waits, apply it, write what changed with one
+//! sync, show it, answer. Batches form by themselves at the disk's own pace:
+//! while one sync runs, commands gather for the next. A round in which nothing
+//! durable changed (heartbeats) touches no disk.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::published::Published;
+use crate::catalog::{CatalogError, RegistryStore};
+use crate::limits;
+use crate::net::Reply;
+use crate::protocol::api;
+use crate::protocol::error::ApiError;
+use crate::registry::rows::{Changes, Layout};
+use crate::registry::{Answer, Command, Effects, Event, Millis, Now, State};
+use crate::time::Timestamp;
+
+/// A command and who waits for its answer.
+pub(super) struct Waiting {
+    command: Command,
+    reply: Option<Reply>,
+}
+
+impl Waiting {
+    pub(super) fn new(command: Command, reply: Reply) -> Self {
+        Self {
+            command,
+            reply: Some(reply),
+        }
+    }
+
+    pub(super) fn unanswered(command: Command) -> Self {
+        Self {
+            command,
+            reply: None,
+        }
+    }
+
+    /// Gives it back without having applied it.
+    pub(super) fn refuse(self, error: &ApiError) {
+        if let Some(reply) = self.reply {
+            reply.error(error);
+        }
+    }
+}
+
+/// Both clocks.
+pub(super) struct Clock {
+    started: Instant,
+}
+
+impl Clock {
+    pub(super) fn start() -> Self {
+        Self {
+            started: Instant::now(),
+        }
+    }
+
+    pub(super) fn now(&self) -> Now {
+        Now {
+            ticks: Millis::new(0).after(self.started.elapsed()),
+            wall: Timestamp::now(),
+        }
+    }
+}
+
+/// What keeps rows: the store on the disk, or, in tests, one that waits or fails on demand.
+pub(super) trait Keep: Send {
+    /// Sets and removes rows in one atomic step; returns when that is on the disk.
+    fn apply(&mut self, changes: Changes) -> Result<(), CatalogError>;
+
+    /// Closes the files.
+    fn close(self: Box<Self>) -> Result<(), CatalogError>;
+}
+
+impl Keep for RegistryStore {
+    fn apply(&mut self, changes: Changes) -> Result<(), CatalogError> {
+        self.apply(changes.puts, changes.deletes)
+    }
+
+    fn close(self: Box<Self>) -> Result<(), CatalogError> {
+        (*self).close()
+    }
+}
+
+/// The registry in memory and on the disk.
+pub(super) struct Opened {
+    pub(super) state: State,
+    pub(super) layout: Layout,
+    pub(super) store: Box<dyn Keep>,
+    /// What loading found to be written anew.
+    pub(super) repairs: Effects,
+}
+
+pub(super) struct Keeper {
+    state: State,
+    layout: Layout,
+    store: Box<dyn Keep>,
+    repairs: Effects,
+    published: Arc<Published>,
+    clock: Clock,
+}
+
+impl Keeper {
+    pub(super) fn new(opened: Opened, published: Arc<Published>, clock: Clock) -> Self {
+        Self {
+            state: opened.state,
+            layout: opened.layout,
+            store: opened.store,
+            repairs: opened.repairs,
+            published,
+            clock,
+        }
+    }
+
+    /// Works until nobody can send a command any more, or the store fails.
+    pub(super) fn run(&mut self, mut waiting: mpsc::Receiver<Waiting>) -> Result<(), CatalogError> {
+        let repairs = std::mem::take(&mut self.repairs);
+        self.persist(&repairs)?;
+        let mut batch = Vec::new();
+        while let Some(first) = waiting.blocking_recv() {
+            batch.push(first);
+            while batch.len() < limits::INDEX_BATCH_MAX
+                && let Ok(next) = waiting.try_recv()
+            {
+                batch.push(next);
+            }
+            if let Err(error) = self.round(batch.drain(..)) {
+                waiting.close();
+                let refusal = stopped(&error);
+                while let Ok(next) = waiting.try_recv() {
+                    next.refuse(&refusal);
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes the store.
+    pub(super) fn close(self) -> Result<(), CatalogError> {
+        self.store.close()
+    }
+
+    fn round(&mut self, batch: impl Iterator<Item = Waiting>) -> Result<(), CatalogError> {
+        let mut effects = Effects::default();
+        let mut answers = Vec::new();
+        for Waiting { command, reply } in batch {
+            let answer = self.state.apply(command, self.clock.now(), &mut effects);
+            answers.extend(reply.map(|reply| (reply, answer)));
+        }
+        if let Err(error) = self.persist(&effects) {
+            let refusal = stopped(&error);
+            answers
+                .into_iter()
+                .for_each(|(reply, _)| reply.error(&refusal));
+            return Err(error);
+        }
+        self.published.show(&self.state, &effects);
+        effects.events.iter().for_each(tell);
+        for (reply, answer) in answers {
+            send(reply, answer);
+        }
+        Ok(())
+    }
+
+    /// Returns when what changed is on the disk.
+    fn persist(&mut self, effects: &Effects) -> Result<(), CatalogError> {
+        if effects.need_disk() {
+            for changes in self.layout.changed(&self.state, effects) {
+                self.store.apply(changes)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Every answer in the form its request asks for.
+fn send(reply: Reply, answer: Result<Answer, ApiError>) {
+    match answer {
+        Ok(Answer::Done(answer)) => reply.send::<api::Heartbeat>(Ok(answer)),
+        Ok(Answer::Registered(answer)) => reply.send::<api::RegisterPeer>(Ok(answer)),
+        Ok(Answer::RegisteredTopics(answer)) => reply.send::<api::RegisterTopics>(Ok(answer)),
+        Ok(Answer::Claimed(answer)) => reply.send::<api::ClaimTopic>(Ok(answer)),
+        Ok(Answer::Retired(answer)) => reply.send::<api::RetirePeer>(Ok(answer)),
+        Ok(Answer::Placement(answer)) => reply.send::<api::PlaceTopic>(Ok(answer)),
+        Err(error) => reply.error(&error),
+    }
+}
+
+/// What is answered once the store has failed.
+fn stopped(reason: &CatalogError) -> ApiError {
+    ApiError::StorageStopped {
+        reason: reason.to_string(),
+    }
+}
+
+fn tell(event: &Event) {
+    match event {
+        Event::Registered { peer, id, address } => {
+            info!(%peer, %id, %address, "peer registered");
+        }
+        Event::Displaced { peer } => warn!(
+            %peer,
+            "a new process of a peer registered before the lease of the old one ran out; \
+             if the old one lives on, its data directory was copied, and it will stop"
+        ),
+        Event::Listed {
+            peer,
+            topics,
+            conflicts,
+            conflicts_untold,
+        } => {
+            info!(%peer, topics, "peer told its topics");
+            for conflict in conflicts.iter().take(limits::CONFLICTS_LOGGED_MAX) {
+                let api::Conflict { name, id, holder } = conflict;
+                warn!(%peer, topic = %name, %id, %holder, "the name of a stored topic belongs to another");
+            }
+            let more = conflicts.len().saturating_sub(limits::CONFLICTS_LOGGED_MAX);
+            if more + conflicts_untold > 0 {
+                warn!(%peer, conflicts = more + conflicts_untold, "and more names belong to others");
+            }
+        }
+        Event::State { peer, state } => match state {
+            api::PeerState::Down => warn!(%peer, "peer is down: its lease ran out"),
+            api::PeerState::Online => info!(%peer, "peer is online again"),
+            api::PeerState::Offline => info!(%peer, "peer went offline"),
+        },
+        Event::Retired { peer, topics } => {
+            info!(%peer, topics, "peer unregistered, its names are free");
+        }
+    }
+}
