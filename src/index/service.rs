@@ -12,9 +12,10 @@ use super::published::Published;
 use crate::limits;
 use crate::net::{Call, Handling, Reply, Service};
 use crate::protocol::api::{
-    Api, Changes, Done, HelloAnswer, ListPeers, ListTopics, Lookup, PROTOCOL_MAX, Ping, Request,
-    Role, TopicPage, Watch,
+    Api, Changes, Done, HelloAnswer, ListPeers, ListTopics, Lookup, PROTOCOL_MAX, Ping, Role,
+    TopicPage, Watch,
 };
+use crate::protocol::codec;
 use crate::protocol::error::ApiError;
 use crate::registry::Command;
 use crate::types::{Address, PeerId};
@@ -57,9 +58,12 @@ impl IndexService {
         }
     }
 
-    fn lookup(&self, request: Lookup) -> Result<<Lookup as Request>::Answer, ApiError> {
-        let found = self.published.read().lookup(&request.name);
-        found.ok_or(ApiError::TopicNotFound { name: request.name })
+    /// The body of the answer. Encoded under the lock: copying it out would take longer.
+    fn lookup(&self, request: Lookup) -> Result<Vec<u8>, ApiError> {
+        if let Some(found) = self.published.read().find(&request.name) {
+            return Ok(codec::encode(&found, limits::CONTROL_BYTES_MAX, "Lookup")?);
+        }
+        Err(ApiError::TopicNotFound { name: request.name })
     }
 
     /// Hands a command to the keeper, waiting in line where the queue is full.
@@ -113,8 +117,8 @@ impl Service for IndexService {
         }
         match call.api {
             Api::Lookup => {
-                let answer = call.decode().and_then(|request| self.lookup(request));
-                Handling::answer::<Lookup>(reply, answer)
+                reply.send_raw(call.decode().and_then(|request| self.lookup(request)));
+                Handling::Answered
             }
             Api::Heartbeat => command!(Heartbeat),
             Api::Ping => Handling::answer::<Ping>(reply, call.decode().map(|Ping {}| Done {})),

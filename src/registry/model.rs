@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use super::tests::{Bench, SETTINGS, nonce, peer_id, topic_id};
 use super::{Answer, Command, Kind, Millis};
 use crate::protocol::api::{
-    ClaimTopic, Claimed, ConfirmTopic, Conflict, Depart, Done, DropTopic, Heartbeat, Nonce,
-    PeerLoad, PeerState, RegisterPeer, RegisterTopics, Registered, RegisteredTopics, RetirePeer,
-    Retired, StoredTopic,
+    ClaimTopic, Claimed, ConfirmTopic, Conflict, Depart, Done, DropTopic, Heartbeat, Lookup, Nonce,
+    PeerLoad, PeerState, RegisterPeer, RegisterTopics, Registered, RegisteredTopics, Request,
+    RetirePeer, Retired, StoredTopic,
 };
+use crate::protocol::codec;
 use crate::protocol::error::ApiError;
 use crate::types::{LeaderEpoch, PeerId, PeerName, TopicId, TopicName, TopicPattern};
 
@@ -610,6 +611,9 @@ fn compare(bench: &Bench, model: &Model) {
     assert_eq!(shown, expected);
     for topic in &listed {
         assert_eq!(bench.directory.lookup(&topic.name).as_ref(), Some(topic));
+        let found = bench.directory.find(&topic.name).expect("there");
+        let encoded = codec::encode(&found, 1_000, "Lookup");
+        assert_eq!(encoded, Lookup::encode_answer(topic), "in the same bytes");
     }
 }
 
