@@ -244,23 +244,20 @@ fn open_store(
     options: &IndexOptions,
     clock: &Clock,
 ) -> Result<Opened, CatalogError> {
-    let settings = options.settings();
-    let (store, mut loaded) = RegistryStore::open(lock, options.store)?;
-    let mut loader = Loader::new(settings, clock.now());
-    let store = match &loaded.verdict {
-        Verdict::Sound | Verdict::Fresh => {
-            loaded.rows.drain(..).for_each(|row| loader.take(row));
-            store
+    let empty = || Loader::new(options.settings(), clock.now());
+    let mut loader = empty();
+    let (mut store, loaded) =
+        RegistryStore::open_each(lock, options.store, |row| loader.take(row))?;
+    if let Verdict::Unsound { reasons } = loaded.verdict {
+        for reason in reasons {
+            warn!(reason, "the stored registry is unsound");
         }
-        Verdict::Unsound { reasons } => {
-            for reason in reasons {
-                warn!(reason, "the stored registry is unsound");
-            }
-            warn!("the registry starts empty, the old one is set aside; peers will register again");
-            drop(store);
-            RegistryStore::replace(lock, options.store, Vec::new())?
-        }
-    };
+        warn!("the registry starts empty, the old one is set aside; peers will register again");
+        // What came before the verdict is not to be trusted, and the files have to be closed.
+        loader = empty();
+        drop(store);
+        store = RegistryStore::replace(lock, options.store, Vec::new())?;
+    }
     let (state, layout, found) = loader.finish();
     for line in &found.unreadable {
         warn!(

@@ -114,10 +114,11 @@ impl Layout {
         for &bucket in &effects.buckets {
             let parts = parts(state.bucket(bucket));
             let now = u32::try_from(parts.len()).expect("fewer parts than entries");
-            bytes += parts.iter().map(|part| part.len() + 16).sum::<usize>();
+            let more = parts.iter().map(|part| part.len() + 16).sum::<usize>();
+            bytes += more;
             if bytes > limits::REGISTRY_BATCH_BYTES_MAX {
                 batches.push(Changes::default());
-                bytes = 0;
+                bytes = more;
             }
             let batch = batches.last_mut().expect("never empty");
             let keys = (0..).map(|part| bucket_key(bucket, part));
