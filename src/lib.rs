@@ -27,3 +27,5 @@ pub mod client;
 
 pub mod index;
 pub mod peer;
+
+pub mod demo;
