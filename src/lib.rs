@@ -13,6 +13,7 @@ pub mod types;
 pub mod protocol;
 
 pub mod registry;
+
 pub mod topic;
 
 pub mod journal;
@@ -26,6 +27,7 @@ pub mod net;
 pub mod client;
 
 pub mod index;
+
 pub mod peer;
 
 pub mod demo;
