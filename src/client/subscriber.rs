@@ -529,8 +529,14 @@ impl AtHand {
         self.items.is_empty() && self.current.is_none()
     }
 
-    /// Adds what a host answered. It must go on where the last item ended; only what comes first
-    /// may begin earlier, because a fetch may start inside a batch.
+    /// Whether the next batch may begin before where it is wanted: a fetch may start inside a
+    /// batch, and so may what follows a gap, because records are discarded one by one.
+    fn may_start_inside(&self) -> bool {
+        self.is_empty() || matches!(self.items.back(), Some(Item::Gap(_)))
+    }
+
+    /// Adds what a host answered. It must go on where the last item ended, but for a batch that
+    /// may begin earlier.
     fn add(&mut self, item: FetchItem) -> Result<(), ClientError> {
         let expected = self.end;
         let (from, item) = match item {
@@ -548,7 +554,7 @@ impl AtHand {
             let found = from;
             return Err(ClientError::UnexplainedGap { expected, found });
         }
-        if to <= expected || (from < expected && !self.is_empty()) {
+        if to <= expected || (from < expected && !self.may_start_inside()) {
             return Err(ClientError::Malformed {
                 what: "the answer to a fetch".to_owned(),
                 reason: format!("offsets [{from}, {to}) where {expected} was expected"),

@@ -168,6 +168,25 @@ impl Topic {
         self.end = to;
     }
 
+    /// Discards records from the front up to one inside a batch, as retention does; tells which
+    /// is the first one kept.
+    pub fn discard_into_a_batch(&mut self) -> Offset {
+        let records = |stored: &StoredBatch| {
+            let header = crate::protocol::batch::BatchHeader::parse(&stored.batch);
+            header.expect("stored").record_count
+        };
+        let large = self.batches.iter().position(|stored| records(stored) > 1);
+        self.batches.drain(..large.expect("a batch of several"));
+        let to = self.batches[0].base_offset.next();
+        self.gaps.push(Gap {
+            from: self.start,
+            to,
+            reason: GapReason::Discarded,
+        });
+        self.start = to;
+        to
+    }
+
     fn fetch(&self, fetch: &Fetch) -> Result<Fetched, ApiError> {
         if fetch.offset > self.end {
             return Err(ApiError::OffsetOutOfRange {

@@ -260,6 +260,24 @@ async fn a_place_inside_a_gap_tells_the_rest_of_it() {
     expect(&mut reader, 10..20).await;
 }
 
+/// A subscriber that retention has overtaken was told "malformed answer" for ever:
+/// what is kept began inside a batch, and only the very first item was allowed to.
+#[tokio::test]
+async fn what_is_kept_may_begin_inside_a_batch() {
+    let host = Running::peer("a", &["t"]).await;
+    let client = host.client().await;
+    publish(&client, 0..100).await;
+    let mut reader = subscriber(&client, from_beginning()).await;
+    let kept = host.change(&name("t"), |topic| topic.discard_into_a_batch());
+    let gap = Gap {
+        from: Offset::ZERO,
+        to: kept,
+        reason: GapReason::Discarded,
+    };
+    assert_eq!(next(&mut reader).await, Ok(Delivery::Gap(gap)));
+    expect(&mut reader, kept.get() as usize..100).await;
+}
+
 #[tokio::test]
 async fn a_changed_byte_never_comes_out() {
     let host = Running::peer("a", &["t"]).await;
