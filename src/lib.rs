@@ -31,3 +31,5 @@ pub mod index;
 pub mod peer;
 
 pub mod demo;
+
+pub mod cli;

@@ -2,4 +2,7 @@
 //! directories that are thrown away. One binary, so that linking stays short;
 //! a module for each subject.
 
+mod cli;
 mod python_client;
+mod support;
+mod verbs;

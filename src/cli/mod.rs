@@ -1,0 +1,491 @@
+//! The command line: `tidings NOUN VERB`, and `pub`, `sub`, `pull` at the top.
+//!
+//! One file per noun. What people type is parsed in [`values`], where settings
+//! come from is decided in [`config`], what is printed goes through [`output`],
+//! and how a command fails is [`fail`]'s. A verb is a function from its
+//! arguments and a [`Context`] to `fail::Result`; it does not look at the
+//! environment, print to stdout by itself or end the process.
+//!
+//! Invariants:
+//!
+//! 1. Data goes to stdout, everything else to stderr.
+//! 2. A reader that closes its end of a pipe ends the command in silence.
+//! 3. Nothing asks a question unless stdin and stdout are terminals.
+//! 4. No flag is accepted where it would do nothing.
+//!
+//! Missing on purpose: paging, colours in tables, aliases to configure.
+
+mod bench;
+mod completions;
+mod config;
+mod confirm;
+mod fail;
+mod input;
+mod log;
+mod message;
+mod output;
+mod peer;
+mod publish;
+mod serve;
+mod signals;
+mod subscribe;
+mod subscription;
+mod tally;
+mod topic;
+mod values;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::client::{Client, ConnectOptions};
+use crate::types::Address;
+use fail::{Failure, Result};
+use output::{Format, Output};
+
+const ABOUT: &str = "A publish/subscribe broker that keeps what it is told";
+
+const EXAMPLES: &str = "\
+Examples:
+  tidings up                                      an index and a peer, right here
+  tidings topic create quakes.ci
+  tidings pub quakes.ci 'a first message'
+  tidings pull quakes.ci --as me --from beginning
+
+Exit status: 0 done, 1 failed, 2 wrong usage.";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "tidings", version, about = ABOUT, after_help = EXAMPLES)]
+#[command(propagate_version = false, disable_help_subcommand = true)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags that go anywhere on the line.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Index servers to go in through [env: TIDINGS_INDEX] [default: 127.0.0.1:7400]
+    #[arg(long, global = true, value_name = "ADDR[,ADDR]", value_delimiter = ',')]
+    index: Vec<Address>,
+    /// Any peer to go in through instead [env: TIDINGS_PEER]
+    #[arg(long, global = true, value_name = "ADDR")]
+    peer: Option<Address>,
+    /// Configuration file [env: TIDINGS_CONFIG] [default: tidings.toml if it is there]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How results are printed
+    #[arg(short, long, global = true, value_name = "FORMAT", value_enum)]
+    #[arg(hide_possible_values = true)]
+    #[arg(help = "How results are printed: table, json, yaml or name [default: table]")]
+    output: Option<Format>,
+    /// No notes and no progress on stderr
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// What is logged to stderr: error, warn, info, debug, trace, or off [default: info for servers]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log: Option<String>,
+    /// How it is logged: text or json [default: text]
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create, list, change and remove topics
+    #[command(subcommand)]
+    Topic(topic::Verb),
+    /// List, inspect and retire peers
+    #[command(subcommand)]
+    Peer(peer::Verb),
+    /// Create, list, move and remove durable subscriptions
+    #[command(subcommand, visible_alias = "subs")]
+    Subscription(subscription::Verb),
+    /// Run an index server and a peer in one process
+    #[command(after_help = "\
+Examples:
+  tidings up
+  tidings up --data-dir /var/lib/tidings --listen 0.0.0.0:7401 --advertise node-7:7401")]
+    Up(serve::UpFlags),
+    /// Watch the main job on real data, with servers that are killed; proves that nothing was lost
+    #[command(after_help = "\
+Examples:
+  tidings demo")]
+    Demo,
+    /// Publish messages: arguments, the lines of a file, or the lines of stdin
+    #[command(
+        name = "pub",
+        visible_alias = "publish",
+        after_help = "\
+Examples:
+  tidings pub quakes.ci 'a first message'
+  tidings pub quakes.ci --create -k ci38 -H source:usgs '{\"magnitude\":4.1}'
+  tidings pub quakes.ci --file earthquakes.ndjson --compress zstd
+  tidings pub logs < app.log
+  tidings pub quakes.ci ping --count 100 --rate 10/s"
+    )]
+    Pub(publish::Publish),
+    /// Print messages as they come
+    #[command(
+        name = "sub",
+        visible_alias = "subscribe",
+        after_help = "\
+Examples:
+  tidings sub quakes.ci
+  tidings sub quakes.ci --as map                    durable: goes on where it stopped
+  tidings sub quakes.ci --from -10 --until-end      the last ten
+  tidings sub quakes.ci --from 2h -o json
+  tidings sub quakes.ci -f '%o %k %p%n'"
+    )]
+    Sub(subscribe::Subscribe),
+    /// Print what is new for a durable subscription, then exit
+    #[command(after_help = "\
+Examples:
+  tidings pull quakes.ci --as billing --from beginning
+  tidings pull quakes.ci --as billing -n 100 --wait 10s -o json
+  tidings pull quakes.ci --as billing --no-commit")]
+    Pull(subscribe::Pull),
+    /// Measure a cluster, or one in a scratch directory
+    #[command(subcommand)]
+    Bench(bench::Verb),
+    /// Run an index server or a peer
+    #[command(subcommand)]
+    Serve(Server),
+    /// Print a script that completes these commands in a shell
+    #[command(after_help = "\
+Examples:
+  tidings completions bash > /etc/bash_completion.d/tidings
+  tidings completions zsh > ~/.zfunc/_tidings
+  tidings completions fish > ~/.config/fish/completions/tidings.fish")]
+    Completions(completions::Completions),
+}
+
+/// The servers.
+#[derive(Debug, Subcommand)]
+enum Server {
+    /// Run an index server, which knows who hosts what
+    #[command(after_help = "\
+Examples:
+  tidings serve index
+  tidings serve index --listen 0.0.0.0:7400 --data-dir /var/lib/tidings/index --lease 20s")]
+    Index(serve::IndexFlags),
+    /// Run a peer, which hosts topics
+    #[command(after_help = "\
+Examples:
+  tidings serve peer
+  tidings serve peer --index 10.0.0.1:7400 --listen 0.0.0.0:7401 --advertise node-7:7401
+  tidings serve peer --name peer-2 --listen 127.0.0.1:0 --data-dir data/peer-2")]
+    Peer(serve::PeerFlags),
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let format = format_asked_for(&args);
+    match parse(args, format).and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.tell(format);
+            ExitCode::from(failure.status)
+        }
+    }
+}
+
+/// The output format, found without understanding the rest: errors in the rest
+/// are told in it.
+fn format_asked_for(args: &[OsString]) -> Format {
+    let args: Vec<_> = args.iter().filter_map(|arg| arg.to_str()).collect();
+    let json = args
+        .windows(2)
+        .any(|pair| matches!(pair, ["-o" | "--output", "json"]))
+        || args
+            .iter()
+            .any(|arg| matches!(*arg, "-ojson" | "-o=json" | "--output=json"));
+    if json { Format::Json } else { Format::Table }
+}
+
+/// Parses the line. Help and version are printed here and end the process.
+fn parse(args: Vec<OsString>, format: Format) -> Result<Cli> {
+    let matches = Cli::command().try_get_matches_from(args);
+    match matches.and_then(|found| Cli::from_arg_matches(&found)) {
+        Ok(cli) => Ok(cli),
+        Err(error) if !error.use_stderr() => {
+            // A closed pipe is all that can go wrong here, and it is no failure.
+            let _ = error.print();
+            std::process::exit(0);
+        }
+        Err(error) => {
+            use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as Incomplete;
+            if error.kind() == Incomplete && format == Format::Table {
+                let _ = error.print();
+                std::process::exit(2);
+            }
+            Err(Failure::from(error))
+        }
+    }
+}
+
+impl Global {
+    fn output(&self) -> Output {
+        Output {
+            format: self.output.unwrap_or_default(),
+            quiet: self.quiet,
+        }
+    }
+
+    /// Refuses flags that would do nothing at `place`.
+    fn refuse(&self, place: &str, flags: &[&str]) -> Result {
+        let given = [
+            ("--index", !self.index.is_empty()),
+            ("--peer", self.peer.is_some()),
+            ("--output", self.output.is_some()),
+        ];
+        match given
+            .iter()
+            .find(|(flag, given)| *given && flags.contains(flag))
+        {
+            Some((flag, _)) => Err(Failure::usage(format!("{flag} does nothing at '{place}'"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Logging of a client: none unless asked for, because stderr is for notes and errors.
+    fn log_as_client(&self) -> Result {
+        match &self.log {
+            Some(level) => log::start(level, self.log_format.as_deref().unwrap_or("text")),
+            None => Ok(()),
+        }
+    }
+
+    /// Logging of a server.
+    fn log_as_server(&self, file: &config::File) -> Result {
+        let level = self.log.as_ref().or(file.log.as_ref());
+        let format = self.log_format.as_ref().or(file.log_format.as_ref());
+        log::start(
+            level.map_or("info", |level| level),
+            format.map_or("text", |format| format),
+        )
+    }
+}
+
+/// What a verb that talks to a cluster works with.
+#[derive(Debug)]
+pub struct Context {
+    output: Output,
+    client: Client,
+}
+
+impl Context {
+    async fn connect(global: &Global, addresses: Vec<Address>) -> Result<Self> {
+        Ok(Self {
+            output: global.output(),
+            client: Client::connect(ConnectOptions::new(addresses)).await?,
+        })
+    }
+}
+
+fn run(cli: Cli) -> Result {
+    let global = cli.global;
+    match cli.command {
+        Command::Completions(args) => {
+            global.refuse("tidings completions", &["--index", "--peer", "--output"])?;
+            completions::run(&args, &global.output())
+        }
+        Command::Topic(topic::Verb::Options) => {
+            global.refuse("tidings topic options", &["--index", "--peer"])?;
+            topic::options(&global.output())
+        }
+        Command::Serve(Server::Index(flags)) => {
+            let useless = ["--index", "--peer", "--output"];
+            global.refuse("tidings serve index", &useless)?;
+            let file = config::File::load(global.config.as_deref())?;
+            global.log_as_server(&file)?;
+            on_runtime(serve::index(flags.over(file.serve.index)))
+        }
+        Command::Serve(Server::Peer(flags)) => {
+            global.refuse("tidings serve peer", &["--peer", "--output"])?;
+            let file = config::File::load(global.config.as_deref())?;
+            let indexes = file.indexes(&global.index)?;
+            global.log_as_server(&file)?;
+            on_runtime(serve::peer(flags.over(file.serve.peer), indexes))
+        }
+        Command::Up(flags) => {
+            global.refuse("tidings up", &["--index", "--peer", "--output"])?;
+            let file = config::File::load(global.config.as_deref())?;
+            global.log_as_server(&file)?;
+            on_runtime(serve::up(flags.over(file.up)))
+        }
+        Command::Demo => {
+            global.refuse("tidings demo", &["--index", "--peer", "--output"])?;
+            global.log_as_client()?;
+            on_runtime(demo())
+        }
+        Command::Bench(verb) => bench(verb, &global),
+        Command::Pub(args) => at_cluster(&global, async |c| publish::run(args, c).await),
+        Command::Sub(args) => at_cluster(&global, async |c| subscribe::sub(args, c).await),
+        Command::Pull(args) => at_cluster(&global, async |c| subscribe::pull(args, c).await),
+        Command::Topic(verb) => at_cluster(&global, async |c| topic::run(verb, c).await),
+        Command::Peer(verb) => at_cluster(&global, async |c| peer::run(verb, c).await),
+        Command::Subscription(verb) => {
+            at_cluster(&global, async |c| subscription::run(verb, c).await)
+        }
+    }
+}
+
+/// Runs a verb that talks to a cluster.
+fn at_cluster(global: &Global, verb: impl AsyncFnOnce(&Context) -> Result) -> Result {
+    let file = config::File::load(global.config.as_deref())?;
+    let entry = file.entry(&global.index, global.peer.as_ref())?;
+    global.log_as_client()?;
+    on_runtime(async { verb(&Context::connect(global, entry.addresses()).await?).await })
+}
+
+/// Runs the demo; a signal ends its servers with it.
+async fn demo() -> Result {
+    let stop = signals::listen()?;
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Err(Failure::interrupted("interrupted")),
+        proved = crate::demo::run() => match proved {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Failure::check("something was lost, doubled or out of order")),
+            Err(error) => Err(Failure::server(format!("{error:#}"))),
+        },
+    }
+}
+
+/// Measures the cluster that is named, or one of its own.
+fn bench(verb: bench::Verb, global: &Global) -> Result {
+    let file = config::File::load(global.config.as_deref())?;
+    let entry = file.entry_named(&global.index, global.peer.as_ref())?;
+    global.log_as_client()?;
+    on_runtime(async {
+        if let Some(entry) = entry {
+            let context = Context::connect(global, entry.addresses()).await?;
+            return bench::run(verb, &context).await;
+        }
+        let output = global.output();
+        output.note("starting a cluster in a scratch directory");
+        let scratch = bench::Scratch::start().await?;
+        let context = Context::connect(global, vec![scratch.index.clone()]).await?;
+        let measured = bench::run(verb, &context).await;
+        measured.and(scratch.stop().await)
+    })
+}
+
+fn on_runtime(work: impl Future<Output = Result>) -> Result {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::server(format!("threads cannot be started: {error}")))?;
+    let result = runtime.block_on(work);
+    // A name being resolved, say, must not keep a finished command from ending.
+    runtime.shutdown_background();
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every verb with its whole path: `topic create`.
+    fn verbs(command: &clap::Command, path: &str, found: &mut Vec<(String, clap::Command)>) {
+        for child in command.get_subcommands() {
+            let path = format!("{path} {}", child.get_name()).trim().to_owned();
+            if child.has_subcommands() {
+                verbs(child, &path, found);
+            } else {
+                found.push((path, child.clone()));
+            }
+        }
+    }
+
+    fn all_verbs() -> Vec<(String, clap::Command)> {
+        let mut found = Vec::new();
+        verbs(&Cli::command(), "", &mut found);
+        found
+    }
+
+    #[test]
+    fn the_definitions_hold_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_shows_examples_that_parse() {
+        for (path, verb) in all_verbs() {
+            let help = verb.get_after_help().map(ToString::to_string);
+            let help = help.unwrap_or_default();
+            let examples: Vec<_> = help
+                .lines()
+                .filter_map(|line| line.trim().strip_prefix("tidings "))
+                .collect();
+            assert!(!examples.is_empty(), "'{path}' shows no example");
+            for example in examples {
+                assert!(example.starts_with(&path), "'{path}' shows '{example}'");
+                let words = std::iter::once("tidings".to_owned()).chain(words(example));
+                if let Err(error) = Cli::try_parse_from(words) {
+                    panic!("'{example}' does not parse: {error}");
+                }
+            }
+        }
+    }
+
+    /// Splits as a shell would, as far as the examples need it: single quotes,
+    /// redirections and what follows two spaces (an explanation) cut off.
+    fn words(line: &str) -> Vec<String> {
+        let line = line.split("  ").next().unwrap_or_default();
+        let (mut words, mut word, mut quoted) = (Vec::new(), String::new(), false);
+        for c in line.chars().chain([' ']) {
+            match c {
+                '\'' => quoted = !quoted,
+                '<' | '>' | '|' if !quoted => break,
+                ' ' if !quoted => {
+                    if !word.is_empty() {
+                        words.push(std::mem::take(&mut word));
+                    }
+                }
+                c => word.push(c),
+            }
+        }
+        words
+    }
+
+    #[test]
+    fn every_verb_says_what_it_does() {
+        for (path, verb) in all_verbs() {
+            let about = verb
+                .get_about()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(!about.is_empty(), "'{path}' has no description");
+            assert!(!about.ends_with('.'), "'{path}': no full stop, please");
+        }
+    }
+
+    #[test]
+    fn the_format_of_errors_is_found_in_any_spelling() {
+        let find = |line: &str| {
+            let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            format_asked_for(&args)
+        };
+        for json in [
+            "t -o json",
+            "t --output json x",
+            "t -ojson",
+            "t --output=json",
+        ] {
+            assert_eq!(find(json), Format::Json, "{json}");
+        }
+        for table in ["t", "t -o table", "t -o", "t json"] {
+            assert_eq!(find(table), Format::Table, "{table}");
+        }
+    }
+}

@@ -1,0 +1,453 @@
+//! `tidings up` and `tidings serve`: the servers as processes.
+//!
+//! A server prints one line on stdout once it accepts connections, so that a
+//! script that started it with port 0 learns the address; everything else goes
+//! to the log on stderr. The first Ctrl-C or SIGTERM ends it gracefully, a
+//! second one at once.
+
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::fail::{Failure, Result};
+use crate::cli::{config, signals, values};
+use crate::client::{Client, ConnectOptions};
+use crate::index::{Index, IndexError, IndexOptions};
+use crate::limits;
+use crate::net::budget::Budget;
+use crate::peer::{Peer, PeerOptions};
+use crate::protocol::api::PeerState;
+use crate::store::StoreOptions;
+use crate::types::{Address, PeerId, PeerName};
+
+const INDEX_LISTEN: &str = "127.0.0.1:7400";
+const PEER_LISTEN: &str = "127.0.0.1:7401";
+/// How long a peer's ready line waits for its registration.
+const REGISTRATION_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Flags of `tidings up`.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct UpFlags {
+    /// Where everything is stored [default: data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where the index accepts connections [default: 127.0.0.1:7400]
+    #[arg(long, value_name = "HOST:PORT", value_parser = values::listen)]
+    #[serde(deserialize_with = "config::listen_text")]
+    index_listen: Option<String>,
+    /// Where the peer accepts connections [default: 127.0.0.1:7401]
+    #[arg(long, value_name = "HOST:PORT", value_parser = values::listen)]
+    #[serde(deserialize_with = "config::listen_text")]
+    listen: Option<String>,
+    /// Where clients reach the peer [default: the listen address]
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<Address>,
+    /// What people call the peer [default: the name it had, or one made from its id]
+    #[arg(long, value_name = "NAME")]
+    name: Option<PeerName>,
+}
+
+/// Flags of `tidings serve index`.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct IndexFlags {
+    /// Where to accept connections [default: 127.0.0.1:7400]
+    #[arg(long, value_name = "HOST:PORT", value_parser = values::listen)]
+    #[serde(deserialize_with = "config::listen_text")]
+    pub listen: Option<String>,
+    /// Where the registry is stored [default: data/index]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// How long a peer may be silent before it counts as down [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    #[serde(deserialize_with = "config::duration_text")]
+    pub lease: Option<Duration>,
+}
+
+/// Flags of `tidings serve peer`; its `--index` is the one of every command.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct PeerFlags {
+    /// Where to accept connections [default: 127.0.0.1:7401]
+    #[arg(long, value_name = "HOST:PORT", value_parser = values::listen)]
+    #[serde(deserialize_with = "config::listen_text")]
+    pub listen: Option<String>,
+    /// Where clients reach this peer [default: the listen address]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<Address>,
+    /// What people call it [default: the name it had, or one made from its id]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<PeerName>,
+    /// Where topics are stored [default: data/peer]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// When it ends, unregister it and free the names of its topics
+    #[arg(long)]
+    pub leave: bool,
+    /// How often it tells the index that it lives [default: 2s]
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    #[serde(deserialize_with = "config::duration_text")]
+    pub heartbeat: Option<Duration>,
+    /// Largest message taken, at most 16MiB [default: 1MiB]
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    #[serde(deserialize_with = "config::size_text")]
+    pub message_max: Option<u64>,
+    /// Size of a journal file, for a new data directory [default: 64MiB]
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    #[serde(deserialize_with = "config::size_text")]
+    pub slot_size: Option<u64>,
+    /// Memory for what was published last [default: 32MiB]
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    #[serde(deserialize_with = "config::size_text")]
+    pub tail_cache: Option<u64>,
+    /// Free disk space below which publishing is refused [default: two journal files and 64MiB]
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    #[serde(deserialize_with = "config::size_text")]
+    pub reserve: Option<u64>,
+}
+
+impl UpFlags {
+    /// The flags where given, the file elsewhere.
+    pub fn over(self, file: Self) -> Self {
+        Self {
+            data_dir: self.data_dir.or(file.data_dir),
+            index_listen: self.index_listen.or(file.index_listen),
+            listen: self.listen.or(file.listen),
+            advertise: self.advertise.or(file.advertise),
+            name: self.name.or(file.name),
+        }
+    }
+}
+
+impl IndexFlags {
+    /// The flags where given, the file elsewhere.
+    pub fn over(self, file: Self) -> Self {
+        Self {
+            listen: self.listen.or(file.listen),
+            data_dir: self.data_dir.or(file.data_dir),
+            lease: self.lease.or(file.lease),
+        }
+    }
+}
+
+impl PeerFlags {
+    /// The flags where given, the file elsewhere.
+    pub fn over(self, file: Self) -> Self {
+        Self {
+            listen: self.listen.or(file.listen),
+            advertise: self.advertise.or(file.advertise),
+            name: self.name.or(file.name),
+            data_dir: self.data_dir.or(file.data_dir),
+            leave: self.leave || file.leave,
+            heartbeat: self.heartbeat.or(file.heartbeat),
+            message_max: self.message_max.or(file.message_max),
+            slot_size: self.slot_size.or(file.slot_size),
+            tail_cache: self.tail_cache.or(file.tail_cache),
+            reserve: self.reserve.or(file.reserve),
+        }
+    }
+}
+
+impl PeerFlags {
+    /// What the peer is told; `bound` is where it listens.
+    fn options(self, bound: SocketAddr, indexes: Vec<Address>) -> Result<PeerOptions> {
+        let usual = StoreOptions::new(self.data_dir.unwrap_or_else(|| "data/peer".into()));
+        let in_memory = |size: u64| {
+            usize::try_from(size).map_err(|_| Failure::usage(format!("{size} bytes are too many")))
+        };
+        let tail_cache = self.tail_cache.map(in_memory).transpose()?;
+        let message_max = self.message_max.map(in_memory).transpose()?;
+        let store = StoreOptions {
+            name: self.name,
+            slot_bytes: self.slot_size.unwrap_or(usual.slot_bytes),
+            tail_cache_bytes: tail_cache.unwrap_or(usual.tail_cache_bytes),
+            reserve_bytes: self.reserve,
+            ..usual
+        };
+        let advertise = self.advertise.unwrap_or_else(|| bound.into());
+        let usual = PeerOptions::new(store, advertise);
+        Ok(PeerOptions {
+            indexes,
+            heartbeat: self.heartbeat.unwrap_or(usual.heartbeat),
+            leave: self.leave,
+            message_bytes_max: message_max.unwrap_or(usual.message_bytes_max),
+            ..usual
+        })
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::server(error.to_string())
+}
+
+/// Opens a store where that may block.
+async fn opened<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
+    open: impl FnOnce() -> std::result::Result<T, E> + Send + 'static,
+) -> Result<T> {
+    let opened = tokio::task::spawn_blocking(open).await;
+    opened.map_err(failed)?.map_err(failed)
+}
+
+/// `tidings serve index`.
+pub async fn index(flags: IndexFlags) -> Result {
+    let stop = signals::listen()?;
+    let (listener, bound) = bind(flags.listen.as_deref().unwrap_or(INDEX_LISTEN)).await?;
+    let index = open_index(flags, bound).await?;
+    ready(&format!("index {bound}"));
+    index.serve(listener, stop).await.map_err(failed)
+}
+
+async fn open_index(flags: IndexFlags, bound: SocketAddr) -> Result<Index> {
+    let data_dir = flags.data_dir.unwrap_or_else(|| "data/index".into());
+    let options = IndexOptions {
+        lease: flags.lease.unwrap_or(limits::LEASE_DEFAULT),
+        indexes: told_to_clients(bound),
+        ..IndexOptions::new(data_dir)
+    };
+    opened(|| Index::open(options)).await
+}
+
+/// `tidings serve peer`.
+pub async fn peer(flags: PeerFlags, indexes: Vec<Address>) -> Result {
+    let stop = signals::listen()?;
+    let peer = OpenPeer::open(flags, indexes).await?;
+    let telling = tokio::spawn(peer.introduction.clone().tell());
+    let served = peer.peer.serve(peer.listener, stop).await;
+    telling.abort();
+    served.map_err(failed)
+}
+
+/// `tidings up`.
+pub async fn up(flags: UpFlags) -> Result {
+    let stop = signals::listen()?;
+    let data_dir = flags.data_dir.unwrap_or_else(|| "data".into());
+    let (listener, bound) = bind(flags.index_listen.as_deref().unwrap_or(INDEX_LISTEN)).await?;
+    let index = IndexFlags {
+        data_dir: Some(data_dir.join("index")),
+        ..IndexFlags::default()
+    };
+    let index = open_index(index, bound).await?;
+    let budget: Arc<Budget> = Arc::default();
+    // Of its own: the index ends after the peer, which tells it that it goes.
+    let index_stop = CancellationToken::new();
+    let indexing = tokio::spawn(index.serve_with(listener, index_stop.clone(), budget.clone()));
+    ready(&format!("index {bound}"));
+    let peer = PeerFlags {
+        data_dir: Some(data_dir.join("peer")),
+        listen: flags.listen,
+        advertise: flags.advertise,
+        name: flags.name,
+        ..PeerFlags::default()
+    };
+    let peering = peer_beside_index(peer, bound, (stop.clone(), budget));
+    let (peered, indexed) = side_by_side(peering, indexing, (&stop, &index_stop)).await;
+    peered.and(indexed)
+}
+
+/// The peer of `tidings up`.
+async fn peer_beside_index(
+    flags: PeerFlags,
+    index: SocketAddr,
+    (stop, budget): (CancellationToken, Arc<Budget>),
+) -> Result {
+    let mut index = index;
+    if index.ip().is_unspecified() {
+        index.set_ip(match index {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    let peer = OpenPeer::open(flags, vec![index.into()]).await?;
+    let telling = tokio::spawn(peer.introduction.clone().tell());
+    let served = peer.peer.serve_with(peer.listener, stop, budget).await;
+    telling.abort();
+    served.map_err(failed)
+}
+
+/// Runs both until both have ended; when one ends, the other is asked to.
+async fn side_by_side(
+    peering: impl Future<Output = Result>,
+    mut indexing: JoinHandle<std::result::Result<(), IndexError>>,
+    (stop, index_stop): (&CancellationToken, &CancellationToken),
+) -> (Result, Result) {
+    tokio::pin!(peering);
+    let early = tokio::select! {
+        peered = &mut peering => Err(peered),
+        indexed = &mut indexing => Ok(indexed),
+    };
+    let (peered, indexed) = match early {
+        Err(peered) => {
+            index_stop.cancel();
+            (peered, indexing.await)
+        }
+        Ok(indexed) => {
+            stop.cancel();
+            (peering.await, indexed)
+        }
+    };
+    let indexed = indexed.map_err(failed);
+    (peered, indexed.and_then(|served| served.map_err(failed)))
+}
+
+/// A peer whose store is open and whose port is taken.
+struct OpenPeer {
+    peer: Peer,
+    listener: TcpListener,
+    introduction: Introduction,
+}
+
+impl OpenPeer {
+    async fn open(flags: PeerFlags, indexes: Vec<Address>) -> Result<Self> {
+        let listen = flags.listen.as_deref().unwrap_or(PEER_LISTEN);
+        check_advertised(listen, flags.advertise.as_ref())?;
+        let (listener, bound) = bind(listen).await?;
+        let options = flags.options(bound, indexes.clone())?;
+        let advertise = options.advertise.clone();
+        let (peer, _) = opened(|| Peer::open(options)).await?;
+        let introduction = Introduction {
+            id: peer.id(),
+            name: peer.name().clone(),
+            bound,
+            advertise,
+            indexes,
+        };
+        Ok(Self {
+            peer,
+            listener,
+            introduction,
+        })
+    }
+}
+
+/// What is told when a peer is ready.
+#[derive(Debug, Clone)]
+struct Introduction {
+    id: PeerId,
+    name: PeerName,
+    bound: SocketAddr,
+    advertise: Address,
+    indexes: Vec<Address>,
+}
+
+impl Introduction {
+    /// Prints the ready line: once the index lists the peer, so that what a script
+    /// does next finds it; without an index at once.
+    async fn tell(self) {
+        // Over the patience it serves unregistered, and says so in its log.
+        let _ = tokio::time::timeout(REGISTRATION_PATIENCE, self.registered()).await;
+        ready(&format!("peer {} {}", self.name, self.bound));
+    }
+
+    async fn registered(&self) {
+        let options = ConnectOptions::new(self.indexes.clone());
+        let Ok(client) = Client::connect(options).await else {
+            return;
+        };
+        while let Ok(peers) = client.list_peers().await {
+            let is_listed = peers.iter().any(|peer| {
+                peer.id == self.id
+                    && peer.address == self.advertise
+                    && peer.state == PeerState::Online
+            });
+            if is_listed {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Opens a listening socket; answers its address, with the port that was picked.
+async fn bind(listen: &str) -> Result<(TcpListener, SocketAddr)> {
+    let explain = |error: io::Error| {
+        let failure = Failure::server(format!("cannot listen on {listen}: {error}"));
+        match error.kind() {
+            io::ErrorKind::AddrInUse => failure
+                .hint("another process uses that port; name another one, or port 0 for a free one"),
+            _ => failure,
+        }
+    };
+    let listener = TcpListener::bind(listen).await.map_err(explain)?;
+    let bound = listener.local_addr().map_err(explain)?;
+    Ok((listener, bound))
+}
+
+/// The own address, for clients to remember; nobody can use a wildcard.
+fn told_to_clients(bound: SocketAddr) -> Vec<Address> {
+    match bound.ip().is_unspecified() {
+        true => Vec::new(),
+        false => vec![bound.into()],
+    }
+}
+
+/// Whether clients elsewhere can do nothing with the address listened on.
+fn is_wildcard(listen: &str) -> bool {
+    let host = listen.rsplit_once(':').map_or(listen, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host.parse::<std::net::IpAddr>()
+        .is_ok_and(|ip| ip.is_unspecified())
+}
+
+/// Insists on an address that clients can use.
+fn check_advertised(listen: &str, advertise: Option<&Address>) -> Result {
+    if advertise.is_none() && is_wildcard(listen) {
+        return Err(Failure::usage(format!(
+            "--listen {listen} accepts connections on every address, but clients need one to \
+             come to"
+        ))
+        .hint("--advertise HOST:PORT says where clients reach this peer"));
+    }
+    Ok(())
+}
+
+/// Tells whoever started us that connections are accepted.
+fn ready(line: &str) {
+    let mut out = io::stdout().lock();
+    // A server whose starter does not listen serves all the same.
+    let _ = writeln!(out, "ready {line}").and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_beat_the_file_one_by_one() {
+        let flags = PeerFlags {
+            listen: Some("127.0.0.1:1".to_owned()),
+            ..PeerFlags::default()
+        };
+        let file = PeerFlags {
+            listen: Some("127.0.0.1:2".to_owned()),
+            leave: true,
+            data_dir: Some("d".into()),
+            ..PeerFlags::default()
+        };
+        let both = flags.over(file);
+        assert_eq!(both.listen.as_deref(), Some("127.0.0.1:1"));
+        assert!(both.leave && both.data_dir.is_some() && both.name.is_none());
+    }
+
+    #[test]
+    fn a_wildcard_needs_an_address_to_advertise() {
+        for wildcard in ["0.0.0.0:7401", "[::]:0"] {
+            assert_eq!(
+                check_advertised(wildcard, None).map_err(|f| f.status),
+                Err(2)
+            );
+            let advertised = "node:7401".parse().expect("good");
+            assert_eq!(check_advertised(wildcard, Some(&advertised)), Ok(()));
+        }
+        assert_eq!(check_advertised("127.0.0.1:0", None), Ok(()));
+        assert_eq!(check_advertised("localhost:7401", None), Ok(()));
+    }
+}

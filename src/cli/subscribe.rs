@@ -1,0 +1,333 @@
+//! `tidings sub` and `tidings pull`: messages of a topic onto stdout.
+//!
+//! A durable subscription is committed up to what has been written out and not
+//! further: after each write the position is noted, and the commit names it. So
+//! a crash in between shows some messages again and hides none.
+
+use std::time::Duration;
+
+use clap::Args;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::fail::Result;
+use crate::cli::message::{Message, Printer};
+use crate::cli::output::Output;
+use crate::cli::values::{self, Template};
+use crate::cli::{Context, signals};
+use crate::client::{ClientError, Delivery, Subscriber, SubscriberOptions};
+use crate::protocol::api::Position;
+use crate::protocol::error::ApiError;
+use crate::types::{Offset, SubscriptionName, TopicName};
+
+/// What was written out is committed at least so often.
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
+/// Messages taken at once, before what was printed is written out.
+const MESSAGES_AT_ONCE: usize = 4096;
+
+/// Arguments of `sub`.
+#[derive(Debug, Args)]
+pub struct Subscribe {
+    /// The topic
+    topic: TopicName,
+    /// Read through this durable subscription, and commit what was printed
+    #[arg(long = "as", value_name = "NAME")]
+    name: Option<SubscriptionName>,
+    /// Where to begin: beginning, end, OFFSET, -N, a duration back from now, or a time; a durable
+    /// subscription that exists goes on where it stopped [default: end]
+    #[arg(long, value_name = "PLACE", allow_hyphen_values = true)]
+    #[arg(value_parser = values::position)]
+    from: Option<Position>,
+    /// Stop after so many messages
+    #[arg(short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// Stop where the topic ends now
+    #[arg(long)]
+    until_end: bool,
+    /// Give up when the topic's peer is away for so long
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = values::duration)]
+    timeout: Duration,
+    #[command(flatten)]
+    look: Look,
+}
+
+/// Arguments of `pull`.
+#[derive(Debug, Args)]
+pub struct Pull {
+    /// The topic
+    topic: TopicName,
+    /// The durable subscription
+    #[arg(long = "as", value_name = "NAME")]
+    name: SubscriptionName,
+    /// At most so many messages
+    #[arg(short = 'n', value_name = "MAX", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// Wait so long for a first message
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    wait: Option<Duration>,
+    /// Make the subscription, if it does not exist, at: beginning, end, OFFSET, -N, a duration
+    /// back from now, or a time
+    #[arg(long, value_name = "PLACE", allow_hyphen_values = true)]
+    #[arg(value_parser = values::position)]
+    from: Option<Position>,
+    /// Leave the subscription where it is
+    #[arg(long)]
+    no_commit: bool,
+    /// Give up when the topic's peer is away for so long
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::duration)]
+    timeout: Duration,
+    #[command(flatten)]
+    look: Look,
+}
+
+/// How messages look, and what happens where there are none.
+#[derive(Debug, Args)]
+struct Look {
+    /// Report damaged messages as a gap and go on, instead of stopping there
+    #[arg(long)]
+    pass_damage: bool,
+    /// Print each message so: %t topic, %o offset, %T time, %k key, %h headers, %p payload,
+    /// %n newline, %% percent
+    #[arg(short = 'f', value_name = "FORMAT", value_parser = values::template)]
+    template: Option<Template>,
+}
+
+/// When to stop.
+#[derive(Debug, Clone, Copy)]
+struct Until {
+    /// So many messages.
+    count: Option<u64>,
+    /// This offset.
+    end: Option<Offset>,
+}
+
+/// What to do when somebody else has moved the subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moved {
+    GoThere,
+    Fail,
+}
+
+/// Messages on their way from a subscriber to stdout.
+struct Flow<'a> {
+    subscriber: Subscriber,
+    printer: Printer,
+    output: &'a Output,
+    /// Everything before it has been written out.
+    written: Offset,
+    /// Everything before it has been committed.
+    committed: Offset,
+    commits: bool,
+    moved: Moved,
+    printed: u64,
+}
+
+/// Runs `sub`.
+pub async fn sub(args: Subscribe, context: &Context) -> Result {
+    let stop = signals::listen()?;
+    let printer = Printer::new(context.output.format, args.look.template)?;
+    let mut options = match args.name {
+        None => SubscriberOptions::passing(args.from.unwrap_or(Position::End)),
+        Some(name) => {
+            let from = begin(&args.topic, &name, args.from, context).await?;
+            SubscriberOptions::durable(name, from)
+        }
+    };
+    options.pass_damage = args.look.pass_damage;
+    options.timeout = Some(args.timeout);
+    let subscriber = context.client.subscriber(&args.topic, options).await?;
+    let until = Until {
+        count: args.count,
+        end: args.until_end.then(|| subscriber.end_offset()),
+    };
+    let mut flow = Flow::new(subscriber, printer, &context.output);
+    flow.run(until, &stop).await
+}
+
+/// Where a durable subscription begins if it has to be made. What happens to
+/// `--from` is said, because it would surprise otherwise.
+async fn begin(
+    topic: &TopicName,
+    name: &SubscriptionName,
+    from: Option<Position>,
+    context: &Context,
+) -> Result<Option<Position>> {
+    let found = context.client.describe_subscription(topic, name).await;
+    match (found, from) {
+        (Ok(found), Some(_)) => {
+            context.output.note(format!(
+                "subscription {name} exists and goes on at offset {}; \
+                 'tidings subscription seek' moves it",
+                found.committed_offset
+            ));
+            Ok(None)
+        }
+        (Ok(_), None) => Ok(None),
+        (Err(ClientError::Api(ApiError::SubscriptionNotFound { .. })), from) => {
+            let from = from.unwrap_or(Position::End);
+            let place = match from {
+                Position::End => "it begins at the end".to_owned(),
+                _ => "it begins where --from says".to_owned(),
+            };
+            context
+                .output
+                .note(format!("subscription {name} is new, {place}"));
+            Ok(Some(from))
+        }
+        (Err(error), _) => Err(error.into()),
+    }
+}
+
+/// Runs `pull`.
+pub async fn pull(args: Pull, context: &Context) -> Result {
+    let stop = signals::listen()?;
+    let printer = Printer::new(context.output.format, args.look.template)?;
+    let mut options = SubscriberOptions::durable(args.name, args.from);
+    options.pass_damage = args.look.pass_damage;
+    options.timeout = Some(args.timeout);
+    let subscriber = context.client.subscriber(&args.topic, options).await?;
+    let mut flow = Flow::new(subscriber, printer, &context.output);
+    flow.commits = !args.no_commit;
+    flow.moved = Moved::Fail;
+    if let Some(wait) = args.wait
+        && flow.subscriber.position() >= flow.subscriber.end_offset()
+    {
+        flow.first_within(wait, &stop).await?;
+    }
+    let until = Until {
+        count: args.count,
+        end: Some(flow.subscriber.end_offset()),
+    };
+    flow.run(until, &stop).await?;
+    if flow.printed == 0 {
+        context.output.note("nothing new");
+    }
+    Ok(())
+}
+
+impl<'a> Flow<'a> {
+    fn new(subscriber: Subscriber, printer: Printer, output: &'a Output) -> Self {
+        let position = subscriber.position();
+        Self {
+            commits: subscriber.subscription().is_some(),
+            subscriber,
+            printer,
+            output,
+            written: position,
+            committed: position,
+            moved: Moved::GoThere,
+            printed: 0,
+        }
+    }
+
+    /// Prints until it is time to stop, then commits, whatever the reason was.
+    async fn run(&mut self, until: Until, stop: &CancellationToken) -> Result {
+        let flowed = self.flow(until, stop).await;
+        let committed = self.commit().await;
+        flowed.and(committed)
+    }
+
+    /// Waits for something to come, and prints it.
+    async fn first_within(&mut self, wait: Duration, stop: &CancellationToken) -> Result {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Ok(()),
+            first = self.subscriber.next_within(wait) => match first? {
+                Some(delivery) => {
+                    self.print(&delivery)?;
+                    self.flush()
+                }
+                None => Ok(()),
+            },
+        }
+    }
+
+    async fn flow(&mut self, until: Until, stop: &CancellationToken) -> Result {
+        let mut commit_due = Instant::now() + COMMIT_EVERY;
+        loop {
+            let wanted = match until.wanted(self) {
+                0 => return Ok(()),
+                wanted => wanted,
+            };
+            let deliveries = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                deliveries = self.subscriber.next_many(wanted) => deliveries?,
+                () = tokio::time::sleep_until(commit_due), if self.is_dirty() => Vec::new(),
+            };
+            for delivery in &deliveries {
+                self.print(delivery)?;
+            }
+            self.flush()?;
+            if Instant::now() >= commit_due {
+                self.commit().await?;
+                commit_due = Instant::now() + COMMIT_EVERY;
+            }
+        }
+    }
+
+    fn print(&mut self, delivery: &Delivery) -> Result {
+        match delivery {
+            Delivery::Record(record) => {
+                self.printed += 1;
+                self.printer.print(&Message {
+                    topic: self.subscriber.topic(),
+                    offset: record.offset,
+                    timestamp: record.timestamp,
+                    key: record.key.as_deref(),
+                    headers: &record.headers,
+                    payload: &record.value,
+                })
+            }
+            Delivery::Gap(gap) => {
+                let (from, to, reason) = (gap.from, gap.to, gap.reason);
+                self.output
+                    .warn(format!("gap: offsets {from}..{to} are {reason}"));
+                Ok(())
+            }
+        }
+    }
+
+    fn flush(&mut self) -> Result {
+        self.printer.flush()?;
+        self.written = self.subscriber.position();
+        Ok(())
+    }
+
+    fn is_dirty(&self) -> bool {
+        self.commits && self.written != self.committed
+    }
+
+    async fn commit(&mut self) -> Result {
+        if !self.is_dirty() {
+            return Ok(());
+        }
+        match self.subscriber.commit_to(self.written).await {
+            Ok(_) => self.committed = self.written,
+            Err(ClientError::Api(ApiError::StaleGeneration { .. }))
+                if self.moved == Moved::GoThere =>
+            {
+                let offset = self.subscriber.reload().await?;
+                self.output.warn(format!(
+                    "somebody moved the subscription: going on at offset {offset}"
+                ));
+                (self.written, self.committed) = (offset, offset);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+}
+
+impl Until {
+    /// How many more to take at once; 0 when it is time to stop.
+    fn wanted(&self, flow: &Flow<'_>) -> usize {
+        let left = self.count.map(|count| count.saturating_sub(flow.printed));
+        let to_end = self.end.map(|end| end.since(flow.subscriber.position()));
+        let wanted = left
+            .unwrap_or(u64::MAX)
+            .min(to_end.unwrap_or(u64::MAX))
+            .min(MESSAGES_AT_ONCE as u64);
+        wanted as usize
+    }
+}
