@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use crate::support::Up;
+
 fn run(arguments: &[&str]) -> Output {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     Command::new("python3")
@@ -26,4 +28,13 @@ fn succeeds(arguments: &[&str]) {
 #[test]
 fn it_encodes_and_decodes_the_golden_vectors() {
     succeeds(&["--self-test", "data/fixtures/protocol/vectors.txt"]);
+}
+
+#[test]
+fn it_creates_publishes_and_pulls_at_a_real_peer() {
+    let up = Up::start();
+    succeeds(&[&up.index]);
+    // Any peer is as good an entrance as the index.
+    succeeds(&[&up.peer]);
+    up.stop();
 }
