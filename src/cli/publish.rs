@@ -4,13 +4,14 @@
 //! and counted. Acknowledgements are awaited beside the sending, in order, so
 //! that what is reported was acknowledged and nothing else.
 
+use std::fmt;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::fail::{Failure, Result};
 use crate::cli::input::{self, Messages, Source};
 use crate::cli::tally::Tally;
-use crate::cli::{Context, log, signals, values};
+use crate::cli::{Context, log, output, signals, values};
 use crate::client::{
     Ack, ClientError, Compression, Header, Message, NewTopic, Publisher, PublisherOptions,
 };
@@ -313,8 +314,13 @@ fn progress(context: &Context) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("{human_pos} acknowledged, {per_sec}") {
-        bar.set_style(style);
+    if let Ok(style) = ProgressStyle::with_template("{human_pos} acknowledged, {rate}/s") {
+        bar.set_style(
+            style.with_key("rate", |state: &ProgressState, to: &mut dyn fmt::Write| {
+                // What cannot be drawn is drawn next time.
+                let _ = to.write_str(&output::number(state.per_sec() as u64));
+            }),
+        );
     }
     bar
 }

@@ -1,0 +1,357 @@
+//! `tidings topic`: topics as people see them.
+//!
+//! What is shown of a topic comes from two places: the index knows who hosts it
+//! and whether that peer can be reached, the host knows everything else. When
+//! the host does not answer, the index's part is shown and the rest is `null`
+//! (`-` in tables), because an absent peer must not hide its topics.
+
+mod row;
+mod settings;
+
+use std::collections::BTreeMap;
+
+use clap::{Args, Subcommand};
+
+use crate::cli::Context;
+use crate::cli::confirm;
+use crate::cli::fail::Result;
+use crate::cli::output;
+use crate::cli::values;
+use crate::client::{ClientError, NewTopic, TopicReport};
+use crate::protocol::api::{PeerState, Position};
+use crate::protocol::error::ApiError;
+use crate::types::{PeerName, TopicName, TopicPattern};
+use row::{TopicRow, retention_text};
+pub use settings::options;
+use settings::{Change, SettingsFlags, change, merged};
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Create topics
+    #[command(
+        visible_alias = "add",
+        after_help = "\
+Examples:
+  tidings topic create quakes.ci quakes.nc
+  tidings topic create metrics --durability os --retain-age 7d --retain-bytes 10GiB
+  tidings topic create quakes.ak --on peer-2 --if-not-exists"
+    )]
+    Create(Create),
+    /// List topics
+    #[command(
+        visible_alias = "list",
+        after_help = "\
+Examples:
+  tidings topic ls
+  tidings topic ls 'quakes.*' -o json"
+    )]
+    Ls(Ls),
+    /// Show everything about one topic
+    #[command(
+        visible_alias = "show",
+        after_help = "\
+Examples:
+  tidings topic info quakes.ci
+  tidings topic info quakes.ci -o json"
+    )]
+    Info(One),
+    /// Change settings of a topic; 'none' removes a bound
+    #[command(after_help = "\
+Examples:
+  tidings topic set quakes.ci retain-age=30d
+  tidings topic set quakes.ci durability=os retain-bytes=none")]
+    Set(Set),
+    /// Give a topic another name
+    #[command(after_help = "\
+Examples:
+  tidings topic rename quakes.ci quakes.california")]
+    Rename(Rename),
+    /// Discard the messages before an offset or a time
+    #[command(after_help = "\
+Examples:
+  tidings topic purge quakes.ci --before 1200 --force
+  tidings topic purge quakes.ci --before 30d --force
+  tidings topic purge quakes.ci --before end --force")]
+    Purge(Purge),
+    /// Delete topics with all their messages and subscriptions
+    #[command(
+        visible_alias = "delete",
+        after_help = "\
+Examples:
+  tidings topic rm quakes.ci --force"
+    )]
+    Rm(Rm),
+    /// End a quarantine: go on without what was lost to damage
+    #[command(after_help = "\
+Examples:
+  tidings topic accept-loss quakes.ci --force")]
+    AcceptLoss(AcceptLossArgs),
+    /// Show every setting, its default and its bounds
+    #[command(after_help = "\
+Examples:
+  tidings topic options")]
+    Options,
+}
+
+/// Arguments of `create`.
+#[derive(Debug, Args)]
+pub struct Create {
+    /// Names of the topics
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<TopicName>,
+    /// The peer to create them on [default: the one with the least load]
+    #[arg(long, value_name = "PEER")]
+    on: Option<PeerName>,
+    #[command(flatten)]
+    settings: SettingsFlags,
+    /// Accept topics that exist already
+    #[arg(long)]
+    if_not_exists: bool,
+}
+
+/// Arguments of `ls`.
+#[derive(Debug, Args)]
+pub struct Ls {
+    /// Only these: '*' is one token, a last '>' one or more
+    pattern: Option<TopicPattern>,
+}
+
+/// One topic.
+#[derive(Debug, Args)]
+pub struct One {
+    /// Name of the topic
+    name: TopicName,
+}
+
+/// Arguments of `set`.
+#[derive(Debug, Args)]
+pub struct Set {
+    /// Name of the topic
+    name: TopicName,
+    /// What to change; 'tidings topic options' lists the settings
+    #[arg(required = true, value_name = "SETTING=VALUE", value_parser = change)]
+    changes: Vec<Change>,
+}
+
+/// Arguments of `rename`.
+#[derive(Debug, Args)]
+pub struct Rename {
+    /// Its name
+    name: TopicName,
+    /// The name it gets
+    new: TopicName,
+}
+
+/// Arguments of `purge`.
+#[derive(Debug, Args)]
+pub struct Purge {
+    /// Name of the topic
+    name: TopicName,
+    /// The first message to keep: an offset, a time, a duration back from now, -N, or end
+    #[arg(long, value_name = "OFFSET|TIME", value_parser = values::position)]
+    #[arg(allow_hyphen_values = true)]
+    before: Position,
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// Arguments of `rm`.
+#[derive(Debug, Args)]
+pub struct Rm {
+    /// Names of the topics
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<TopicName>,
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// Arguments of `accept-loss`.
+#[derive(Debug, Args)]
+pub struct AcceptLossArgs {
+    /// Name of the topic
+    name: TopicName,
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// Runs a verb.
+pub async fn run(verb: Verb, context: &Context) -> Result {
+    match verb {
+        Verb::Create(args) => create(args, context).await,
+        Verb::Ls(args) => ls(args, context).await,
+        Verb::Info(args) => context.output.one(&row(&args.name, context).await?),
+        Verb::Set(args) => set(args, context).await,
+        Verb::Rename(args) => rename(args, context).await,
+        Verb::Purge(args) => purge(args, context).await,
+        Verb::Rm(args) => rm(args, context).await,
+        Verb::AcceptLoss(args) => accept_loss(args, context).await,
+        Verb::Options => options(&context.output),
+    }
+}
+
+async fn create(args: Create, context: &Context) -> Result {
+    let mut rows = Vec::new();
+    for name in args.names {
+        let topic = NewTopic {
+            name: name.clone(),
+            on: args.on.clone(),
+            settings: args.settings.settings(),
+            if_not_exists: args.if_not_exists,
+        };
+        let made = context.client.create_topic(&topic).await?;
+        let row = row(&name, context).await?;
+        context.output.note(match made.created {
+            true => format!(
+                "created {name} on {}, {}",
+                row.peer, topic.settings.durability
+            ),
+            false => format!("{name} exists already, on {}", row.peer),
+        });
+        rows.push(row);
+    }
+    context.output.done(&rows)
+}
+
+async fn ls(args: Ls, context: &Context) -> Result {
+    let pattern = args.pattern.unwrap_or_else(TopicPattern::all);
+    let reports = context.client.describe_topics(&pattern).await?;
+    if reports.is_empty() {
+        context.output.note(match pattern == TopicPattern::all() {
+            true => "no topics yet: 'tidings topic create NAME' makes one".to_owned(),
+            false => format!("no topic matches {pattern}"),
+        });
+    }
+    note_silent_hosts(&reports, context);
+    let rows: Vec<_> = reports.into_iter().map(TopicRow::from).collect();
+    context.output.list(&rows)
+}
+
+/// Says once for each peer that should have answered why it did not.
+fn note_silent_hosts(reports: &[TopicReport], context: &Context) {
+    let silent: BTreeMap<_, _> = reports
+        .iter()
+        .filter(|report| report.location.state == PeerState::Online)
+        .filter_map(|report| Some((&report.location.peer_name, report.info.as_ref().err()?)))
+        .collect();
+    for (peer, error) in silent {
+        context
+            .output
+            .note(format!("{peer} does not answer: {error}"));
+    }
+}
+
+/// One topic. A host that does not answer leaves its part out; why is noted.
+async fn row(name: &TopicName, context: &Context) -> Result<TopicRow> {
+    let error = match context.client.describe_topic(name).await {
+        Ok(report) => return Ok(report.into()),
+        Err(error) => error,
+    };
+    let is_absent = matches!(
+        error,
+        ClientError::Unreachable { .. }
+            | ClientError::TimedOut { .. }
+            | ClientError::Api(ApiError::PeerNotOnline { .. })
+    );
+    if !is_absent {
+        return Err(error.into());
+    }
+    let location = context.client.lookup(name).await?;
+    context.output.note(&error);
+    Ok(TopicRow::new(location, None))
+}
+
+async fn set(args: Set, context: &Context) -> Result {
+    let changes = merged(&args.changes);
+    let info = context.client.set_topic(&args.name, changes).await?;
+    context.output.note(format!(
+        "{}: {}, keeps {}",
+        args.name,
+        info.settings.durability,
+        retention_text(info.settings.retention)
+    ));
+    let row = row(&args.name, context).await?;
+    context.output.done(&[row])
+}
+
+async fn rename(args: Rename, context: &Context) -> Result {
+    context.client.rename_topic(&args.name, &args.new).await?;
+    context
+        .output
+        .note(format!("renamed {} to {}", args.name, args.new));
+    let row = row(&args.new, context).await?;
+    context.output.done(&[row])
+}
+
+async fn purge(args: Purge, context: &Context) -> Result {
+    let found = context.client.find_offset(&args.name, args.before).await?;
+    let count = found.offset.since(found.start_offset);
+    confirm::destruction(
+        args.force,
+        &format!(
+            "This discards {} of {}, all before offset {}.",
+            output::count(count, "message"),
+            args.name,
+            found.offset
+        ),
+    )?;
+    // By the offset that was just found, so that what was confirmed is what is done.
+    let before = Position::Offset(found.offset);
+    let info = context.client.purge_topic(&args.name, before).await?;
+    context.output.note(format!(
+        "discarded {} of {}, it begins at offset {}",
+        output::count(count, "message"),
+        args.name,
+        info.start_offset
+    ));
+    let row = row(&args.name, context).await?;
+    context.output.done(&[row])
+}
+
+async fn rm(args: Rm, context: &Context) -> Result {
+    // All are looked at before the first is deleted: a misspelt name in the
+    // middle of a list must not leave half of it done.
+    let mut rows = Vec::new();
+    for name in &args.names {
+        rows.push(row(name, context).await?);
+    }
+    let messages: u64 = rows.iter().filter_map(|row| row.records).sum();
+    confirm::destruction(
+        args.force,
+        &format!(
+            "This deletes {} with {}.",
+            output::count(rows.len() as u64, "topic"),
+            output::count(messages, "message")
+        ),
+    )?;
+    for row in &rows {
+        context.client.delete_topic(&row.name).await?;
+        context.output.note(format!("deleted {}", row.name));
+    }
+    context.output.done(&rows)
+}
+
+async fn accept_loss(args: AcceptLossArgs, context: &Context) -> Result {
+    confirm::destruction(
+        args.force,
+        &format!(
+            "This gives up the messages of {} that were lost to damage.",
+            args.name
+        ),
+    )?;
+    let gap = context.client.accept_loss(&args.name).await?;
+    context.output.value(
+        &gap,
+        &format!(
+            "{} goes on at offset {}, without {}, offsets {}..{}\n",
+            args.name,
+            gap.to,
+            output::count(gap.to.since(gap.from), "message"),
+            gap.from,
+            gap.to
+        ),
+    )
+}
