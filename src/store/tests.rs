@@ -305,3 +305,25 @@ async fn the_catalog_is_rebuilt_from_the_journal() {
     );
     store.stop().expect("a clean stop");
 }
+
+/// A topic was claimed while it lived; its deletion was durable when the process died, but no group
+/// claimed that yet. Recovery took the old claim for a creation that cannot be read.
+#[tokio::test]
+async fn a_deletion_in_the_unclaimed_end_is_no_damage() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (store, _) = open(dir.path());
+    let gone = create(&store, "gone", Durability::Fsync).await;
+    let stays = create(&store, "stays", Durability::Fsync).await;
+    publish(&store, gone, batch(1, 0, &[b"a"])).await;
+    publish(&store, stays, batch(1, 0, &[b"b"])).await;
+    let deleted = store.delete_topic(name("gone"), Some(gone)).await;
+    assert_eq!(deleted.expect("deleted"), gone);
+    let copy = crashed_copy(dir.path());
+    store.stop().expect("a clean stop");
+    for _ in 0..2 {
+        let (copied, _) = open(copy.path());
+        assert_eq!(copied.damage(), Vec::<String>::new());
+        assert_eq!(copied.topic_count(), 1);
+        copied.stop().expect("a clean stop");
+    }
+}

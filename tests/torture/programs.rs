@@ -99,7 +99,11 @@ fn calls(options: Options) -> Result<String, String> {
         let seed = mix(options.seed ^ task);
         let mut subject = Subject::new("calls", &memory(), seed);
         // Evenly spread, or every one and again from the start.
-        let number = 1 + if tasks < all { task * all / tasks } else { task % all };
+        let number = 1 + if tasks < all {
+            task * all / tasks
+        } else {
+            task % all
+        };
         for deep in 0..3 {
             let torn = subject.dice.percent(50);
             let number = if deep == 0 {
