@@ -299,15 +299,21 @@ impl Disk {
         self.inodes = paths.map(|path| (path.clone(), inode(path))).collect();
     }
 
-    /// Makes the directory what it was when it was taken.
-    pub fn restore(&self) {
-        fs::remove_dir_all(&self.root).expect("removed");
-        for dir in &self.directories {
-            fs::create_dir_all(dir).expect("a directory");
+    /// Writes everything into another directory, which is replaced.
+    pub fn write_to(&self, dir: &Path) {
+        let _ = fs::remove_dir_all(dir);
+        let at = |path: &Path| dir.join(path.strip_prefix(&self.root).expect("below the root"));
+        for path in &self.directories {
+            fs::create_dir_all(at(path)).expect("a directory");
         }
         for (path, bytes) in &self.tree {
-            fs::write(path, bytes).expect("a file");
+            fs::write(at(path), bytes).expect("a file");
         }
+    }
+
+    /// Where a file lies below the root.
+    pub fn below<'a>(&self, path: &'a Path) -> &'a Path {
+        path.strip_prefix(&self.root).expect("below the root")
     }
 }
 

@@ -382,7 +382,13 @@ impl Driver {
                     say(&Said::Done(a, b));
                     self.follow(&change, a);
                 }
-                Err(error) => say(&Said::NotDone(format!("{}: {error}", error.name()))),
+                Err(error) => {
+                    say(&Said::NotDone(format!("{}: {error}", error.name())));
+                    // Nobody knows what became of it: one such thing at a time.
+                    if matches!(error, ApiError::StorageStopped { .. }) {
+                        return;
+                    }
+                }
             }
         }
     }

@@ -96,7 +96,12 @@ pub struct Model {
     pub quarantines: u64,
     pub named: u64,
     pub refused_to_open: u64,
+    /// Lives that ended before the store was open.
+    pub in_recovery: u64,
 }
+
+/// Answers that name damage.
+const NAMED: [&str; 2] = ["TopicQuarantined", "Damaged"];
 
 type Verdict = Result<(), String>;
 
@@ -111,6 +116,7 @@ impl Model {
         self.quarantines += other.quarantines;
         self.named += other.named;
         self.refused_to_open += other.refused_to_open;
+        self.in_recovery += other.in_recovery;
     }
 
     /// Where a driver goes on with each lane.
@@ -147,6 +153,10 @@ impl Model {
     ) -> Verdict {
         match said {
             Said::Wrong(what) => return Err(what.clone()),
+            // The page says which facts a start cannot do without.
+            Said::NotOpened(why) if event.damaged && why.contains("facts about the peer") => {
+                self.refused_to_open += 1;
+            }
             Said::NotOpened(why) => return Err(format!("the store does not open: {why}")),
             Said::Stopped(Err(why)) => return Err(format!("the store did not stop: {why}")),
             Said::Stopped(Ok(())) => {}
@@ -207,7 +217,8 @@ impl Model {
                     "TopicExists",
                     "OffsetOutOfRange",
                 ];
-                if !harmless.iter().any(|name| why.starts_with(name)) && !event.damaged {
+                let by_damage = event.damaged && NAMED.iter().any(|name| why.starts_with(name));
+                if !by_damage && !harmless.iter().any(|name| why.starts_with(name)) {
                     return Err(format!("{change:?} was refused: {why}"));
                 }
                 // Stopped in the middle: nobody knows.
@@ -232,9 +243,6 @@ impl Model {
                 quarantined,
             } => {
                 if self.deleted.contains_key(id) {
-                    if event.damaged {
-                        return Ok(());
-                    }
                     return Err(format!("deleted topic {id:?} is back"));
                 }
                 opening.found.insert(*id, (*start, *end, *quarantined));
@@ -505,7 +513,8 @@ impl Model {
         // A producer all of whose batches were lost by a power cut is not known any more.
         let forgotten = why.starts_with("UnknownProducer") && topic.ever_os;
         let stopped = why.starts_with("StorageStopped");
-        if deleting || forgotten || stopped || event.damaged {
+        let by_damage = event.damaged && NAMED.iter().any(|name| why.starts_with(name));
+        if deleting || forgotten || stopped || by_damage {
             return Ok(());
         }
         Err(format!("topic {id:?}: a good batch was refused: {why}"))
@@ -588,18 +597,14 @@ impl Topic {
             }
             | Change::Seek {
                 id: asked, name, ..
-            } if *asked == id => {
+            } if *asked == id && generation > self.generation => {
                 // A generation is never given twice.
-                if generation > self.generation {
-                    self.generation = generation;
-                    self.cursors.insert(
-                        name.clone(),
-                        Cursor {
-                            generation,
-                            committed,
-                        },
-                    );
-                }
+                self.generation = generation;
+                let cursor = Cursor {
+                    generation,
+                    committed,
+                };
+                self.cursors.insert(name.clone(), cursor);
             }
             Change::Commit {
                 id: asked, name, ..

@@ -1,5 +1,8 @@
 //! The programs: what is done to stores, how often, and what must hold afterwards.
 
+mod flips;
+mod power;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -38,6 +41,16 @@ pub const PROGRAMS: &[Program] = &[
         name: "images",
         rounds_short: 2000,
         run: images,
+    },
+    Program {
+        name: "power",
+        rounds_short: 5,
+        run: power::run,
+    },
+    Program {
+        name: "flips",
+        rounds_short: 500,
+        run: flips::run,
     },
 ];
 
@@ -180,11 +193,12 @@ fn images(options: Options) -> Result<String, String> {
 }
 
 /// How a driver ends: mostly in the middle of something, often while it recovers.
-fn any_end(dice: &mut Dice) -> (Work, Kill) {
+fn any_end(dice: &mut Dice) -> (Work, Kill<'static>) {
     let torn = dice.percent(30);
     let number = match dice.below(100) {
         0..45 => 1 + dice.below(90),
-        45..90 => 40 + dice.below(260),
+        45..75 => 40 + dice.below(200),
+        75..90 => 100 + dice.below(900),
         _ => 0,
     };
     let end = match dice.below(3) {
@@ -197,19 +211,29 @@ fn any_end(dice: &mut Dice) -> (Work, Kill) {
     } else {
         Kill::AtCall { number, torn }
     };
-    (Work { end, ..Work::SMALL }, kill)
+    let work = if dice.percent(20) {
+        Work::LONG
+    } else {
+        Work::SMALL
+    };
+    (Work { end, ..work }, kill)
 }
 
-fn report(rounds: u64, model: &Model) -> String {
+pub fn report(rounds: u64, model: &Model) -> String {
     format!(
         "{rounds} rounds, {} records acknowledged ({} batches again after a restart), {} batches and gaps found, \
-         {} torn tails, {} catalogs rebuilt",
-        model.acknowledged, model.duplicates, model.found, model.torn, model.rebuilt
+         {} deaths during recovery, {} torn tails, {} catalogs rebuilt",
+        model.acknowledged,
+        model.duplicates,
+        model.found,
+        model.in_recovery,
+        model.torn,
+        model.rebuilt
     )
 }
 
 /// Runs tasks on two threads; the first failure ends it.
-fn parallel(
+pub fn parallel(
     tasks: u64,
     total: &mut Model,
     work: impl Fn(u64) -> Result<Model, String> + Sync,

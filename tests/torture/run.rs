@@ -9,8 +9,9 @@ use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
+use crate::disk::Disk;
 use crate::model::{Event, Model};
-use crate::words::{Dice, End, Plan, Said};
+use crate::words::{Dice, End, Plan, Said, mix};
 
 /// A driver that says nothing for so long hangs.
 const SILENCE_MAX: Duration = Duration::from_secs(90);
@@ -19,13 +20,20 @@ const LINES_WAITING: usize = 4096;
 
 /// How a driver comes to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kill {
+pub enum Kill<'a> {
     /// By itself, as the plan says.
     Never,
     /// When it has been working for so long.
     After(Duration),
     /// Instead of its n-th call that changes a file; `torn`: a part of a write is made.
     AtCall { number: u64, torn: bool },
+    /// When it has been working for so long, together with the file system it works on: `cut`
+    /// executed on `mount` takes everything away that is not on the device.
+    WithDisk {
+        after: Duration,
+        cut: &'a Path,
+        mount: &'a Path,
+    },
 }
 
 /// What a driver left.
@@ -80,7 +88,7 @@ pub fn compile(source: &str, made: &str, flags: &[&str]) -> Option<PathBuf> {
 }
 
 /// Lives one driver. Errors are about the harness's claims: it hung, or it panicked.
-pub fn live(plan: &Plan, kill: Kill, log: Option<&Path>) -> Result<Life, String> {
+pub fn live(plan: &Plan, kill: Kill<'_>, log: Option<&Path>) -> Result<Life, String> {
     let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
     command
         .arg("driver")
@@ -109,7 +117,8 @@ pub fn live(plan: &Plan, kill: Kill, log: Option<&Path>) -> Result<Life, String>
         let seconds = SILENCE_MAX.as_secs();
         return Err(format!("the driver said nothing for {seconds} s\n{errors}"));
     }
-    if errors.contains("panicked") {
+    // sled panics where its file system is gone.
+    if errors.contains("panicked") && !matches!(kill, Kill::WithDisk { .. }) {
         return Err(format!("the driver panicked:\n{errors}"));
     }
     Ok(Life {
@@ -119,12 +128,16 @@ pub fn live(plan: &Plan, kill: Kill, log: Option<&Path>) -> Result<Life, String>
     })
 }
 
-fn preload(command: &mut Command, plan: &Plan, kill: Kill, log: Option<&Path>) {
+fn preload(command: &mut Command, plan: &Plan, kill: Kill<'_>, log: Option<&Path>) {
     let shim = shim().expect("asked for before");
     command.env("LD_PRELOAD", shim).env("SHIM_DIR", &plan.dir);
     if let Some(log) = log {
         let _ = fs::remove_file(log);
         command.env("SHIM_LOG", log);
+        // Some lives have slow disks.
+        if plan.seed.is_multiple_of(3) {
+            command.env("SHIM_SLOW", "3000");
+        }
     }
     if let Kill::AtCall { number, torn } = kill {
         command.env("SHIM_KILL", number.to_string());
@@ -133,7 +146,7 @@ fn preload(command: &mut Command, plan: &Plan, kill: Kill, log: Option<&Path>) {
 }
 
 /// Hears everything until the driver is gone, and kills it when it is time; true if it hung.
-fn listen(lines: &Receiver<String>, child: &mut Child, kill: Kill) -> (Vec<Said>, bool) {
+fn listen(lines: &Receiver<String>, child: &mut Child, kill: Kill<'_>) -> (Vec<Said>, bool) {
     let mut said = Vec::new();
     let start = Instant::now();
     let mut heard = start;
@@ -141,7 +154,9 @@ fn listen(lines: &Receiver<String>, child: &mut Child, kill: Kill) -> (Vec<Said>
     loop {
         let silence = SILENCE_MAX.saturating_sub(heard.elapsed());
         let patience = match kill {
-            Kill::After(after) if !killed => after.saturating_sub(start.elapsed()),
+            Kill::After(after) | Kill::WithDisk { after, .. } if !killed => {
+                after.saturating_sub(start.elapsed())
+            }
             _ => silence,
         };
         match lines.recv_timeout(patience) {
@@ -152,9 +167,16 @@ fn listen(lines: &Receiver<String>, child: &mut Child, kill: Kill) -> (Vec<Said>
             }
             Err(RecvTimeoutError::Disconnected) => return (said, false),
             Err(RecvTimeoutError::Timeout) => {
+                if let Kill::WithDisk { cut, mount, .. } = kill {
+                    let status = Command::new(cut).arg(mount).status();
+                    assert!(
+                        status.is_ok_and(|status| status.success()),
+                        "the power is cut"
+                    );
+                }
                 // What it said before it died still comes.
                 let _ = child.kill();
-                let hung = killed || !matches!(kill, Kill::After(_));
+                let hung = killed || !matches!(kill, Kill::After(_) | Kill::WithDisk { .. });
                 if hung {
                     return (said, true);
                 }
@@ -220,6 +242,15 @@ impl Work {
         end: End::Clean,
     };
 
+    /// Enough for segments to fill.
+    pub const LONG: Self = Self {
+        publishers: 4,
+        batches: 70,
+        changes: 60,
+        readers: 1,
+        end: End::Abrupt,
+    };
+
     /// A little of everything.
     pub const SMALL: Self = Self {
         publishers: 3,
@@ -270,11 +301,27 @@ impl Subject {
         }
     }
 
+    /// Another directory with the same past: `disk` is what this one held.
+    pub fn copy(&self, disk: &Disk, name: u64) -> Self {
+        let scratch = self.scratch.with_extension(format!("{name}"));
+        let dir = scratch.join("store");
+        disk.write_to(&dir);
+        Self {
+            dir,
+            model: self.model.clone(),
+            dice: Dice(mix(self.seed ^ name)),
+            seed: self.seed,
+            rounds: 0,
+            scratch,
+            program: self.program,
+        }
+    }
+
     /// Lives one driver and checks everything it said; `event` is what happened before.
     pub fn round(
         &mut self,
         plan: &Plan,
-        kill: Kill,
+        kill: Kill<'_>,
         noted: bool,
         event: Event,
     ) -> Result<Life, String> {
@@ -284,7 +331,10 @@ impl Subject {
             live(plan, kill, noted.then_some(&*log)).map_err(|why| self.failed(&why, &[]))?;
         let before = self.model.clone();
         match self.model.learn(&life.said, event, &plan.from) {
-            Ok(()) => Ok(life),
+            Ok(()) => {
+                self.model.in_recovery += u64::from(life.killed && !life.opened());
+                Ok(life)
+            }
             Err(why) => {
                 self.model = before;
                 Err(self.failed(&format!("{why}\n{}", life.errors), &life.said))

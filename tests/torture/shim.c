@@ -5,6 +5,7 @@
  *   SHIM_LOG    where to note them (appended); not set: nothing is noted
  *   SHIM_KILL   number of the call that is not made any more: the process is killed instead
  *   SHIM_TORN   1: if that call is a write, a part of it is made first
+ *   SHIM_SLOW   syncs of files take up to so many microseconds longer, so that more waits for them
  *
  * The number counts over all threads. A record of the log, little endian, packed:
  *
@@ -43,6 +44,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static uint64_t calls;
 static uint64_t kill_at;
 static int torn;
+static unsigned slow;
 static int log_fd = -1;
 static char dir[PATH_MAX];
 static size_t dir_length;
@@ -58,6 +60,7 @@ __attribute__((constructor)) static void start(void) {
     memcpy(dir, value, dir_length + 1);
     if ((value = getenv("SHIM_KILL"))) kill_at = strtoull(value, NULL, 10);
     if ((value = getenv("SHIM_TORN"))) torn = atoi(value);
+    if ((value = getenv("SHIM_SLOW"))) slow = atoi(value);
     if ((value = getenv("SHIM_LOG")))
         log_fd = syscall(SYS_openat, AT_FDCWD, value, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 }
@@ -195,6 +198,7 @@ static int sync_both(int number, int fd) {
     uint64_t inode = inode_of(fd);
     if (!inode) return syscall(number, fd);
     uint64_t call = count_call('s', inode, fd, 0, NULL, 0);
+    if (slow) usleep(call * 7919 % slow);
     int result = syscall(number, fd);
     if (result == 0) note('S', call, inode, 0, NULL, 0);
     return result;
