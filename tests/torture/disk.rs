@@ -560,7 +560,7 @@ impl File {
             Survives::Nothing => sizes[0],
             _ => *dice.pick(&sizes).expect("at least one"),
         };
-        bytes.resize(usize::try_from(size).expect("small"), 0);
+        resize(&mut bytes, usize::try_from(size).expect("small"));
         bytes
     }
 }
@@ -575,7 +575,7 @@ fn write_sectors(into: &mut Vec<u8>, at: u64, written: &[u8], mut kept: impl FnM
         if kept(position / SECTOR) {
             let start = usize::try_from(position).expect("small");
             if into.len() < start + length {
-                into.resize(start + length, 0);
+                resize(into, start + length);
             }
             into[start..start + length].copy_from_slice(&written[from..from + length]);
         }
@@ -583,9 +583,18 @@ fn write_sectors(into: &mut Vec<u8>, at: u64, written: &[u8], mut kept: impl FnM
     }
 }
 
+/// As `Vec::resize` with zeros, which costs a call per byte where nothing is optimised.
+fn resize(bytes: &mut Vec<u8>, size: usize) {
+    if size > bytes.len() {
+        bytes.extend_from_slice(&vec![0; size - bytes.len()]);
+    } else {
+        bytes.truncate(size);
+    }
+}
+
 fn apply_file(bytes: &mut Vec<u8>, op: &FileOp) {
     match op {
-        FileOp::Size(size) => bytes.resize(usize::try_from(*size).expect("small"), 0),
+        FileOp::Size(size) => resize(bytes, usize::try_from(*size).expect("small")),
         FileOp::Write { at, bytes: written } => write_sectors(bytes, *at, written, |_| true),
     }
 }

@@ -49,7 +49,7 @@ pub const PROGRAMS: &[Program] = &[
     },
     Program {
         name: "flips",
-        rounds_short: 500,
+        rounds_short: 300,
         run: flips::run,
     },
 ];
@@ -211,7 +211,7 @@ fn any_end(dice: &mut Dice) -> (Work, Kill<'static>) {
     } else {
         Kill::AtCall { number, torn }
     };
-    let work = if dice.percent(20) {
+    let work = if dice.percent(10) {
         Work::LONG
     } else {
         Work::SMALL

@@ -121,6 +121,18 @@ pub fn live(plan: &Plan, kill: Kill<'_>, log: Option<&Path>) -> Result<Life, Str
     if errors.contains("panicked") && !matches!(kill, Kill::WithDisk { .. }) {
         return Err(format!("the driver panicked:\n{errors}"));
     }
+    let mut said = said;
+    if let Kill::WithDisk { .. } = kill {
+        // A disk that is gone is told as damage; after the power is back there must be none.
+        let gone = |said: &Said| match said {
+            Said::NotOpened(_) => true,
+            Said::Damage(lines) => !lines.is_empty(),
+            Said::Wrong(what) => what.starts_with("reading"),
+            _ => false,
+        };
+        let known = said.iter().position(gone).unwrap_or(said.len());
+        said.truncate(known);
+    }
     Ok(Life {
         said,
         killed: !status.success(),
@@ -329,16 +341,12 @@ impl Subject {
         let log = self.log();
         let life =
             live(plan, kill, noted.then_some(&*log)).map_err(|why| self.failed(&why, &[]))?;
-        let before = self.model.clone();
         match self.model.learn(&life.said, event, &plan.from) {
             Ok(()) => {
                 self.model.in_recovery += u64::from(life.killed && !life.opened());
                 Ok(life)
             }
-            Err(why) => {
-                self.model = before;
-                Err(self.failed(&format!("{why}\n{}", life.errors), &life.said))
-            }
+            Err(why) => Err(self.failed(&format!("{why}\n{}", life.errors), &life.said)),
         }
     }
 

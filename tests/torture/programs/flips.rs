@@ -54,8 +54,14 @@ fn choose(disk: &Disk, dice: &mut Dice) -> Option<Flip> {
 fn prepare(seed: u64) -> Result<(Subject, Disk), String> {
     let mut subject = Subject::new("flips", &memory(), seed);
     let mut event = Event::default();
-    for end in [End::Abrupt, End::Idle, End::Abrupt, End::Clean] {
-        let plan = subject.plan(Work { end, ..Work::LONG });
+    let lives = [
+        (Work::LONG, End::Abrupt),
+        (Work::SMALL, End::Idle),
+        (Work::SMALL, End::Abrupt),
+        (Work::SMALL, End::Clean),
+    ];
+    for (work, end) in lives {
+        let plan = subject.plan(Work { end, ..work });
         subject.round(&plan, Kill::Never, false, event)?;
         event.clean = end == End::Clean;
     }
