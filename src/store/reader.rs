@@ -133,7 +133,7 @@ impl Reading<'_> {
         match place {
             Where::Open(open) => {
                 let pieces = self.pieces(open.segment, open.extent)?;
-                Ok(self.take(pieces))
+                self.take(pieces)
             }
             Where::Sealed { segment, next } => self.sealed(segment, next),
             Where::Nowhere { next } => self.damaged(next.unwrap_or(self.end)),
@@ -158,7 +158,7 @@ impl Reading<'_> {
         match footer.extent_at(self.topic.id, self.at) {
             Some(extent) if extent.base <= self.at => {
                 let pieces = self.pieces_from_disk(&segment, extent)?;
-                Ok(self.take(pieces))
+                self.take(pieces)
             }
             later => self.damaged(later.map_or(next, |extent| extent.base.min(next))),
         }
@@ -213,11 +213,11 @@ impl Reading<'_> {
     }
 
     /// Takes pieces up to the readable end and the wanted bytes. False: stop here.
-    fn take(&mut self, pieces: Vec<Piece>) -> bool {
+    fn take(&mut self, pieces: Vec<Piece>) -> Result<bool, ReadError> {
         let before = self.at;
         for piece in pieces {
             if self.at >= self.end || self.bytes >= self.request.max_bytes {
-                return false;
+                return Ok(false);
             }
             match piece {
                 Piece::Entry(entry) => {
@@ -226,20 +226,17 @@ impl Reading<'_> {
                         continue;
                     }
                     if to > self.end {
-                        return false;
+                        return Ok(false);
                     }
                     self.bytes += entry.payload.len();
                     self.items.push(FetchItem::Batch(stored(entry)));
                     self.at = to;
                 }
-                Piece::Damaged { to, .. } => {
-                    if !matches!(self.damaged(to), Ok(true)) {
-                        return self.at > before;
-                    }
-                }
+                Piece::Damaged { to, .. } if to <= self.at => {}
+                Piece::Damaged { to, .. } => _ = self.damaged(to)?,
             }
         }
-        self.at > before
+        Ok(self.at > before)
     }
 
     /// Offsets up to `to` cannot be had.

@@ -305,3 +305,77 @@ async fn the_catalog_is_rebuilt_from_the_journal() {
     );
     store.stop().expect("a clean stop");
 }
+
+/// Changes the first byte of `value` wherever a journal slot holds it.
+fn spoil(dir: &Path, value: &[u8]) {
+    for entry in std::fs::read_dir(dir.join("journal")).expect("a listing") {
+        let path = entry.expect("an entry").path();
+        let mut bytes = std::fs::read(&path).expect("a slot");
+        let found = bytes.windows(value.len()).position(|bytes| bytes == value);
+        if let Some(at) = found {
+            bytes[at] ^= 1;
+            std::fs::write(&path, bytes).expect("written");
+        }
+    }
+}
+
+/// A fetch that began at a damaged record answered with nothing and the same offset, for ever.
+#[tokio::test]
+async fn a_damaged_record_is_an_error_and_can_be_passed() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (store, _) = open(dir.path());
+    let id = create(&store, "quakes.ci", Durability::Fsync).await;
+    for (n, value) in [&b"first"[..], b"the one to be spoilt", b"last"]
+        .into_iter()
+        .enumerate()
+    {
+        publish(&store, id, batch(1, n as u64, &[value])).await;
+    }
+    store.stop().expect("a clean stop");
+    drop(store);
+    spoil(dir.path(), b"the one to be spoilt");
+
+    let (store, _) = open(dir.path());
+    let start = store.fetch(fetch(id, 0)).await.expect("the first is whole");
+    assert_eq!((start.items.len(), start.next_offset.get()), (1, 1));
+    let damaged = ApiError::Damaged {
+        from: Offset::new(1),
+        to: Offset::new(2),
+    };
+    assert_eq!(store.fetch(fetch(id, 1)).await, Err(damaged));
+    let passing = Fetch {
+        pass_damage: true,
+        ..fetch(id, 1)
+    };
+    let rest = store.fetch(passing).await.expect("passed over");
+    let gap = Gap {
+        from: Offset::new(1),
+        to: Offset::new(2),
+        reason: GapReason::Damaged,
+    };
+    assert_eq!(rest.items[0], FetchItem::Gap(gap));
+    assert_eq!((rest.items.len(), rest.next_offset.get()), (2, 3));
+    store.stop().expect("a clean stop");
+}
+
+/// A topic was claimed while it lived; its deletion was durable when the process died, but no group
+/// claimed that yet. Recovery took the old claim for a creation that cannot be read.
+#[tokio::test]
+async fn a_deletion_in_the_unclaimed_end_is_no_damage() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (store, _) = open(dir.path());
+    let gone = create(&store, "gone", Durability::Fsync).await;
+    let stays = create(&store, "stays", Durability::Fsync).await;
+    publish(&store, gone, batch(1, 0, &[b"a"])).await;
+    publish(&store, stays, batch(1, 0, &[b"b"])).await;
+    let deleted = store.delete_topic(name("gone"), Some(gone)).await;
+    assert_eq!(deleted.expect("deleted"), gone);
+    let copy = crashed_copy(dir.path());
+    store.stop().expect("a clean stop");
+    for _ in 0..2 {
+        let (copied, _) = open(copy.path());
+        assert_eq!(copied.damage(), Vec::<String>::new());
+        assert_eq!(copied.topic_count(), 1);
+        copied.stop().expect("a clean stop");
+    }
+}

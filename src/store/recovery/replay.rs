@@ -35,6 +35,9 @@ pub(crate) struct Replay {
     pub claims: HashMap<TopicId, Claim>,
     /// Topics that any walked group touched.
     pub touched: BTreeSet<TopicId>,
+    /// Topics whose deletion any walked group holds, also one that is in the state already: earlier
+    /// claims in the same segment still speak of them.
+    deleted: BTreeSet<TopicId>,
     /// State numbers that are missing below one that is there.
     missing_states: HashMap<TopicId, StateNumber>,
     /// What was found wrong, one line each.
@@ -52,6 +55,7 @@ impl Replay {
             contents: BTreeMap::new(),
             claims: HashMap::new(),
             touched: BTreeSet::new(),
+            deleted: BTreeSet::new(),
             missing_states: HashMap::new(),
             damage: Vec::new(),
             snapshot: None,
@@ -83,6 +87,22 @@ impl Replay {
             if group.header.number > self.applied {
                 self.entry(entry);
             }
+            self.note_deletion(entry);
+        }
+    }
+
+    fn note_deletion(&mut self, entry: &KeptEntry) {
+        let id = entry.header.topic;
+        if entry.header.kind != EntryKind::State
+            || !entry.payload_ok
+            || self.state.topic(id).is_ok()
+        {
+            return;
+        }
+        let key = RowKey::Topic(id).encode();
+        let deletes = |operation: &StateOp| matches!(operation, StateOp::Delete { key: found } if *found == key);
+        if StateOp::decode_all(&entry.payload).is_ok_and(|all| all.iter().any(deletes)) {
+            self.deleted.insert(id);
         }
     }
 
@@ -254,6 +274,7 @@ impl Replay {
             }
             Ok(_) => {}
             Err(_) if claim.durable_end == DELETED_END => {}
+            Err(_) if self.deleted.contains(&claim.topic) => {}
             Err(_) => self.damage.push(format!(
                 "topic id {}: its creation cannot be read",
                 claim.topic

@@ -1,0 +1,131 @@
+//! One bit of a stopped store is changed; then it is opened, used, and opened again.
+//!
+//! What must hold (J9, J11, J14): exactly what was published is served, or the damage is named; no
+//! subscription is lost; topics that are not named are as they were; the second opening is like the first.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use super::{Options, parallel, report};
+use crate::disk::Disk;
+use crate::model::{Event, Model};
+use crate::run::{Kill, Subject, Work, memory};
+use crate::words::{Dice, End};
+
+/// Flips of one store, before another is made.
+const FLIPS_PER_STORE: u64 = 250;
+
+/// A byte to be changed.
+#[derive(Debug, Clone)]
+struct Flip {
+    file: PathBuf,
+    position: u64,
+    bit: u8,
+}
+
+/// Journal and catalog in equal parts; mostly where something was written.
+fn choose(disk: &Disk, dice: &mut Dice) -> Option<Flip> {
+    let part = if dice.percent(60) {
+        "journal"
+    } else {
+        "catalog"
+    };
+    let mut files: Vec<_> = disk.files().iter().collect();
+    files.retain(|(path, bytes)| disk.below(path).starts_with(part) && !bytes.is_empty());
+    for attempt in 0..200 {
+        let (path, bytes) = dice.pick(&files)?;
+        let position = dice.below(bytes.len() as u64);
+        let at = usize::try_from(position).expect("small");
+        let around = &bytes[at / 64 * 64..(at / 64 * 64 + 64).min(bytes.len())];
+        if attempt == 199 || dice.percent(3) || around.iter().any(|byte| *byte != 0) {
+            return Some(Flip {
+                file: disk.below(path).to_owned(),
+                position,
+                bit: 1 << dice.below(8),
+            });
+        }
+    }
+    None
+}
+
+/// A store that was killed, recovered and filled before it was stopped.
+fn prepare(seed: u64) -> Result<(Subject, Disk), String> {
+    let mut subject = Subject::new("flips", &memory(), seed);
+    let mut event = Event::default();
+    let lives = [
+        (Work::LONG, End::Abrupt),
+        (Work::SMALL, End::Idle),
+        (Work::SMALL, End::Abrupt),
+        (Work::SMALL, End::Clean),
+    ];
+    for (work, end) in lives {
+        let plan = subject.plan(Work { end, ..work });
+        subject.round(&plan, Kill::Never, false, event)?;
+        event.clean = end == End::Clean;
+    }
+    let plan = subject.plan(Work::LOOK);
+    subject.round(&plan, Kill::Never, false, event)?;
+    let disk = Disk::take(&subject.dir);
+    Ok((subject, disk))
+}
+
+fn flip(subject: &mut Subject, flip: &Flip) -> Result<(), String> {
+    let path = subject.dir.join(&flip.file);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .expect("a file of the store");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, flip.position).expect("read");
+    byte[0] ^= flip.bit;
+    file.write_all_at(&byte, flip.position).expect("written");
+    drop(file);
+    let event = Event {
+        damaged: true,
+        ..Event::default()
+    };
+    for work in [
+        Work {
+            end: End::Clean,
+            ..Work::SMALL
+        },
+        Work::LOOK,
+    ] {
+        let mut plan = subject.plan(work);
+        plan.damaged = true;
+        subject
+            .round(&plan, Kill::Never, false, event)
+            .map_err(|why| format!("{flip:?}: {why}"))?;
+    }
+    Ok(())
+}
+
+pub fn run(options: Options) -> Result<String, String> {
+    let mut total = Model::default();
+    let mut dice = Dice(options.seed);
+    let mut left = options.rounds;
+    while left > 0 {
+        let (subject, disk) = prepare(dice.roll())?;
+        let dice = Mutex::new(Dice(dice.roll()));
+        let flips = left.min(FLIPS_PER_STORE);
+        parallel(flips, &mut total, |task| {
+            let chosen = choose(&disk, &mut dice.lock().expect("no checker panics"));
+            let mut copy = subject.copy(&disk, task);
+            flip(&mut copy, &chosen.ok_or("nothing to flip")?)?;
+            let mut model = copy.done();
+            model.acknowledged -= subject.model.acknowledged;
+            Ok(model)
+        })?;
+        subject.done();
+        left -= flips;
+    }
+    let _ = fs::remove_dir_all(memory());
+    let told = format!(
+        "{} quarantines, {} lines of damage, {} starts refused",
+        total.quarantines, total.named, total.refused_to_open
+    );
+    Ok(format!("{told}; {}", report(options.rounds, &total)))
+}
