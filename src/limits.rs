@@ -164,6 +164,8 @@ pub const APPEND_COMMANDS_WAITING_MAX: usize = 65_536;
 pub const TAIL_CACHE_BYTES_DEFAULT: usize = 32 * MIB;
 /// Footers of sealed segments kept in memory, in bytes.
 pub const FOOTER_CACHE_BYTES: usize = 16 * MIB;
+/// Largest section of an export, in bytes: a largest batch and its place, or a topic with very many gaps.
+pub const EXPORT_SECTION_BYTES_MAX: usize = BATCH_BYTES_MAX + 64 * KIB;
 /// Cache given to sled, in bytes; sled treats it as a wish and takes a multiple.
 pub const SLED_CACHE_BYTES: u64 = 16 * MIB as u64;
 /// Largest value in sled, in bytes: a leaf page of larger ones becomes a file that sled never syncs.

@@ -191,16 +191,13 @@ impl RowStore {
                 options,
             },
             Err(error) if speaks_of_damage(&error) => {
-                return Ok((
-                    Self::none(places, options),
-                    unsound(vec![error.to_string()]),
-                ));
+                return Ok((Self::none(places, options), unsound(reasons_of(error))));
             }
             Err(error) => return Err(error),
         };
         let loaded = match store.check_and_migrate(kind, visit) {
             Ok(loaded) => loaded,
-            Err(error) if speaks_of_damage(&error) => unsound(vec![error.to_string()]),
+            Err(error) if speaks_of_damage(&error) => unsound(reasons_of(error)),
             Err(error) => return Err(error),
         };
         if !loaded.verdict.is_usable() {
@@ -306,6 +303,15 @@ fn speaks_of_damage(error: &CatalogError) -> bool {
             | CatalogError::Panicked { .. }
             | CatalogError::SyncTimedOut { .. }
     )
+}
+
+/// What was found, without the place: a copy of the store may have been read in its stead.
+fn reasons_of(error: CatalogError) -> Vec<String> {
+    match error {
+        CatalogError::Ruined { reasons, .. } => reasons,
+        CatalogError::Panicked { message, .. } => vec![format!("the database panicked: {message}")],
+        other => vec![other.to_string()],
+    }
 }
 
 fn start(

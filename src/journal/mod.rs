@@ -17,7 +17,8 @@
 //! * *Pure*: [`header`], [`group`] and [`compose`], [`entry`], [`state`], [`footer`] and [`gather`], and the walk from entry to
 //!   entry know bytes and no files. [`place`] and [`checksum`] are what they share.
 //! * *Files*: [`directory`] knows which slots there are, [`slot`] one of them; [`scan`] walks
-//!   groups, [`read`] reads extents for clients, [`cold`] writes cold segments.
+//!   groups, [`entries`] what can be read without them, [`read`] reads extents for clients, [`cold`]
+//!   writes cold segments.
 //! * *Memory*: [`buffer`]. The group that goes to the disk is the memory readers at the tail share.
 //!
 //! Invariants kept here
@@ -44,6 +45,7 @@ pub mod checksum;
 pub mod cold;
 pub mod compose;
 pub mod directory;
+pub mod entries;
 pub mod entry;
 pub mod error;
 mod fields;
@@ -69,12 +71,15 @@ pub use checksum::{Salt, Seed, crc32c};
 pub use cold::{ColdSegment, ColdWriter};
 pub use compose::{EntryToWrite, Group, GroupBuilder, GroupStart};
 pub use directory::{JournalDir, JournalOptions, ListedSlot, SlotHandle};
+pub use entries::{EntryScanner, Passed};
 pub use entry::{ENTRY_HEADER_BYTES, EntryFault, EntryHeader, EntryKind, payload_crc};
 pub use error::JournalError;
 pub use footer::{Extent, Footer, FooterFault, SegmentEnd, TopicSummary, footer_bytes};
 pub use gather::FooterBuilder;
 pub use group::{CLAIM_BYTES, Claim, GROUP_HEADER_BYTES, GroupFault, GroupHeader};
-pub use header::{FIRST_POSITION, HeaderCopies, HeaderFault, Kind, Resume, SlotHeader, SnapshotAt};
+pub use header::{
+    FIRST_POSITION, FORMAT_VERSION, HeaderCopies, HeaderFault, Kind, Resume, SlotHeader, SnapshotAt,
+};
 pub use place::{Place, round_down, round_up};
 pub use read::{ExtentRead, Piece, StoredEntry, read_extent, read_from_group};
 pub use scan::{FoundGroup, Payloads, ScannedEntry, ScannedGroup, SegmentReader, Step, Unreadable};

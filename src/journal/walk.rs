@@ -62,7 +62,7 @@ impl<'a> EntryWalk<'a> {
 }
 
 /// A look at five bytes that spares most checksums: kind and zeros.
-fn looks_like_header(bytes: &[u8]) -> bool {
+pub(super) fn looks_like_header(bytes: &[u8]) -> bool {
     (1..=4).contains(&bytes[4]) && is_zero(&bytes[5..8])
 }
 

@@ -20,6 +20,7 @@ mod applier;
 mod command;
 mod index;
 mod keeper;
+pub mod offline;
 mod open;
 mod pool;
 mod queue;

@@ -64,6 +64,15 @@ const READERS: usize = 16;
 const OPEN_PATIENCE: Duration = Duration::from_secs(120);
 
 pub(super) fn open(options: &StoreOptions) -> Result<(Store, Opened), OpenError> {
+    open_with(options, false)
+}
+
+/// Goes on although facts about the peer as a whole are lost, and reports them as damage.
+pub(super) fn open_accepting(options: &StoreOptions) -> Result<(Store, Opened), OpenError> {
+    open_with(options, true)
+}
+
+fn open_with(options: &StoreOptions, accept: bool) -> Result<(Store, Opened), OpenError> {
     let start = Instant::now();
     let lock = DirLock::acquire(&options.data_dir)?;
     let (dir, slots) = open_journal(options)?;
@@ -74,9 +83,13 @@ pub(super) fn open(options: &StoreOptions) -> Result<(Store, Opened), OpenError>
         Ok(base) => (base, None),
         Err(reason) => (empty_base(&layout, options), Some(reason)),
     };
+    let accepting = |base| Base {
+        accept_missing_facts: accept,
+        ..base
+    };
     let fresh = layout.is_fresh() && loaded.rows.is_empty();
     let shared = Arc::new(Shared::new(dir, options.tail_cache_bytes));
-    let recovered = match recover(&shared.dir, &layout, base, shared.tail.pool()) {
+    let recovered = match recover(&shared.dir, &layout, accepting(base), shared.tail.pool()) {
         Err(RecoveryError::StaleCatalog { segment }) => {
             // sled went back to an older state of its own: the journal knows better.
             rebuilt = Some(format!(
@@ -85,7 +98,7 @@ pub(super) fn open(options: &StoreOptions) -> Result<(Store, Opened), OpenError>
             recover(
                 &shared.dir,
                 &layout,
-                empty_base(&layout, options),
+                accepting(empty_base(&layout, options)),
                 shared.tail.pool(),
             )?
         }
@@ -167,7 +180,11 @@ fn open_catalog(lock: &DirLock, layout: &Layout) -> Result<(Option<Catalog>, Loa
 }
 
 /// The state as the catalog has it, or why it cannot be believed.
-fn base_of(loaded: &Loaded, layout: &Layout, options: &StoreOptions) -> Result<Base, String> {
+pub(super) fn base_of(
+    loaded: &Loaded,
+    layout: &Layout,
+    options: &StoreOptions,
+) -> Result<Base, String> {
     if let Verdict::Unsound { reasons } = &loaded.verdict {
         return Err(reasons.join("; "));
     }
@@ -210,7 +227,7 @@ pub(super) fn state_of(rows: &[(Vec<u8>, Vec<u8>)]) -> Result<State, Malformed> 
 }
 
 /// An empty state for the peer the journal belongs to, or for a new one.
-fn empty_base(layout: &Layout, options: &StoreOptions) -> Base {
+pub(super) fn empty_base(layout: &Layout, options: &StoreOptions) -> Base {
     let id = layout
         .owner()
         .unwrap_or_else(|| PeerId::from_bytes(random_id()));

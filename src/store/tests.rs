@@ -8,7 +8,7 @@ use crate::protocol::batch::{BatchBuilder, CheckedBatch, Compression, RecordToSe
 use crate::time::Timestamp;
 use crate::types::{Durability, Gap, GapReason, ProducerId, Sequence, TopicName, TopicSettings};
 
-fn options(dir: &Path) -> StoreOptions {
+pub(super) fn options(dir: &Path) -> StoreOptions {
     StoreOptions {
         slot_bytes: 1 << 20,
         reserve_bytes: Some(0),
@@ -16,15 +16,15 @@ fn options(dir: &Path) -> StoreOptions {
     }
 }
 
-fn open(dir: &Path) -> (Store, Opened) {
+pub(super) fn open(dir: &Path) -> (Store, Opened) {
     Store::open(&options(dir)).expect("the store opens")
 }
 
-fn name(text: &str) -> TopicName {
+pub(super) fn name(text: &str) -> TopicName {
     text.parse().expect("a good name")
 }
 
-fn batch(producer: u8, first: u64, values: &[&[u8]]) -> CheckedBatch {
+pub(super) fn batch(producer: u8, first: u64, values: &[&[u8]]) -> CheckedBatch {
     let mut builder = BatchBuilder::new(Compression::None);
     for value in values {
         let record = RecordToSend {
@@ -46,7 +46,7 @@ fn batch(producer: u8, first: u64, values: &[&[u8]]) -> CheckedBatch {
     CheckedBatch::check(bytes, limits::MESSAGE_BYTES_MAX).expect("it is sound")
 }
 
-async fn create(store: &Store, text: &str, durability: Durability) -> TopicId {
+pub(super) async fn create(store: &Store, text: &str, durability: Durability) -> TopicId {
     let id = TopicId::from_bytes(random_id());
     let settings = TopicSettings {
         durability,
@@ -62,14 +62,14 @@ async fn create(store: &Store, text: &str, durability: Durability) -> TopicId {
     id
 }
 
-async fn publish(store: &Store, id: TopicId, batch: CheckedBatch) -> Published {
+pub(super) async fn publish(store: &Store, id: TopicId, batch: CheckedBatch) -> Published {
     store
         .publish(id, LeaderEpoch::new(1), batch)
         .await
         .expect("it is stored")
 }
 
-fn fetch(topic: TopicId, from: u64) -> Fetch {
+pub(super) fn fetch(topic: TopicId, from: u64) -> Fetch {
     Fetch {
         topic,
         epoch: LeaderEpoch::new(1),
@@ -82,7 +82,7 @@ fn fetch(topic: TopicId, from: u64) -> Fetch {
 }
 
 /// Every value of the topic from an offset on, with its offset.
-async fn values(store: &Store, topic: TopicId, from: u64) -> Vec<(u64, Vec<u8>)> {
+pub(super) async fn values(store: &Store, topic: TopicId, from: u64) -> Vec<(u64, Vec<u8>)> {
     let mut found = Vec::new();
     let mut at = from;
     loop {
@@ -106,13 +106,13 @@ async fn values(store: &Store, topic: TopicId, from: u64) -> Vec<(u64, Vec<u8>)>
 }
 
 /// A copy of the directory as a crash would leave it: nothing is closed or flushed.
-fn crashed_copy(dir: &Path) -> tempfile::TempDir {
+pub(super) fn crashed_copy(dir: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().expect("a scratch directory");
     copy_dir(dir, copy.path());
     copy
 }
 
-fn copy_dir(from: &Path, to: &Path) {
+pub(super) fn copy_dir(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a directory");
     for entry in std::fs::read_dir(from).expect("a listing") {
         let entry = entry.expect("an entry");

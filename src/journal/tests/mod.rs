@@ -1,5 +1,6 @@
 //! The format and real files together.
 
+mod passing;
 mod reading;
 mod scanning;
 mod slots;

@@ -1,0 +1,251 @@
+//! Every checksum and every cross-reference of a directory.
+//!
+//! ```text
+//!   slots      both copies of every header, sizes, identity            slots.rs
+//!   segments   groups and their chain, entries, payloads, footers,     segments.rs
+//!              each against the row and against each other
+//!   topics     records dense between log start and end, once each,     topics.rs
+//!              append times, subscriptions
+//!   state      the catalog's own checksums, its position, and its      here
+//!              rows against the journal's; claims against both
+//! ```
+//!
+//! What is merely unfinished (a torn tail, groups nobody claimed, no mark of a
+//! clean stop) is a note: the next start deals with it and nothing is lost.
+//! Free slots, padding and what lies in a void belong to nobody and are not read.
+
+mod segments;
+mod slots;
+mod topics;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+
+use super::image::{Image, SegmentView, Walked, walk_journal};
+use super::{DirKind, OfflineError, kind_of, registry};
+use crate::topic::{RowKey, State};
+use crate::types::{Offset, TopicId};
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The file or directory, as seen from the data directory.
+    pub file: String,
+    /// Where in it.
+    pub position: Option<u32>,
+    /// The topic it concerns: its name, or its id where no name is known.
+    pub topic: Option<String>,
+    /// Its offsets, `[from, to)`.
+    pub offsets: Option<(Offset, Offset)>,
+    /// What was expected and what was found.
+    pub what: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let Some(position) = self.position {
+            write!(f, " at {position}")?;
+        }
+        if let Some(topic) = &self.topic {
+            write!(f, ", topic {topic}")?;
+        }
+        if let Some((from, to)) = self.offsets {
+            write!(f, ", offsets {from}..{to}")?;
+        }
+        write!(f, ": {}", self.what)
+    }
+}
+
+/// How much was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Checked {
+    /// Slots.
+    pub slots: u64,
+    /// Segments that hold something.
+    pub segments: u64,
+    /// Groups.
+    pub groups: u64,
+    /// Entries.
+    pub entries: u64,
+    /// Bytes of their payloads.
+    pub payload_bytes: u64,
+    /// Rows of the catalog or the registry.
+    pub rows: u64,
+    /// Topics.
+    pub topics: u64,
+}
+
+/// What was found.
+#[derive(Debug, Clone, Default)]
+pub struct Verified {
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+    /// What is unfinished or out of the ordinary, and harmless.
+    pub notes: Vec<String>,
+    /// How much was looked at.
+    pub checked: Checked,
+}
+
+impl Verified {
+    /// Whether nothing is wrong.
+    pub fn is_sound(&self) -> bool {
+        self.findings.is_empty()
+    }
+
+    pub(super) fn add(&mut self, file: impl Into<String>, what: impl Into<String>) -> &mut Finding {
+        self.findings.push(Finding {
+            file: file.into(),
+            position: None,
+            topic: None,
+            offsets: None,
+            what: what.into(),
+        });
+        self.findings.last_mut().expect("pushed just now")
+    }
+}
+
+impl Finding {
+    fn at(&mut self, position: u32) -> &mut Self {
+        self.position = Some(position);
+        self
+    }
+
+    fn of(&mut self, state: &State, topic: TopicId) -> &mut Self {
+        self.topic = Some(topic_text(state, topic));
+        self
+    }
+
+    fn offsets(&mut self, from: Offset, to: Offset) -> &mut Self {
+        self.offsets = Some((from, to));
+        self
+    }
+}
+
+fn topic_text(state: &State, id: TopicId) -> String {
+    match state.topic(id) {
+        Ok(topic) => topic.row.name.to_string(),
+        Err(_) => format!("id {id}"),
+    }
+}
+
+/// Verifies a directory.
+///
+/// # Errors
+/// If it cannot be read, or a server works there. Whatever is wrong with its contents is a finding.
+pub fn verify(dir: &Path) -> Result<Verified, OfflineError> {
+    if kind_of(dir)? == DirKind::Index {
+        return registry::verify(dir);
+    }
+    let image = Image::open(dir)?;
+    let mut report = Verified::default();
+    slots::check(&image, &mut report);
+    let found = segments::check(&image, &mut report)?;
+    topics::check(&image, found, &mut report);
+    check_state(&image, &mut report);
+    note_unfinished(&image, &mut report);
+    image.check_undisturbed()?;
+    Ok(report)
+}
+
+/// Verifies what one segment holds, its header excluded.
+pub(super) fn check_segment(
+    image: &Image,
+    segment: &SegmentView,
+    report: &mut Verified,
+) -> Result<(), OfflineError> {
+    segments::check_one(image, segment, report, &mut segments::Found::default())
+}
+
+fn check_state(image: &Image, report: &mut Verified) {
+    report.checked.rows = image.state().all_keys().len() as u64;
+    for fault in &image.catalog.faults {
+        report.add("catalog", fault.clone());
+    }
+    for line in &image.walked.damage {
+        report.add("journal", line.clone());
+    }
+    if !image.from_catalog {
+        return;
+    }
+    match walk_journal(&image.path, &image.journal, &image.layout) {
+        Ok(by_journal) => compare(image, &by_journal, report),
+        Err(error) => _ = report.add("journal", format!("{error} (the catalog itself is sound)")),
+    }
+}
+
+/// The rows of the catalog, brought to the stream's end, against those the journal gives by itself.
+fn compare(image: &Image, by_journal: &Walked, report: &mut Verified) {
+    let told: BTreeSet<&String> = image.walked.damage.iter().collect();
+    for line in &by_journal.damage {
+        if !told.contains(line) {
+            report.add("journal", line.clone());
+        }
+    }
+    if !by_journal.damage.is_empty() {
+        report.notes.push(
+            "the catalog's rows were not compared with the journal's, which is damaged".to_owned(),
+        );
+        return;
+    }
+    let (left, right) = (image.state(), &by_journal.state);
+    let keys: BTreeSet<RowKey> = left
+        .all_keys()
+        .into_iter()
+        .chain(right.all_keys())
+        .collect();
+    for key in keys {
+        let what = match (left.row(&key), right.row(&key)) {
+            (Some(left), Some(right)) if left == right => continue,
+            (Some(_), Some(_)) => "is not what the journal says",
+            (Some(_), None) => "is not in the journal",
+            (None, _) => "is in the journal only",
+        };
+        let finding = report.add("catalog", format!("{} {what}", row_text(&key)));
+        if !key.topic().is_zero() {
+            finding.topic = Some(topic_text(left, key.topic()));
+        }
+    }
+}
+
+fn row_text(key: &RowKey) -> String {
+    match key {
+        RowKey::Peer => "the row of the peer".to_owned(),
+        RowKey::Topic(_) => "the row of the topic".to_owned(),
+        RowKey::Subscription(_, name) => format!("the row of subscription {name}"),
+        RowKey::Producer(_, id) => format!("the row of producer {id}"),
+        RowKey::Segment(number) => format!("the row of segment {number}"),
+    }
+}
+
+fn note_unfinished(image: &Image, report: &mut Verified) {
+    let walked = &image.walked;
+    if let Some(torn) = &walked.torn {
+        report
+            .notes
+            .push(format!("torn tail, cut at the next start: {torn}"));
+    }
+    if walked.unclaimed > 0 && !walked.clean_stop {
+        report.notes.push(format!(
+            "{} groups at the end are not claimed by a later one; the next start copies and keeps them",
+            walked.unclaimed
+        ));
+    }
+    if !walked.clean_stop {
+        report.notes.push(
+            "the last process did not stop cleanly, or this is a copy of a running store"
+                .to_owned(),
+        );
+    }
+    for entry in std::fs::read_dir(&image.path)
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("catalog.ruined-") {
+            report.notes.push(format!("{name} was set aside earlier"));
+        }
+    }
+}
