@@ -236,9 +236,9 @@ pub const INDEX_ENTRIES_MAX: usize = 8_000_000;
 pub const REGISTRY_BUCKETS: usize = 65_536;
 /// Largest value of a registry's row, in bytes: what sled takes, less its checksum's envelope.
 pub const REGISTRY_ROW_BYTES_MAX: usize = SLED_VALUE_BYTES_MAX - 64;
-/// Changed rows of the registry written at once, in bytes. Everything that waits
-/// is one batch; only a peer with some hundred thousand topics takes several.
-pub const REGISTRY_BATCH_BYTES_MAX: usize = 32 * MIB;
+/// Changed rows of the registry written at once, in bytes. What waits is nearly always one
+/// batch; a peer that registers tens of thousands of topics takes several.
+pub const REGISTRY_BATCH_BYTES_MAX: usize = MIB;
 /// Displaced processes remembered per peer: far more than can be displaced before
 /// the next heartbeat of each tells it.
 pub const NONCES_KEPT_MAX: usize = 32;
@@ -258,7 +258,7 @@ pub const WATCH_GATHER: Duration = Duration::from_millis(10);
 /// are paid for out of the process's budget for requests.
 pub const INDEX_COMMANDS_WAITING_MAX: usize = 4_096;
 /// Commands that the keeper applies before it writes and answers.
-pub const INDEX_BATCH_MAX: usize = INDEX_COMMANDS_WAITING_MAX;
+pub const INDEX_BATCH_MAX: usize = 1_024;
 /// Buckets whose changes are shown to readers under one lock: well below a millisecond's work
 /// at a million topics.
 pub const SHOW_BUCKETS_MAX: usize = 256;
@@ -362,6 +362,9 @@ const _: () = {
     assert!(TOPICS_PER_PEER_MAX <= INDEX_ENTRIES_MAX);
     assert!(INDEX_ENTRIES_MAX < u32::MAX as usize);
     assert!(REGISTRY_BUCKETS == 1 << 16);
+    // The last batch carries the peers' rows as well.
+    assert!(REGISTRY_BATCH_BYTES_MAX + 2 * INDEX_BATCH_MAX * 1_024 < STORE_DELTA_BYTES_MAX);
+    assert!(INDEX_BATCH_MAX <= INDEX_COMMANDS_WAITING_MAX);
     assert!(
         16 * (NONCES_KEPT_MAX + 4) + PEER_NAME_BYTES_MAX + ADDRESS_BYTES_MAX
             < REGISTRY_ROW_BYTES_MAX

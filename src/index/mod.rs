@@ -265,6 +265,9 @@ fn open_store(
             "a row of the registry was left out; peers will register again"
         );
     }
+    if found.unfinished {
+        warn!("a change of the registry was written in part only; peers will register again");
+    }
     if found.left_out > 0 {
         let entries = found.left_out;
         warn!(

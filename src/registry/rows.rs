@@ -7,6 +7,7 @@
 //!   1 | number u16               a peer
 //!   2 | bucket u16 | part u32    the entries whose names fall into that bucket,
 //!                                in as many parts as their size asks for
+//!   3                            a change is being written in several batches
 //! ```
 //!
 //! Integers in keys are big endian, so in the order of the keys every peer comes
@@ -21,15 +22,17 @@
 //!
 //! Text is its length (u64) and its bytes. Checksums are the store's business. A
 //! value stays below [`limits::REGISTRY_ROW_BYTES_MAX`]; a bucket has one part
-//! until the registry holds some millions of topics.
+//! until the registry holds some millions of topics. The value of the mark 3 is a
+//! version byte: it is set with the first of several batches and removed with the
+//! last, so who finds it knows that only some of them were written.
 //!
 //! Not stored, and so not there after a restart: loads, lists that were coming
 //! in, and when leases and claims end; both get a whole period from the start.
 //!
-//! What cannot be read is left out and counted. The registry is derived from
-//! what peers store, so the cure is to have them all tell it again: no peer of a
-//! registry with a loss counts as listed, and the next heartbeat of each is
-//! answered with `NotRegistered`.
+//! What cannot be read, or contradicts the rest, is left out and counted. The
+//! registry is derived from what peers store, so the cure for that, and for the
+//! mark, is to have them all tell it again: no peer of such a registry counts as
+//! listed, and the next heartbeat of each is answered with `NotRegistered`.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -47,6 +50,7 @@ use crate::types::{Address, LeaderEpoch, PeerId, PeerName, TopicId, TopicName};
 const VERSION: u8 = 1;
 const PEER_KEY: u8 = 1;
 const BUCKET_KEY: u8 = 2;
+const UNFINISHED_KEY: [u8; 1] = [3];
 /// Version and count.
 const PART_HEAD_BYTES: usize = 1 + 8;
 /// What an entry takes beside its name.
@@ -64,8 +68,14 @@ pub struct Changes {
     pub deletes: Vec<Vec<u8>>,
 }
 
-/// What of the store has to be remembered to write it: how many parts each bucket has.
-pub struct Layout(Vec<u32>);
+/// What of the store has to be remembered to write it.
+pub struct Layout {
+    /// How many parts each bucket has.
+    parts: Vec<u32>,
+    /// Whether the mark of an unfinished change is there.
+    unfinished: bool,
+    batch_bytes_max: usize,
+}
 
 /// What was found while loading.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -74,6 +84,8 @@ pub struct Loaded {
     pub unreadable: Vec<String>,
     /// Entries left out: of an unknown peer, or in contradiction to another.
     pub left_out: usize,
+    /// Only some batches of the last change were written.
+    pub unfinished: bool,
     /// What has to be written so that the store is whole again.
     pub effects: Effects,
 }
@@ -102,39 +114,88 @@ struct PeerRow {
 impl Layout {
     /// Of an empty store.
     pub fn new() -> Self {
-        Self(vec![0; limits::REGISTRY_BUCKETS])
+        Self {
+            parts: vec![0; limits::REGISTRY_BUCKETS],
+            unfinished: false,
+            batch_bytes_max: limits::REGISTRY_BATCH_BYTES_MAX,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn cut_batches_at(&mut self, bytes: usize) {
+        self.batch_bytes_max = bytes;
     }
 
     /// The rows that `effects` ask to be written, in batches of bounded size and
-    /// nearly always in one. Peers come last, so that a peer never counts as
-    /// listed without its list, even if only some of the batches are written.
+    /// nearly always in one. Several are bracketed by a mark.
     pub fn changed(&mut self, state: &State, effects: &Effects) -> Vec<Changes> {
-        let mut batches = vec![Changes::default()];
-        let mut bytes = 0;
+        let mut batches = Batches::new(self.batch_bytes_max);
         for &bucket in &effects.buckets {
-            let parts = parts(state.bucket(bucket));
-            let now = u32::try_from(parts.len()).expect("fewer parts than entries");
-            let more = parts.iter().map(|part| part.len() + 16).sum::<usize>();
-            bytes += more;
-            if bytes > limits::REGISTRY_BATCH_BYTES_MAX {
-                batches.push(Changes::default());
-                bytes = more;
-            }
-            let batch = batches.last_mut().expect("never empty");
-            let keys = (0..).map(|part| bucket_key(bucket, part));
-            batch.puts.extend(keys.zip(parts));
-            let before = std::mem::replace(&mut self.0[bucket as usize], now);
-            let gone = (now..before).map(|part| bucket_key(bucket, part));
-            batch.deletes.extend(gone);
+            self.change_bucket(state, bucket, &mut batches);
         }
-        let batch = batches.last_mut().expect("never empty");
         for &number in &effects.peers {
             match state.peers.get(number) {
-                Some(peer) => batch.puts.push((peer_key(number), peer_value(peer))),
-                None => batch.deletes.push(peer_key(number)),
+                Some(peer) => batches.put(peer_key(number), peer_value(peer)),
+                None => batches.delete(peer_key(number)),
             }
         }
-        batches
+        let several = batches.done.len() > 1;
+        if several {
+            let mark = (UNFINISHED_KEY.to_vec(), vec![VERSION]);
+            batches.done[0].puts.push(mark);
+        }
+        if several || self.unfinished {
+            batches.delete(UNFINISHED_KEY.to_vec());
+            self.unfinished = false;
+        }
+        batches.done
+    }
+
+    fn change_bucket(&mut self, state: &State, bucket: u32, batches: &mut Batches) {
+        let mut now = 0;
+        for part in parts(state.bucket(bucket)) {
+            batches.put(bucket_key(bucket, now), part);
+            now += 1;
+        }
+        let before = std::mem::replace(&mut self.parts[bucket as usize], now);
+        for part in now..before {
+            batches.delete(bucket_key(bucket, part));
+        }
+    }
+}
+
+/// Batches that are being filled.
+struct Batches {
+    done: Vec<Changes>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl Batches {
+    fn new(bytes_max: usize) -> Self {
+        Self {
+            done: vec![Changes::default()],
+            bytes: 0,
+            bytes_max,
+        }
+    }
+
+    fn room_for(&mut self, bytes: usize) -> &mut Changes {
+        self.bytes += bytes;
+        if self.bytes > self.bytes_max {
+            self.done.push(Changes::default());
+            self.bytes = bytes;
+        }
+        self.done.last_mut().expect("never empty")
+    }
+
+    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        let bytes = key.len() + value.len();
+        self.room_for(bytes).puts.push((key, value));
+    }
+
+    fn delete(&mut self, key: Vec<u8>) {
+        self.room_for(key.len()).deletes.push(key);
     }
 }
 
@@ -261,12 +322,17 @@ impl Loader {
             }
             return;
         }
+        if key == UNFINISHED_KEY {
+            self.layout.unfinished = true;
+            self.loaded.unfinished = true;
+            return;
+        }
         let Some((bucket, part)) = bucket_in(&key) else {
             let error = malformed("registry row", "its key is of no known kind".to_owned());
             self.loaded.note(&key, &error);
             return;
         };
-        let parts = &mut self.layout.0[bucket as usize];
+        let parts = &mut self.layout.parts[bucket as usize];
         *parts = (*parts).max(part.saturating_add(1));
         match decode::<Vec<EntryRow>>(&value, "registry bucket") {
             Ok(rows) => load_entries(&mut self.state, bucket, rows, &mut self.loaded),
@@ -280,7 +346,8 @@ impl Loader {
     /// The state, what is needed to write it, and what was found.
     pub fn finish(mut self) -> (State, Layout, Loaded) {
         start_claims(&mut self.state, self.now);
-        if !self.loaded.unreadable.is_empty() || self.loaded.left_out > 0 {
+        let loaded = &self.loaded;
+        if loaded.unfinished || loaded.left_out > 0 || !loaded.unreadable.is_empty() {
             ask_all_again(&mut self.state, &mut self.loaded.effects);
         }
         (self.state, self.layout, self.loaded)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::rows::{Layout, Loaded, Loader};
+use super::rows::{Changes, Layout, Loaded, Loader};
 use super::*;
 use crate::protocol::api::{
     ClaimTopic, ConfirmTopic, Depart, DropTopic, Heartbeat, Nonce, PeerInfo, PeerLoad, PlaceTopic,
@@ -59,16 +59,20 @@ impl Bench {
 
     fn settle(&mut self, effects: Effects) {
         for batch in self.layout.changed(&self.state, &effects) {
-            for key in batch.deletes {
-                assert!(self.stored.remove(&key).is_some(), "removes what is there");
-            }
-            for (key, value) in batch.puts {
-                assert!(value.len() <= crate::limits::REGISTRY_ROW_BYTES_MAX);
-                self.stored.insert(key, value);
-            }
+            self.store(batch);
         }
         self.directory.show(&self.state, &effects);
         self.events.extend(effects.events);
+    }
+
+    fn store(&mut self, batch: Changes) {
+        for key in batch.deletes {
+            assert!(self.stored.remove(&key).is_some(), "removes what is there");
+        }
+        for (key, value) in batch.puts {
+            assert!(value.len() <= crate::limits::REGISTRY_ROW_BYTES_MAX);
+            self.stored.insert(key, value);
+        }
     }
 
     /// Lets time pass, with a tick in every second of it.
@@ -389,6 +393,48 @@ fn a_registry_with_a_damaged_row_asks_every_peer_again() {
         told(&mut bench, &before);
         assert_eq!(run_line(&mut bench, "list >", &mut 0), "a b c");
         assert_eq!(run_line(&mut bench, "alpha/1 beats", &mut 0), "done");
+    }
+}
+
+/// A change that takes several batches and of which a crash left only some is
+/// noticed, wherever it was cut: what is there holds together, and the peers tell
+/// the rest again.
+#[test]
+fn a_change_that_was_written_in_part_is_told_again() {
+    let topics: Vec<String> = (1..60).map(|n| format!("t{n}={n}@1")).collect();
+    let list = format!("alpha/1 lists {}", topics.join(" "));
+    let prepared = || {
+        let mut bench = Bench::new();
+        told(
+            &mut bench,
+            &["alpha/1 registers", "alpha/1 lists a=90@1 b=91@1 c=92@1"],
+        );
+        bench.layout.cut_batches_at(200);
+        bench
+    };
+    let words: Vec<&str> = list.split(' ').collect();
+    for written in 0.. {
+        let mut bench = prepared();
+        let mut effects = Effects::default();
+        let answer = bench.state.apply(command(&words), bench.now, &mut effects);
+        answer.expect("taken");
+        let batches = bench.layout.changed(&bench.state, &effects);
+        assert!(batches.len() > 10, "{} batches", batches.len());
+        let all = written >= batches.len();
+        for batch in batches.into_iter().take(written) {
+            bench.store(batch);
+        }
+        let loaded = bench.restart();
+        let partly = written > 0 && !all;
+        assert_eq!(loaded.unfinished, partly, "after {written} batches");
+        let beat = run_line(&mut bench, "alpha/1 beats", &mut 0);
+        assert_eq!(beat.starts_with("NotRegistered"), partly, "{beat}");
+        assert!(!bench.restart().unfinished, "it is said once");
+        told(&mut bench, &["alpha/1 registers", &list]);
+        assert_eq!(bench.directory.topics(), 59);
+        if all {
+            return;
+        }
     }
 }
 
