@@ -87,7 +87,11 @@ fn place(hash: u64) -> (usize, u32) {
 
 /// The bucket of the store that a name lives in, below [`limits::REGISTRY_BUCKETS`].
 pub fn bucket_of(name: &TopicName) -> u32 {
-    u32::try_from(place(hash(name.as_str().as_bytes())).0).expect("16 bits")
+    bucket_of_text(name.as_str())
+}
+
+pub(super) fn bucket_of_text(name: &str) -> u32 {
+    u32::try_from(place(hash(name.as_bytes())).0).expect("16 bits")
 }
 
 /// Slots by hash.
