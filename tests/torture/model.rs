@@ -726,7 +726,7 @@ impl Topic {
             let there = batches.get(&base) == Some(&(seen.count, seen.producer, seen.first));
             let in_gap = |damaged_too: bool| {
                 gaps.iter().any(|(from, until, damaged)| {
-                    *from <= base && to <= *until && (damaged_too || !damaged)
+                    *from <= base.max(start) && to <= *until && (damaged_too || !damaged)
                 })
             };
             match seen.hold {

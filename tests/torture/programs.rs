@@ -1,5 +1,6 @@
 //! The programs: what is done to stores, how often, and what must hold afterwards.
 
+mod cluster;
 mod flips;
 mod power;
 
@@ -52,6 +53,16 @@ pub const PROGRAMS: &[Program] = &[
         rounds_short: 300,
         run: flips::run,
     },
+    Program {
+        name: "peers",
+        rounds_short: 12,
+        run: cluster::peers,
+    },
+    Program {
+        name: "index",
+        rounds_short: 14,
+        run: cluster::index,
+    },
 ];
 
 const SKIPPED: &str = "!!! SKIPPED for want of a C compiler";
@@ -72,13 +83,11 @@ fn kill(options: Options) -> Result<String, String> {
         if round % 25 != 24 {
             plan.from = subject.model.tail(500);
         }
-        let millis = 20 + subject.dice.below(400);
-        let life = subject.round(
-            &plan,
-            Kill::After(Duration::from_millis(millis)),
-            false,
-            event,
-        )?;
+        let kill = Kill::After {
+            after: Duration::from_millis(5 + subject.dice.below(400)),
+            working: subject.dice.percent(70),
+        };
+        let life = subject.round(&plan, kill, false, event)?;
         event = Event {
             clean: false,
             ..event

@@ -23,14 +23,15 @@ const LINES_WAITING: usize = 4096;
 pub enum Kill<'a> {
     /// By itself, as the plan says.
     Never,
-    /// When it has been working for so long.
-    After(Duration),
+    /// When it has been there for so long, or at work, with recovery behind it.
+    After { after: Duration, working: bool },
     /// Instead of its n-th call that changes a file; `torn`: a part of a write is made.
     AtCall { number: u64, torn: bool },
-    /// When it has been working for so long, together with the file system it works on: `cut`
-    /// executed on `mount` takes everything away that is not on the device.
+    /// The same, together with the file system it works on: `cut` executed on `mount` takes
+    /// everything away that is not on the device.
     WithDisk {
         after: Duration,
+        working: bool,
         cut: &'a Path,
         mount: &'a Path,
     },
@@ -162,18 +163,27 @@ fn listen(lines: &Receiver<String>, child: &mut Child, kill: Kill<'_>) -> (Vec<S
     let mut said = Vec::new();
     let start = Instant::now();
     let mut heard = start;
+    let mut opened = None;
     let mut killed = false;
     loop {
         let silence = SILENCE_MAX.saturating_sub(heard.elapsed());
         let patience = match kill {
-            Kill::After(after) | Kill::WithDisk { after, .. } if !killed => {
-                after.saturating_sub(start.elapsed())
+            _ if killed => silence,
+            Kill::After { working, .. } | Kill::WithDisk { working, .. }
+                if working && opened.is_none() =>
+            {
+                silence
+            }
+            Kill::After { after, working } | Kill::WithDisk { after, working, .. } => {
+                let since = opened.filter(|_| working).unwrap_or(start);
+                after.saturating_sub(since.elapsed())
             }
             _ => silence,
         };
         match lines.recv_timeout(patience) {
             Ok(line) => {
                 heard = Instant::now();
+                opened.get_or_insert(heard);
                 let parsed = serde_json::from_str(&line);
                 said.push(parsed.unwrap_or_else(|error| Said::Wrong(format!("{error}: {line}"))));
             }
@@ -188,7 +198,7 @@ fn listen(lines: &Receiver<String>, child: &mut Child, kill: Kill<'_>) -> (Vec<S
                 }
                 // What it said before it died still comes.
                 let _ = child.kill();
-                let hung = killed || !matches!(kill, Kill::After(_) | Kill::WithDisk { .. });
+                let hung = killed || !matches!(kill, Kill::After { .. } | Kill::WithDisk { .. });
                 if hung {
                     return (said, true);
                 }

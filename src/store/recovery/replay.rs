@@ -79,9 +79,7 @@ impl Replay {
         for entry in &group.entries {
             contents.footer.add(&entry.header, entry.position);
         }
-        for claim in &group.claims {
-            self.claims.insert(claim.topic, *claim);
-        }
+        self.note_claims(&group.claims);
         for entry in &group.entries {
             self.touched.insert(entry.header.topic);
             if group.header.number > self.applied {
@@ -108,8 +106,16 @@ impl Replay {
 
     /// Takes note of claims made by groups that do not count themselves.
     pub fn cut_claims(&mut self, claims: &[Claim]) {
-        self.claims
-            .extend(claims.iter().map(|claim| (claim.topic, *claim)));
+        self.note_claims(claims);
+    }
+
+    /// Keeps the highest: groups that are copied repeat claims that are older than those of cut ones.
+    fn note_claims(&mut self, claims: &[Claim]) {
+        for claim in claims {
+            let known = self.claims.entry(claim.topic).or_insert(*claim);
+            known.durable_end = known.durable_end.max(claim.durable_end);
+            known.state = known.state.max(claim.state);
+        }
     }
 
     fn note_place(&mut self, group: &KeptGroup) {

@@ -102,9 +102,11 @@ pub fn run(options: Options) -> Result<String, String> {
         if round % 10 != 9 {
             plan.from = subject.model.tail(500);
         }
+        let working = subject.dice.percent(70);
         let after = Duration::from_millis(10 + subject.dice.below(500));
         let kill = Kill::WithDisk {
             after,
+            working,
             cut: &cut,
             mount: &system.mount,
         };
