@@ -11,7 +11,7 @@
 //! * J11: a quarantine or damage is found only where somebody damaged something.
 //! * A change of state that was acknowledged is there; one that was not is there whole or not at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::words::{Change, Id, Item, Said};
 
@@ -664,12 +664,15 @@ impl Topic {
                 *after = (*after).max(seen.first + u64::from(seen.count));
             }
         }
-        let complete = facts.start == 0 || facts.from > facts.start;
-        let holes = self.ever_os || event.damaged;
+        // What was discarded before anybody saw it is not known.
+        let complete = facts.start == 0 || facts.from >= facts.start;
+        let mut met = BTreeSet::new();
         for item in items {
             let Item::Batch(base, count, producer, first) = *item else {
                 continue;
             };
+            let first_met = met.insert(producer);
+            let holes = self.ever_os || event.damaged || (first_met && !complete);
             match next.get(&producer) {
                 Some(expected) if first < *expected => {
                     return Err(format!(
@@ -681,7 +684,7 @@ impl Topic {
                         "producer {producer}: records {expected} to {first} are missing at {base}"
                     ));
                 }
-                None if first > 0 && complete && !holes => {
+                None if first > 0 && !holes => {
                     return Err(format!(
                         "producer {producer}: records 0 to {first} are missing at {base}"
                     ));

@@ -198,7 +198,8 @@ fn listen(lines: &Receiver<String>, child: &mut Child, kill: Kill<'_>) -> (Vec<S
                 }
                 // What it said before it died still comes.
                 let _ = child.kill();
-                let hung = killed || !matches!(kill, Kill::After { .. } | Kill::WithDisk { .. });
+                let planned = matches!(kill, Kill::After { .. } | Kill::WithDisk { .. });
+                let hung = !planned || heard.elapsed() >= SILENCE_MAX;
                 if hung {
                     return (said, true);
                 }

@@ -404,6 +404,8 @@ impl Stage {
             "200ms",
             "--slot-size",
             "1MiB",
+            "--message-max",
+            "64KiB",
             "--reserve",
             "0",
             "--index",
