@@ -358,6 +358,36 @@ async fn a_damaged_record_is_an_error_and_can_be_passed() {
     store.stop().expect("a clean stop");
 }
 
+/// A batch that was damaged before the catalog knew of it left its producer refused for ever: whose it was
+/// cannot be told, and the producer's next sequence looked like a gap.
+#[tokio::test]
+async fn the_producer_of_a_damaged_batch_goes_on() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (store, _) = open(dir.path());
+    let id = create(&store, "quakes.ci", Durability::Fsync).await;
+    let other = create(&store, "quakes.nc", Durability::Fsync).await;
+    publish(&store, id, batch(1, 0, &[b"first"])).await;
+    publish(&store, id, batch(1, 1, &[b"the one to be spoilt"])).await;
+    // Two more groups: the first may have been written before the spoilt one was synced, the second claims it.
+    publish(&store, other, batch(1, 0, &[b"a"])).await;
+    publish(&store, other, batch(1, 1, &[b"b"])).await;
+    let copy = crashed_copy(dir.path());
+    store.stop().expect("a clean stop");
+    spoil(copy.path(), b"the one to be spoilt");
+    let (copied, _) = open(copy.path());
+    let next = publish(&copied, id, batch(1, 2, &[b"next"])).await;
+    assert_eq!(
+        next.base_offset.get(),
+        2,
+        "the damaged offset is not given again"
+    );
+    assert!(matches!(
+        copied.fetch(fetch(id, 1)).await,
+        Err(ApiError::Damaged { .. })
+    ));
+    copied.stop().expect("a clean stop");
+}
+
 /// A topic was claimed while it lived; its deletion was durable when the process died, but no group
 /// claimed that yet. Recovery took the old claim for a creation that cannot be read.
 #[tokio::test]

@@ -114,6 +114,12 @@ impl Topic {
         }
     }
 
+    /// Batches before this offset are lost and it is not known whose: producers seen last before it may go on
+    /// at a higher sequence, once.
+    pub fn may_miss_batches_before(&mut self, offset: Offset) {
+        self.row.jump_before = self.row.jump_before.max(Some(offset));
+    }
+
     /// The next append time: the clock's, but never before the last one given.
     pub fn append_time(&self, now: Timestamp) -> Timestamp {
         self.row.last_append.map_or(now, |last| last.max(now))

@@ -77,7 +77,15 @@ struct Opening {
     found: BTreeMap<Id, (u64, u64, bool)>,
     cursors: BTreeMap<Id, BTreeMap<String, Cursor>>,
     damage: Vec<String>,
-    complete: bool,
+    /// Deleted topics that are there.
+    back: BTreeMap<Id, String>,
+}
+
+impl Opening {
+    /// Whether the store names this as damaged.
+    fn names(&self, what: &str) -> bool {
+        self.damage.iter().any(|line| line.contains(what))
+    }
 }
 
 /// Everything that is known of one directory.
@@ -85,6 +93,8 @@ struct Opening {
 pub struct Model {
     topics: BTreeMap<Id, Topic>,
     deleted: BTreeMap<Id, String>,
+    /// Deleted topics that came back because the deletion was damaged, and were told once.
+    back: BTreeSet<Id>,
     /// A change that was asked for and not answered.
     pending: Option<Change>,
     pub acknowledged: u64,
@@ -181,7 +191,6 @@ impl Model {
             }
             Said::Damage(lines) => opening.damage.clone_from(lines),
             Said::AllFound => {
-                opening.complete = true;
                 self.settle(std::mem::take(opening), event, from)?;
             }
             Said::Read { id, items } => {
@@ -243,7 +252,8 @@ impl Model {
                 quarantined,
             } => {
                 if self.deleted.contains_key(id) {
-                    return Err(format!("deleted topic {id:?} is back"));
+                    opening.back.insert(*id, name.clone());
+                    return Ok(());
                 }
                 opening.found.insert(*id, (*start, *end, *quarantined));
                 if *quarantined && !event.damaged {
@@ -339,8 +349,18 @@ impl Model {
                     let change = self.pending.take().ok_or("just seen")?;
                     self.apply(&change, 0, 0)?;
                 }
+                _ if event.damaged && opening.names(&id.0.to_string()) => {
+                    _ = self.topics.remove(&id)
+                }
                 _ => return Err(format!("topic {id:?} is gone; pending: {:?}", self.pending)),
             }
+        }
+        for (id, name) in &opening.back {
+            let named = event.damaged && opening.names(name);
+            if !named && !self.back.contains(id) {
+                return Err(format!("deleted topic {id:?} is back"));
+            }
+            self.back.insert(*id);
         }
         for (id, (start, end, quarantined)) in &opening.found {
             let items = opening.topics.get(id).map_or(&[][..], Vec::as_slice);
@@ -391,11 +411,8 @@ impl Model {
             return Ok(());
         }
         if uncertain {
-            // State entries are missing; nothing is served by it but what was intact. It may not be without its subscriptions.
-            let lost = topic.cursors.keys().find(|name| !found.contains_key(*name));
-            if let Some(lost) = lost {
-                return Err(format!("topic {id:?}: subscription {lost} is lost"));
-            }
+            // Changes of it are lost and that is told: a topic in quarantine serves what is intact.
+            topic.cursors.clone_from(found);
             return Ok(());
         }
         Err(format!(

@@ -133,6 +133,9 @@ pub fn live(plan: &Plan, kill: Kill<'_>, log: Option<&Path>) -> Result<Life, Str
         };
         let known = said.iter().position(gone).unwrap_or(said.len());
         said.truncate(known);
+        said.retain(
+            |said| !matches!(said, Said::Refused { why, .. } if why.starts_with("DiskReserve")),
+        );
     }
     Ok(Life {
         said,

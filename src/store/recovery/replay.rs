@@ -167,9 +167,14 @@ impl Replay {
                 "topic {}: records [{from}, {to}) are missing",
                 topic.row.name
             ));
+            topic.may_miss_batches_before(base);
         }
         let facts = facts_of(entry);
         topic.appended(&facts, base, entry.header.append_time);
+        if !entry.payload_ok {
+            // Whose batch it was is not known, so any of the known producers may have got that far.
+            topic.may_miss_batches_before(topic.row.end);
+        }
         if !facts.producer.is_zero() {
             self.state.mark_dirty(RowKey::Producer(id, facts.producer));
         }

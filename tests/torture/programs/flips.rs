@@ -15,7 +15,7 @@ use crate::run::{Kill, Subject, Work, memory};
 use crate::words::{Dice, End};
 
 /// Flips of one store, before another is made.
-const FLIPS_PER_STORE: u64 = 250;
+const FLIPS_PER_STORE: u64 = 75;
 
 /// A byte to be changed.
 #[derive(Debug, Clone)]
@@ -50,24 +50,35 @@ fn choose(disk: &Disk, dice: &mut Dice) -> Option<Flip> {
     None
 }
 
-/// A store that was killed, recovered and filled before it was stopped.
+/// A store that ended abruptly, recovered, and was filled before it was stopped, or before it was killed
+/// with everything claimed and the catalog behind.
 fn prepare(seed: u64) -> Result<(Subject, Disk), String> {
     let mut subject = Subject::new("flips", &memory(), seed);
-    let mut event = Event::default();
+    let last = if subject.dice.percent(50) {
+        End::Clean
+    } else {
+        End::Idle
+    };
     let lives = [
         (Work::LONG, End::Abrupt),
         (Work::SMALL, End::Idle),
         (Work::SMALL, End::Abrupt),
-        (Work::SMALL, End::Clean),
+        (Work::SMALL, last),
     ];
     for (work, end) in lives {
         let plan = subject.plan(Work { end, ..work });
-        subject.round(&plan, Kill::Never, false, event)?;
-        event.clean = end == End::Clean;
+        subject.round(&plan, Kill::Never, false, Event::default())?;
     }
-    let plan = subject.plan(Work::LOOK);
-    subject.round(&plan, Kill::Never, false, event)?;
     let disk = Disk::take(&subject.dir);
+    // What is there is learnt from a copy: looking moves the catalog to the end.
+    let mut copy = subject.copy(&disk, u64::MAX);
+    let plan = copy.plan(Work::LOOK);
+    let event = Event {
+        clean: last == End::Clean,
+        ..Event::default()
+    };
+    copy.round(&plan, Kill::Never, false, event)?;
+    subject.model = copy.done();
     Ok((subject, disk))
 }
 
