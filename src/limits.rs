@@ -213,7 +213,8 @@ pub const PRODUCERS_PER_TOPIC_MAX: usize = 10_000;
 pub const SUBSCRIPTIONS_PER_TOPIC_MAX: usize = 10_000;
 /// Most topics of one peer.
 pub const TOPICS_PER_PEER_MAX: usize = 1_000_000;
-/// Most gaps remembered per topic (lost or accepted as lost); neighbouring ones are joined beyond it.
+/// Gaps remembered per topic (lost or accepted as lost) from which on an `os` topic gets no new bound, so that
+/// no unclean stop adds one. A topic's row has room for more than twice as many.
 pub const GAPS_PER_TOPIC_MAX: usize = 64;
 
 // --- the index ---------------------------------------------------------------

@@ -1,6 +1,7 @@
 //! Opening a store: lock, catalog, journal, recovery, threads, and nothing served before all of it is durable.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -20,7 +21,7 @@ use super::recovery::{Base, Layout, Recovered, RecoveryError, recover};
 use super::segments::Segment;
 use super::shared::Shared;
 use super::sync::{SyncWatch, Syncer};
-use super::writer::{Writer, WriterParts};
+use super::writer::{Writer, WriterParts, refuse_command};
 use super::{Opened, StopWhenDropped, Store, StoreOptions};
 use crate::catalog::{
     Applied, Catalog, CatalogError, DirLock, Loaded, LockError, OpenOptions, Verdict,
@@ -431,9 +432,18 @@ impl Engine {
         name: &str,
         work: impl FnOnce() + Send + 'static,
     ) -> Result<JoinHandle<()>, OpenError> {
-        let lock = self.lock.clone();
+        let (lock, shared, queue) = (self.lock.clone(), self.shared.clone(), self.queue.clone());
+        let thread = name.to_owned();
         spawn(name, move || {
-            work();
+            if catch_unwind(AssertUnwindSafe(work)).is_err() {
+                // What it owned is gone: whoever waits for it has to hear of it (J12).
+                let reason = format!("the thread {thread} panicked");
+                shared.fail(&reason);
+                queue.stop();
+                for command in queue.drain() {
+                    refuse_command(command, &reason);
+                }
+            }
             drop(lock);
         })
     }

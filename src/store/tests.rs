@@ -358,6 +358,31 @@ async fn a_damaged_record_is_an_error_and_can_be_passed() {
     store.stop().expect("a clean stop");
 }
 
+/// An `os` topic that had been made `fsync` in between went by the bound of its first time: its records were
+/// acknowledged and served although nothing on the disk said yet that they must not be given out twice.
+#[tokio::test]
+async fn an_os_topic_that_was_fsync_has_no_bound() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (store, _) = open(dir.path());
+    let id = create(&store, "quakes.ci", Durability::Os).await;
+    publish(&store, id, batch(1, 0, &[b"a"])).await;
+    for durability in [Durability::Fsync, Durability::Os] {
+        let changes = TopicChanges {
+            durability: Some(durability),
+            ..TopicChanges::default()
+        };
+        let info = store.set_topic(name("quakes.ci"), changes).await;
+        assert_eq!(info.expect("set").settings.durability, durability);
+    }
+    let before = store.figures().syncs;
+    publish(&store, id, batch(1, 1, &[b"b"])).await;
+    assert!(
+        store.figures().syncs > before,
+        "the new bound is durable before the record counts"
+    );
+    store.stop().expect("a clean stop");
+}
+
 /// A batch that was damaged before the catalog knew of it left its producer refused for ever: whose it was
 /// cannot be told, and the producer's next sequence looked like a gap.
 #[tokio::test]
@@ -368,6 +393,10 @@ async fn the_producer_of_a_damaged_batch_goes_on() {
     let other = create(&store, "quakes.nc", Durability::Fsync).await;
     publish(&store, id, batch(1, 0, &[b"first"])).await;
     publish(&store, id, batch(1, 1, &[b"the one to be spoilt"])).await;
+    // A row of the topic, written later, knows nothing of what will be damaged.
+    let changes = TopicChanges::default();
+    let set = store.set_topic(name("quakes.ci"), changes).await;
+    assert_eq!(set.expect("set").id, id);
     // Two more groups: the first may have been written before the spoilt one was synced, the second claims it.
     publish(&store, other, batch(1, 0, &[b"a"])).await;
     publish(&store, other, batch(1, 1, &[b"b"])).await;

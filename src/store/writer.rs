@@ -262,6 +262,7 @@ impl Writer {
 
     /// The bound below which an `os` topic's offsets may be acknowledged at once.
     fn durable_bound(&mut self, id: TopicId) -> Offset {
+        self.forget_bound_of_an_earlier_life(id);
         let Some(bound) = self.bounds.get_mut(&id) else {
             return Offset::ZERO;
         };
@@ -392,7 +393,18 @@ impl Writer {
         self.note_bounds(touched);
     }
 
+    /// A topic that was made `fsync` lost its bound; made `os` again it has none before a new one is durable.
+    fn forget_bound_of_an_earlier_life(&mut self, id: TopicId) {
+        let has_bound = |topic: &crate::topic::Topic| topic.row.bound.is_some();
+        if !self.state.topic(id).is_ok_and(has_bound) {
+            self.bounds.remove(&id);
+        }
+    }
+
     fn note_bounds(&mut self, touched: &[Touched]) {
+        for touched in touched {
+            self.forget_bound_of_an_earlier_life(touched.topic);
+        }
         for touched in touched
             .iter()
             .filter(|touched| touched.durability == Durability::Os)

@@ -143,7 +143,9 @@ impl Topic {
 
     /// Whether the recorded bound of an `os` topic has to move before `count` more records get offsets far ahead of it.
     pub fn bound_wanted(&self, count: u32) -> Option<Offset> {
-        if self.row.settings.durability != Durability::Os {
+        // Each unclean stop leaves a gap behind a bound. Where there is no room for more, records are
+        // acknowledged once they are synced, as if the topic were `fsync`, until retention discards gaps.
+        if self.row.settings.durability != Durability::Os || self.gaps_are_full() {
             return None;
         }
         let bound = self.row.bound.unwrap_or(Offset::ZERO);
@@ -174,11 +176,11 @@ impl Topic {
             reason: GapReason::Lost,
         });
         self.row.end = bound;
-        self.row.jump_before = Some(bound);
+        self.may_miss_batches_before(bound);
         true
     }
 
-    /// Notes missing offsets. Beyond the limit the two oldest gaps become one.
+    /// Notes missing offsets.
     pub fn add_gap(&mut self, gap: Gap) {
         self.row
             .gaps
@@ -244,12 +246,63 @@ impl Topic {
             .max(quarantine.claimed_state)
             .max(self.row.state_number);
         self.row.state_number = self.row.state_number.max(quarantine.claimed_state);
-        self.row.jump_before = Some(to);
+        self.may_miss_batches_before(to);
         Ok(gap)
     }
 
     /// Whether one more gap would pass the limit.
     pub fn gaps_are_full(&self) -> bool {
         self.row.gaps.len() >= limits::GAPS_PER_TOPIC_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{GapReason, Generation, LeaderEpoch, StateNumber, TopicSettings};
+
+    fn os_topic() -> Topic {
+        let settings = TopicSettings {
+            durability: Durability::Os,
+            ..TopicSettings::default()
+        };
+        let row = TopicRow {
+            name: "quakes.ci".parse().expect("a good name"),
+            epoch: LeaderEpoch::new(1),
+            settings,
+            created: Timestamp::default(),
+            start: Offset::ZERO,
+            end: Offset::ZERO,
+            bytes: 0,
+            state_number: StateNumber::ZERO,
+            accepted_state: StateNumber::ZERO,
+            generation: Generation::ZERO,
+            bound: None,
+            quarantine: None,
+            gaps: Vec::new(),
+            last_append: None,
+            jump_before: None,
+        };
+        Topic::new(TopicId::from_bytes([1; 16]), row)
+    }
+
+    /// Each unclean stop added a gap, until the row was too large to be written and the peer never started again.
+    #[test]
+    fn unclean_stops_without_number_leave_a_bounded_row() {
+        let mut topic = os_topic();
+        for _ in 0..1000 {
+            if let Some(bound) = topic.bound_wanted(1) {
+                topic.row.bound = Some(bound);
+            }
+            topic.row.end = topic.row.end.next();
+            topic.jump_to_bound();
+        }
+        assert_eq!(topic.row.gaps.len(), limits::GAPS_PER_TOPIC_MAX);
+        assert_eq!(topic.bound_wanted(1), None, "as if it were `fsync`");
+        let lost = |gap: &Gap| gap.reason == GapReason::Lost;
+        assert!(topic.row.gaps.iter().all(lost));
+        // Retention makes room.
+        topic.advance_start(topic.row.gaps[0].to, 0);
+        assert!(topic.bound_wanted(1).is_some());
     }
 }

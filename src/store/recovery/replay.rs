@@ -40,6 +40,9 @@ pub(crate) struct Replay {
     deleted: BTreeSet<TopicId>,
     /// State numbers that are missing below one that is there.
     missing_states: HashMap<TopicId, StateNumber>,
+    /// Before these offsets batches are lost, and it is not known whose. Told to the topics at the end: rows
+    /// that come later in the journal know nothing of it.
+    missed: HashMap<TopicId, Offset>,
     /// What was found wrong, one line each.
     pub damage: Vec<String>,
     /// The last complete snapshot that was walked over.
@@ -57,6 +60,7 @@ impl Replay {
             touched: BTreeSet::new(),
             deleted: BTreeSet::new(),
             missing_states: HashMap::new(),
+            missed: HashMap::new(),
             damage: Vec::new(),
             snapshot: None,
         }
@@ -167,13 +171,13 @@ impl Replay {
                 "topic {}: records [{from}, {to}) are missing",
                 topic.row.name
             ));
-            topic.may_miss_batches_before(base);
+            note_missed(&mut self.missed, id, base);
         }
         let facts = facts_of(entry);
         topic.appended(&facts, base, entry.header.append_time);
         if !entry.payload_ok {
             // Whose batch it was is not known, so any of the known producers may have got that far.
-            topic.may_miss_batches_before(topic.row.end);
+            note_missed(&mut self.missed, id, topic.row.end);
         }
         if !facts.producer.is_zero() {
             self.state.mark_dirty(RowKey::Producer(id, facts.producer));
@@ -264,6 +268,11 @@ impl Replay {
         {
             self.judge_topic(claim);
         }
+        for (id, before) in std::mem::take(&mut self.missed) {
+            if let Ok(topic) = self.state.topic_mut(id) {
+                topic.may_miss_batches_before(before);
+            }
+        }
         for (id, missing) in std::mem::take(&mut self.missing_states) {
             self.quarantine(id, Offset::ZERO, missing);
         }
@@ -308,6 +317,11 @@ impl Replay {
             "topic {name} is quarantined: intact up to {end}, durable up to {claimed_end}"
         ));
     }
+}
+
+fn note_missed(missed: &mut HashMap<TopicId, Offset>, topic: TopicId, before: Offset) {
+    let known = missed.entry(topic).or_default();
+    *known = before.max(*known);
 }
 
 /// What a record entry says about its producer; of a damaged batch only the number of records is believed.
