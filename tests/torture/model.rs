@@ -527,8 +527,8 @@ impl Model {
         };
         let deleting =
             matches!(&self.pending, Some(Change::Delete { id: asked, .. }) if *asked == id);
-        // A producer all of whose batches were lost by a power cut is not known any more.
-        let forgotten = why.starts_with("UnknownProducer") && topic.ever_os;
+        // A producer all of whose batches were lost by a power cut or damage is not known any more.
+        let forgotten = why.starts_with("UnknownProducer") && (topic.ever_os || event.damaged);
         let stopped = why.starts_with("StorageStopped");
         let by_damage = event.damaged && NAMED.iter().any(|name| why.starts_with(name));
         if deleting || forgotten || stopped || by_damage {

@@ -206,13 +206,41 @@ impl Replay {
         }
         for operation in operations {
             match decode(operation) {
-                Ok(change) => self.state.apply(change),
+                Ok(change) => {
+                    self.note_skipped(&change);
+                    self.state.apply(change);
+                }
                 Err(error) => self
                     .damage
                     .push(format!("state entry {number} of {id}: {error}")),
             }
         }
         self.state.set_state_number(id, number);
+    }
+
+    /// A row that knows of records the walk did not meet: they lay in something that cannot be read. The row
+    /// is no repair; but the end it names is right, and the offsets before it are not given again.
+    fn note_skipped(&mut self, change: &RowChange) {
+        let RowChange {
+            key: RowKey::Topic(id),
+            row: Some(Row::Topic(row)),
+        } = change
+        else {
+            return;
+        };
+        let Ok(topic) = self.state.topic(*id) else {
+            return;
+        };
+        let (from, to) = (topic.row.end, row.end);
+        // Where offsets were given up, by an unclean stop or by somebody, the row says so itself.
+        let told = row.gaps.iter().any(|gap| gap.from <= from && to <= gap.to);
+        if from < to && !told {
+            self.damage.push(format!(
+                "topic {}: records [{from}, {to}) are missing",
+                row.name
+            ));
+            note_missed(&mut self.missed, *id, to);
+        }
     }
 
     /// Facts about the peer as a whole that were durable and cannot be read.

@@ -34,9 +34,13 @@ fn choose(disk: &Disk, dice: &mut Dice) -> Option<Flip> {
     };
     let mut files: Vec<_> = disk.files().iter().collect();
     files.retain(|(path, bytes)| disk.below(path).starts_with(part) && !bytes.is_empty());
+    let structure = part == "journal" && dice.percent(40);
     for attempt in 0..200 {
         let (path, bytes) = dice.pick(&files)?;
-        let position = dice.below(bytes.len() as u64);
+        let position = match structure_in(bytes, dice) {
+            Some(position) if structure => position,
+            _ => dice.below(bytes.len() as u64),
+        };
         let at = usize::try_from(position).expect("small");
         let around = &bytes[at / 64 * 64..(at / 64 * 64 + 64).min(bytes.len())];
         if attempt == 199 || dice.percent(3) || around.iter().any(|byte| *byte != 0) {
@@ -48,6 +52,15 @@ fn choose(disk: &Disk, dice: &mut Dice) -> Option<Flip> {
         }
     }
     None
+}
+
+/// A place in the header of a slot, a group with its first entry, or a footer: few bytes, much depends on them.
+fn structure_in(bytes: &[u8], dice: &mut Dice) -> Option<u64> {
+    const MAGICS: [&[u8]; 3] = [b"TIDSLOT1", b"TGRP", b"TFTR"];
+    let begins = |at: &usize| MAGICS.iter().any(|magic| bytes[*at..].starts_with(magic));
+    let found: Vec<usize> = (0..bytes.len()).step_by(512).filter(begins).collect();
+    let at = *dice.pick(&found)? as u64 + dice.below(200);
+    (at < bytes.len() as u64).then_some(at)
 }
 
 /// A store that ended abruptly, recovered, and was filled before it was stopped, or before it was killed
