@@ -114,8 +114,16 @@ fn first_pass_plan(image: &Image, report: &mut Repaired) {
     report.lost.extend(image.walked.damage.iter().cloned());
 }
 
+/// A repair discards nothing and moves nothing but what it was asked to.
+fn as_it_is(dir: &Path) -> StoreOptions {
+    StoreOptions {
+        reclaim: false,
+        ..StoreOptions::new(dir)
+    }
+}
+
 fn open_and_stop(dir: &Path, report: &mut Repaired) -> Result<(), OfflineError> {
-    let (store, _) = open_accepting(&StoreOptions::new(dir))?;
+    let (store, _) = open_accepting(&as_it_is(dir))?;
     for line in store.damage() {
         if !report.lost.contains(&line) {
             report.lost.push(line);
@@ -355,7 +363,7 @@ fn replace_segments(
     report: &mut Repaired,
 ) -> Result<(), OfflineError> {
     let mut lost = lost_offsets(image, &damaged)?;
-    let (store, _) = open_accepting(&StoreOptions::new(dir))?;
+    let (store, _) = open_accepting(&as_it_is(dir))?;
     let mut done = Ok(true);
     for segment in &damaged {
         done = replace_segment(&store, image, segment, &mut lost);

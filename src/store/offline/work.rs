@@ -29,12 +29,7 @@ impl Written {
     /// Lets the running store read it; the state gets its row.
     pub fn put(&self, context: &mut Context<'_>) -> RowKey {
         context.state.put_segment(self.number, self.row);
-        let segment = Segment {
-            number: self.number,
-            slot_id: self.prepared.header.slot,
-            header: self.prepared.header,
-            row: Some(self.row),
-        };
+        let segment = Segment::new(self.prepared.header, Some(self.row));
         publish_sealed(context.shared, segment, self.footer.clone());
         RowKey::Segment(self.number)
     }
