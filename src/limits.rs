@@ -227,7 +227,7 @@ pub const RECLAIM_EVERY: Duration = Duration::from_secs(1);
 /// And so often while something of it waits for the disk.
 pub const RECLAIM_EVERY_BUSY: Duration = Duration::from_millis(50);
 /// Extents one step of a topic's retention passes over; the next step goes on.
-pub const RETENTION_EXTENTS_MAX: usize = 4096;
+pub const RETENTION_EXTENTS_MAX: usize = 65_536;
 /// Steps of retention handed to the writer before their outcome is waited for.
 pub const RETENTION_STEPS_AT_ONCE: usize = 64;
 /// Where wall clock and monotonic clock have parted by more, nothing expires by age.

@@ -7,9 +7,10 @@
 //! nobody takes for a while are deleted, but for a few.
 //!
 //! Every header names the latest usable snapshot. Where a new one comes up while
-//! a slot is ready, that slot's header is written again, so that soon a durable
-//! header names it: before that nothing may be freed on its account, and no slot
-//! is deleted, since its header could be the only one to name the one before.
+//! a slot is ready, that slot is prepared once more, so that soon a durable header
+//! names it: before that nothing may be freed on its account. A slot is deleted
+//! only while the ready one names that snapshot and has the highest number: so no
+//! number is given twice, and the snapshot is found, whatever else is gone.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -90,10 +91,18 @@ impl SlotPool {
 
     /// Prepares a slot now, on the calling thread. The segment gets the next number.
     pub fn prepare(&self, kind: Kind, resume: Option<Resume>) -> Result<Prepared, JournalError> {
-        let (id, snapshot) = {
-            let mut inner = self.lock();
-            (inner.free.pop_first().map(|(id, _)| id), inner.snapshot)
-        };
+        let id = self.lock().free.pop_first().map(|(id, _)| id);
+        self.prepare_in(id, kind, resume)
+    }
+
+    /// The same in this slot, or in a new one.
+    fn prepare_in(
+        &self,
+        id: Option<u32>,
+        kind: Kind,
+        resume: Option<Resume>,
+    ) -> Result<Prepared, JournalError> {
+        let snapshot = self.lock().snapshot;
         let prepared = self.prepare_slot(id, kind, resume, snapshot);
         let mut inner = self.lock();
         match (&prepared, id) {
@@ -137,6 +146,10 @@ impl SlotPool {
             let _ = self.shared.dir.remove_slot(slot.id());
         }
         prepared.map(|()| Prepared { slot, header })
+    }
+
+    fn last_given(&self) -> u64 {
+        self.next_segment.load(Ordering::Acquire) - 1
     }
 
     /// The prepared stream slot; waits until there is one. `None` when the pool stops.
@@ -223,7 +236,9 @@ impl SlotPool {
                 if inner.stopping {
                     return;
                 }
-                if let Some(work) = inner.next_work(self.shared.refusal().is_some()) {
+                if let Some(work) =
+                    inner.next_work(self.last_given(), self.shared.refusal().is_some())
+                {
                     break work;
                 }
                 let waited = self.changed.wait_timeout(inner, LOOK_EVERY);
@@ -231,15 +246,16 @@ impl SlotPool {
             };
             drop(inner);
             match work {
-                Work::Prepare => self.prepare_ready(),
-                Work::Name(ready) => self.name_snapshot(ready),
+                Work::Prepare => self.keep_ready(self.prepare(Kind::Stream, None)),
+                Work::Again(slot) => {
+                    self.keep_ready(self.prepare_in(Some(slot), Kind::Stream, None))
+                }
                 Work::Delete(slot) => self.delete(slot),
             }
         }
     }
 
-    fn prepare_ready(&self) {
-        let prepared = self.prepare(Kind::Stream, None);
+    fn keep_ready(&self, prepared: Result<Prepared, JournalError>) {
         let mut inner = self.lock();
         match prepared {
             Ok(prepared) => {
@@ -260,21 +276,6 @@ impl SlotPool {
             }
         }
         self.check_reserve();
-    }
-
-    /// Writes the header of the ready slot again: same segment, same salt, the new snapshot. Nothing is in it yet.
-    fn name_snapshot(&self, mut ready: Prepared) {
-        ready.header.snapshot = self.lock().snapshot;
-        let written = ready.slot.write_header(&ready.header);
-        match written.and_then(|()| ready.slot.sync_data()) {
-            Ok(()) => {
-                let mut inner = self.lock();
-                inner.note_named(ready.header.snapshot);
-                inner.ready = Some(ready);
-                self.changed.notify_all();
-            }
-            Err(error) => self.shared.fail(&error.to_string()),
-        }
     }
 
     fn delete(&self, slot: u32) {
@@ -301,8 +302,8 @@ impl SlotPool {
 enum Work {
     /// Prepare the slot that is taken next.
     Prepare,
-    /// Name the latest snapshot in the header of the ready slot.
-    Name(Prepared),
+    /// Prepare the slot that was ready once more: there is a newer snapshot to name, or a higher number was given.
+    Again(u32),
     /// Delete a free slot.
     Delete(u32),
 }
@@ -316,23 +317,27 @@ impl Inner {
             .max_by_key(|at| at.group);
     }
 
-    fn next_work(&mut self, starved: bool) -> Option<Work> {
-        match &self.ready {
-            None => return Some(Work::Prepare),
-            // The writer waits for it meanwhile, as it waits for one to be prepared.
-            Some(ready) if ready.header.snapshot != self.snapshot => {
-                return self.ready.take().map(Work::Name);
-            }
-            Some(_) => {}
-        }
+    /// What to do next. `last_given` is the highest segment number so far.
+    fn next_work(&mut self, last_given: u64, starved: bool) -> Option<Work> {
+        let Some(ready) = self.ready.as_ref().map(|ready| ready.header) else {
+            return Some(Work::Prepare);
+        };
         let unused = |since: &Instant| starved || since.elapsed() >= limits::FREE_SLOT_KEPT_FOR;
-        let surplus = self.free.len() > limits::FREE_SLOTS_KEPT;
-        let (&slot, _) = self
+        let mut surplus = self
             .free
             .iter()
             .rev()
-            .find(|(_, since)| surplus && unused(since))?;
-        self.free.remove(&slot);
-        Some(Work::Delete(slot))
+            .take(self.free.len().saturating_sub(limits::FREE_SLOTS_KEPT));
+        let to_delete = surplus
+            .find(|(_, since)| unused(since))
+            .map(|(&slot, _)| slot);
+        let is_newest = ready.segment == last_given;
+        if ready.snapshot != self.snapshot || (to_delete.is_some() && !is_newest) {
+            // The writer waits meanwhile, as it waits for one to be prepared.
+            self.ready = None;
+            return Some(Work::Again(ready.slot));
+        }
+        self.free.remove(&to_delete?);
+        to_delete.map(Work::Delete)
     }
 }
