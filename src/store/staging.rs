@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::command::{Append, Change, Context, Done};
 use super::shared::{Shared, TopicShared};
 use crate::journal::{Claim, ENTRY_HEADER_BYTES, EntryKind, EntryToWrite, StateOp, payload_crc};
+use crate::protocol::batch::CheckedBatch;
 use crate::protocol::data::Published;
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
@@ -175,13 +176,7 @@ impl Staging {
         durable_bound: Offset,
         now: Timestamp,
     ) {
-        let header = append.batch.header();
-        let facts = BatchFacts {
-            producer: header.producer,
-            first: header.first_sequence,
-            count: header.record_count,
-            bytes: append.batch.bytes().len() as u64,
-        };
+        let facts = facts_of(&append.batch);
         let admission = state
             .topic(append.topic)
             .and_then(|topic| topic.admit(append.epoch, &facts));
@@ -305,6 +300,16 @@ impl Staging {
             }
         }
         touched
+    }
+}
+
+fn facts_of(batch: &CheckedBatch) -> BatchFacts {
+    let header = batch.header();
+    BatchFacts {
+        producer: header.producer,
+        first: header.first_sequence,
+        count: header.record_count,
+        bytes: batch.bytes().len() as u64,
     }
 }
 
