@@ -110,7 +110,8 @@ fn used_bytes(dir: &Path) -> Vec<(PathBuf, u64)> {
 #[tokio::test]
 async fn a_changed_byte_in_the_journal_is_named_and_repaired() {
     let sample = sample().await;
-    let seed = 7_300_001;
+    let seed =
+        std::env::var("TIDINGS_TEST_SEED").map_or(7_300_001, |s| s.parse().expect("a number"));
     let mut random = Random::new(seed);
     let mut named = 0;
     for round in 0..10 {
@@ -159,7 +160,8 @@ async fn a_changed_byte_in_the_journal_is_named_and_repaired() {
 #[tokio::test]
 async fn a_changed_byte_in_the_catalog_costs_nothing() {
     let sample = sample().await;
-    let seed = 7_300_002;
+    let seed =
+        std::env::var("TIDINGS_TEST_SEED").map_or(7_300_002, |s| s.parse().expect("a number"));
     let mut random = Random::new(seed);
     for round in 0..10 {
         let copy = copy_of(sample.dir.path());
