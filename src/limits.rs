@@ -224,6 +224,8 @@ pub const GAPS_PER_TOPIC_MAX: usize = 64;
 
 /// Retention, freeing and copying are looked at so often.
 pub const RECLAIM_EVERY: Duration = Duration::from_secs(1);
+/// A repair waits so long for its state snapshot to be relied on.
+pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(600);
 /// And so often while something of it waits for the disk.
 pub const RECLAIM_EVERY_BUSY: Duration = Duration::from_millis(50);
 /// Extents one step of a topic's retention passes over; the next step goes on.

@@ -144,6 +144,7 @@ pub struct Store {
     shared: Arc<Shared>,
     queue: Arc<Queue>,
     pool: Arc<pool::SlotPool>,
+    applier: Arc<applier::ApplierStatus>,
     readers: Arc<Semaphore>,
     peer: PeerId,
     name: PeerName,

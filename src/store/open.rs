@@ -360,6 +360,7 @@ fn start_store(parts: Parts<'_>) -> Result<Store, OpenError> {
         _stop_when_dropped: Arc::new(StopWhenDropped(queue.clone(), pool.clone())),
         queue,
         pool,
+        applier: status,
         readers: Arc::new(Semaphore::new(READERS)),
         peer,
         name,

@@ -380,3 +380,26 @@ impl Reclaimer {
         Phase::Idle
     }
 }
+
+/// Writes a state snapshot and waits until it is relied on. For a store without a reclaimer; returns the
+/// horizon: stream segments below are needed by no walk.
+pub(super) fn snapshot_now(asker: Asker) -> Result<u64, String> {
+    let mut reclaimer = Reclaimer::new(asker, None);
+    let pushed = reclaimer.asker.push_snapshot();
+    reclaimer.phase = Phase::Writing(pushed.ok_or("the store is ending")?);
+    let deadline = Instant::now() + limits::SNAPSHOT_PATIENCE;
+    while !matches!(reclaimer.phase, Phase::Idle) {
+        reclaimer.step_snapshot();
+        if let Some(reason) = reclaimer.asker.shared.failure() {
+            return Err(reason);
+        }
+        if Instant::now() > deadline {
+            return Err("a state snapshot did not become durable in time".to_owned());
+        }
+        std::thread::sleep(limits::RECLAIM_EVERY_BUSY);
+    }
+    match reclaimer.snapshot {
+        Some(_) => Ok(reclaimer.horizon()),
+        None => Err("a state snapshot could not be read back".to_owned()),
+    }
+}

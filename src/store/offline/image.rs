@@ -182,6 +182,9 @@ impl Image {
     /// Where the records of a segment lie, by topic and offset: by its footer, else by the walk, else
     /// by looking at every entry.
     pub fn extents(&self, segment: &SegmentView) -> Result<Vec<(TopicId, Extent)>, OfflineError> {
+        if !self.has_file(segment) {
+            return Ok(Vec::new());
+        }
         if let Some(row) = segment.row {
             let slot = self.journal.slot(segment.header.slot)?;
             let footer = slot.read_footer(&segment.header, row.footer_position, Via::Cached)?;

@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 use super::image::{Image, SegmentView};
 use super::import::bounded_gaps;
 use super::verify::{Finding, Verified, check_segment, verify};
-use super::work::{ColdFill, Written, change, is_unneeded, stop};
+use super::work::{ColdFill, Written, change, let_go_of_the_past, stop};
 use super::{OfflineError, kind_of, refuse_if_used};
 use crate::catalog::DirLock;
 use crate::journal::{
@@ -76,6 +76,10 @@ pub fn repair(dir: &Path, dry_run: bool) -> Result<Repaired, OfflineError> {
     }
     let mut report = Repaired::default();
     bring_back(dir, dry_run, &mut report)?;
+    if dry_run && !report.steps.is_empty() {
+        // What else there is to do shows only when those files are back.
+        return Ok(report);
+    }
     let before = Image::open(dir)?;
     first_pass_plan(&before, &mut report);
     if dry_run {
@@ -145,6 +149,12 @@ struct Damaged {
     healthy: Vec<(EntryHeader, u32)>,
     /// Its file is there.
     file: bool,
+}
+
+impl Damaged {
+    fn is_stream(&self) -> bool {
+        self.view.header.kind != Kind::Cold
+    }
 }
 
 /// What is wrong with segments.
@@ -427,16 +437,20 @@ fn replace_segments(
 ) -> Result<(), OfflineError> {
     let mut lost = lost_offsets(image, damaged)?;
     let (store, _) = open_accepting(&as_it_is(dir))?;
-    let mut done = Ok(true);
+    let mut done = match damaged.iter().any(|segment| segment.is_stream()) {
+        true => let_go_of_the_past(&store),
+        false => Ok(u64::MAX),
+    };
     for segment in damaged {
-        done = replace_segment(&store, image, segment, &mut lost);
-        match &done {
-            Ok(true) => report.steps.push(step_text(image, segment)),
-            Ok(false) => report.left.push(format!(
-                "{}: left where it is, recovery would need it to build the catalog again",
-                image.slot_name(segment.view.header.slot)
-            )),
-            Err(_) => break,
+        let Ok(horizon) = done else { break };
+        // The segment the snapshot lies in was begun after all of these.
+        assert!(
+            !segment.is_stream() || segment.view.number < horizon,
+            "invariant 3"
+        );
+        done = replace_segment(&store, image, segment, &mut lost).map(|()| horizon);
+        if done.is_ok() {
+            report.steps.push(step_text(image, segment));
         }
     }
     let stopped = stop(&store);
@@ -453,10 +467,7 @@ fn replace_segment(
     image: &Image,
     segment: &Damaged,
     lost: &mut BTreeMap<TopicId, Vec<Gap>>,
-) -> Result<bool, OfflineError> {
-    if segment.view.header.kind != Kind::Cold && !is_unneeded(store, segment.view.number)? {
-        return Ok(false);
-    }
+) -> Result<(), OfflineError> {
     let copies = copy_healthy(store, image, segment)?;
     let moved = match segment.file {
         true => Some(move_aside(&image.path, &segment.view)?),
@@ -471,7 +482,7 @@ fn replace_segment(
     if let (Err(_), Some((from, to))) = (&changed, moved) {
         fs::rename(&to, &from).map_err(OfflineError::io(format!("move back {}", to.display())))?;
     }
-    changed.map(|()| true)
+    changed
 }
 
 fn copy_healthy(
