@@ -209,6 +209,10 @@ pub const PRODUCER_BATCHES_KEPT: usize = PUBLISHES_UNANSWERED_MAX;
 pub const PRODUCER_KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Most producers remembered per topic; beyond it the longest unused is forgotten.
 pub const PRODUCERS_PER_TOPIC_MAX: usize = 10_000;
+/// Producers forgotten at once when a topic has too many, so that a flood of new ones is not searched through for each.
+pub const PRODUCERS_FORGOTTEN_AT_ONCE: usize = PRODUCERS_PER_TOPIC_MAX / 16;
+/// All topics are looked through for producers to forget so often.
+pub const PRODUCERS_LOOKED_AT_EVERY: Duration = Duration::from_secs(3600);
 /// Most subscriptions of one topic.
 pub const SUBSCRIPTIONS_PER_TOPIC_MAX: usize = 10_000;
 /// Most topics of one peer.
@@ -216,6 +220,58 @@ pub const TOPICS_PER_PEER_MAX: usize = 1_000_000;
 /// Gaps remembered per topic (lost or accepted as lost) from which on an `os` topic gets no new bound, so that
 /// no unclean stop adds one. A topic's row has room for more than twice as many.
 pub const GAPS_PER_TOPIC_MAX: usize = 64;
+
+// --- discarding ----------------------------------------------------------------
+
+/// Retention, freeing and copying are looked at so often.
+pub const RECLAIM_EVERY: Duration = Duration::from_secs(1);
+/// A repair waits so long for its state snapshot to be relied on.
+pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(600);
+/// And so often while something of it waits for the disk.
+pub const RECLAIM_EVERY_BUSY: Duration = Duration::from_millis(50);
+/// Extents one step of a topic's retention passes over; the next step goes on.
+pub const RETENTION_EXTENTS_MAX: usize = 65_536;
+/// Steps of retention handed to the writer before their outcome is waited for.
+pub const RETENTION_STEPS_AT_ONCE: usize = 64;
+/// Where wall clock and monotonic clock have parted by more, nothing expires by age.
+pub const CLOCKS_APART_MAX: Duration = Duration::from_secs(3600);
+/// Segments freed by one state entry.
+pub const SEGMENTS_FREED_AT_ONCE: usize = 256;
+/// Rows in one state entry of a snapshot: bounds the entry to some 90 KiB of the largest rows but topics'.
+pub const SNAPSHOT_ENTRY_ROWS: usize = 64;
+/// What a snapshot adds to one group, in bytes: publishers share the group, so it is kept small against it.
+pub const SNAPSHOT_GROUP_BYTES: usize = 128 * KIB;
+/// A snapshot is written where it lets go of so many times its own size.
+pub const SNAPSHOT_GAIN_MIN: u64 = 8;
+/// A snapshot is written at the latest after so many segments: a rebuild of the catalog reads no more than these.
+pub const SNAPSHOT_SEGMENTS_MAX: u64 = 64;
+/// And not more often than this.
+pub const SNAPSHOT_EVERY_MIN: Duration = Duration::from_secs(1);
+/// Size of a topic's rows before any snapshot was written, in bytes: a guess.
+pub const SNAPSHOT_TOPIC_BYTES: u64 = 512;
+/// Free slots kept for the segments to come, beside the one that is ready.
+pub const FREE_SLOTS_KEPT: usize = 2;
+/// Further ones are deleted when nobody took them for so long: a busy peer uses them before.
+pub const FREE_SLOT_KEPT_FOR: Duration = Duration::from_secs(2);
+/// A segment is copied together with others when at most so much of its slot is live, in percent.
+pub const COLD_LIVE_PERCENT: u64 = 50;
+/// The same while the store takes more space than it should: beyond this copying moves more than it frees.
+pub const COLD_LIVE_PERCENT_TIGHT: u64 = 80;
+/// Space on disk above this part of the live bytes is more than it should be, in percent.
+pub const SPACE_PERCENT: u64 = 140;
+/// Segments copied into one cold segment at once: bounds the footers in memory.
+pub const COLD_SOURCES_MAX: usize = 64;
+/// Slots one step of copying takes before it gives any back: as many as the reserve has room for.
+pub const COLD_OUTPUTS_MAX: u64 = 2;
+/// Bytes copied per second while there is space enough, so that publishers hardly notice.
+pub const COLD_BYTES_PER_SECOND: u64 = 32 * MIB as u64;
+/// A cold segment is synced every so many bytes, so that its last sync does not hold up the writer's.
+pub const COLD_SYNC_BYTES: u64 = 8 * MIB as u64;
+/// Opening waits for reclaiming when this many segments could be given up: a peer that is killed again
+/// and again leaves one or two behind at each start.
+pub const OPEN_RECLAIM_SEGMENTS: u64 = 8;
+/// But not longer than this.
+pub const OPEN_RECLAIM_PATIENCE: Duration = Duration::from_secs(10);
 
 // --- the index ---------------------------------------------------------------
 
@@ -356,6 +412,11 @@ const _: () = {
             < ENTRY_BYTES_MAX
     );
     assert!(STORE_BUILD_BYTES + SLED_VALUE_BYTES_MAX + SLED_KEY_BYTES_MAX < STORE_DELTA_BYTES_MAX);
+    assert!(PRODUCERS_FORGOTTEN_AT_ONCE < STATE_OPERATIONS_MAX);
+    assert!(SNAPSHOT_ENTRY_ROWS < STATE_OPERATIONS_MAX);
+    assert!(SNAPSHOT_GROUP_BYTES < GROUP_BYTES_TARGET);
+    assert!(COLD_LIVE_PERCENT < COLD_LIVE_PERCENT_TIGHT && COLD_LIVE_PERCENT_TIGHT < 100);
+    assert!(SPACE_PERCENT > 100);
     assert!(PRODUCER_BATCHES_KEPT >= PUBLISHES_UNANSWERED_MAX);
     assert!(PUBLISHES_UNANSWERED_MAX <= REQUESTS_UNANSWERED_MAX);
     assert!(HEARTBEAT_EVERY_DEFAULT.as_millis() * 3 < LEASE_DEFAULT.as_millis());

@@ -40,6 +40,7 @@ const INTERRUPTED: (u16, &str) = (902, "Interrupted");
 const CONFIG: (u16, &str) = (903, "Config");
 const SERVER: (u16, &str) = (904, "ServerFailed");
 const CHECK: (u16, &str) = (905, "CheckFailed");
+const DATA: (u16, &str) = (906, "DataDirectory");
 
 impl Failure {
     fn new((code, name): (u16, &str), message: impl Into<String>) -> Self {
@@ -98,6 +99,11 @@ impl Failure {
     /// A check that was asked for found something.
     pub fn check(message: impl Into<String>) -> Self {
         Self::new(CHECK, message)
+    }
+
+    /// A data directory cannot be used as asked.
+    pub fn data(message: impl Into<String>) -> Self {
+        Self::new(DATA, message)
     }
 
     /// The same with a hint.

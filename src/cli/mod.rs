@@ -19,6 +19,7 @@ mod bench;
 mod completions;
 mod config;
 mod confirm;
+mod data;
 mod fail;
 mod input;
 mod log;
@@ -152,6 +153,9 @@ Examples:
   tidings pull quakes.ci --as billing -n 100 --wait 10s -o json
   tidings pull quakes.ci --as billing --no-commit")]
     Pull(subscribe::Pull),
+    /// Look into data directories of stopped servers, move topics, repair damage
+    #[command(subcommand)]
+    Data(data::Verb),
     /// Measure a cluster, or one in a scratch directory
     #[command(subcommand)]
     Bench(bench::Verb),
@@ -326,6 +330,10 @@ fn run(cli: Cli) -> Result {
             global.refuse("tidings demo", &["--index", "--peer", "--output"])?;
             global.log_as_client()?;
             on_runtime(demo())
+        }
+        Command::Data(verb) => {
+            global.log_as_client()?;
+            data::run(verb, &global)
         }
         Command::Bench(verb) => bench(verb, &global),
         Command::Pub(args) => at_cluster(&global, async |c| publish::run(args, c).await),

@@ -157,7 +157,8 @@ fn bare_table() -> Table {
     table
 }
 
-fn table<R: Row>(rows: &[R]) -> String {
+/// A table with its heads; nothing where there are no rows.
+pub fn table<R: Row>(rows: &[R]) -> String {
     if rows.is_empty() {
         return String::new();
     }

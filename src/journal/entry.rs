@@ -56,7 +56,7 @@ pub struct EntryHeader {
     pub payload_crc: u32,
     /// The topic; zero for facts about the peer.
     pub topic: TopicId,
-    /// Base offset (records) or state number (all other kinds).
+    /// Base offset (records) or state number (state entries); 0 for the marks of a snapshot.
     pub number: u64,
     /// The topic's leader epoch when it was appended.
     pub epoch: LeaderEpoch,
@@ -161,7 +161,9 @@ impl EntryHeader {
         if self.kind == EntryKind::Records && self.topic.is_zero() {
             return bad("topic");
         }
-        if self.kind != EntryKind::Records && self.number == 0 {
+        // Marks are no facts: they take no number, so they can be lost without a fact missing.
+        let is_mark = matches!(self.kind, EntryKind::SnapshotBegin | EntryKind::SnapshotEnd);
+        if self.kind != EntryKind::Records && (self.number == 0) != is_mark {
             return bad("state number");
         }
         if self

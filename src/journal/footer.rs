@@ -31,6 +31,8 @@ pub struct Extent {
     pub position: u32,
     /// Length of all its entries with their headers, in bytes.
     pub length: u32,
+    /// Number of its entries.
+    pub entries: u32,
     /// Append time of its first entry.
     pub first_time: Timestamp,
     /// Append time of its last entry.
@@ -45,6 +47,7 @@ impl Extent {
             records: entry.records,
             position,
             length: entry.entry_bytes(),
+            entries: 1,
             first_time: entry.append_time,
             last_time: entry.append_time,
         }
@@ -53,6 +56,11 @@ impl Extent {
     /// First offset after it.
     pub fn end(&self) -> Offset {
         self.base.saturating_add(u64::from(self.records))
+    }
+
+    /// Bytes of its record batches, entry headers excluded.
+    pub fn payload_bytes(&self) -> u64 {
+        u64::from(self.length) - u64::from(self.entries) * ENTRY_HEADER_BYTES as u64
     }
 
     /// Joins `next` if it begins where this ends, in offsets and on the disk, and both together
@@ -66,6 +74,7 @@ impl Extent {
         if joined {
             self.records += next.records;
             self.length = length;
+            self.entries += next.entries;
             self.last_time = next.last_time;
         }
         joined
@@ -146,6 +155,7 @@ fn decode_extent(bytes: &[u8]) -> Extent {
         records: get_u32(bytes, 8),
         position: get_u32(bytes, 12),
         length: get_u32(bytes, 16),
+        entries: get_u32(bytes, 20),
         first_time: Timestamp::from_millis(get_i64(bytes, 24)),
         last_time: Timestamp::from_millis(get_i64(bytes, 32)),
     }
@@ -243,7 +253,9 @@ impl Footer {
             if extent.base < offset || extent.position < position || end > contents_end {
                 return bad("order of extents");
             }
-            if extent.records == 0 || to_usize(extent.length) <= ENTRY_HEADER_BYTES {
+            let headers = u64::from(extent.entries) * ENTRY_HEADER_BYTES as u64;
+            let counted = extent.entries > 0 && extent.records >= extent.entries;
+            if !counted || u64::from(extent.length) <= headers {
                 return bad("extent");
             }
             offset = extent.end();

@@ -156,6 +156,7 @@ fn encode_extent(bytes: &mut [u8], extent: &Extent) {
     put(bytes, 8, &extent.records.to_le_bytes());
     put(bytes, 12, &extent.position.to_le_bytes());
     put(bytes, 16, &extent.length.to_le_bytes());
+    put(bytes, 20, &extent.entries.to_le_bytes());
     put(bytes, 24, &extent.first_time.as_millis().to_le_bytes());
     put(bytes, 32, &extent.last_time.as_millis().to_le_bytes());
 }

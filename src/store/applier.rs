@@ -20,7 +20,8 @@ pub(super) struct Delta {
 }
 
 impl Delta {
-    fn into_catalog(self) -> crate::catalog::Delta {
+    /// In steps small enough for the catalog: a snapshot touches every topic.
+    fn into_catalog(self) -> Vec<crate::catalog::Delta> {
         let mut delta = crate::catalog::Delta {
             puts: Vec::new(),
             deletes: Vec::new(),
@@ -32,13 +33,15 @@ impl Delta {
                 None => delta.deletes.push(change.key.encode()),
             }
         }
-        delta
+        delta.into_pieces()
     }
 }
 
 /// How far the catalog is.
 pub(super) struct ApplierStatus {
     busy: AtomicBool,
+    /// Somebody waits for the catalog to follow.
+    hurry: AtomicBool,
     applied: Mutex<Applied>,
 }
 
@@ -47,6 +50,7 @@ impl ApplierStatus {
     pub fn new(applied: Applied) -> Self {
         Self {
             busy: AtomicBool::new(false),
+            hurry: AtomicBool::new(false),
             applied: Mutex::new(applied),
         }
     }
@@ -54,6 +58,16 @@ impl ApplierStatus {
     /// Claims the applier for one delta; false if one is under way.
     pub fn begin(&self) -> bool {
         !self.busy.swap(true, Ordering::AcqRel)
+    }
+
+    /// Asks for the next delta soon: slots wait for it.
+    pub fn hurry(&self) {
+        self.hurry.store(true, Ordering::Release);
+    }
+
+    /// Whether somebody asked for that.
+    pub fn is_hurried(&self) -> bool {
+        self.hurry.load(Ordering::Acquire)
     }
 
     /// Whether a delta is under way.
@@ -68,6 +82,7 @@ impl ApplierStatus {
 
     fn finish(&self, applied: Applied) {
         *self.applied.lock().unwrap_or_else(PoisonError::into_inner) = applied;
+        self.hurry.store(false, Ordering::Release);
         self.busy.store(false, Ordering::Release);
     }
 }
@@ -85,10 +100,12 @@ impl Applier {
     pub fn run(mut self) {
         while let Ok(delta) = self.deltas.recv() {
             let applied = delta.applied;
-            if let Err(error) = self.catalog.apply(delta.into_catalog()) {
-                self.shared
-                    .fail(&format!("the catalog cannot be written: {error}"));
-                return;
+            for piece in delta.into_catalog() {
+                if let Err(error) = self.catalog.apply(piece) {
+                    self.shared
+                        .fail(&format!("the catalog cannot be written: {error}"));
+                    return;
+                }
             }
             self.status.finish(applied);
         }

@@ -8,6 +8,7 @@ use crate::topic::{RowKey, State};
 use crate::types::{LeaderEpoch, StateNumber, TopicId};
 
 use super::shared::Shared;
+use super::snapshot::Written;
 
 /// Called once with the outcome, on the writer's or the sync thread: it must not block.
 pub type Done<T> = Box<dyn FnOnce(Result<T, ApiError>) + Send>;
@@ -18,6 +19,8 @@ pub(super) enum Command {
     Append(Append),
     /// Change the state.
     Change(Change),
+    /// Write a state snapshot; told when its end is durable.
+    Snapshot(Done<Written>),
 }
 
 /// A record batch on its way.

@@ -63,10 +63,13 @@ impl TopicIndex {
         self.open.retain(|open| open.segment != segment);
     }
 
-    /// Forgets the runs of these segments.
-    #[allow(dead_code)]
-    pub fn forget(&mut self, segments: &[u64]) {
-        self.runs.retain(|run| !segments.contains(&run.segment));
+    /// Puts runs in the place of those of `gone`, in one step; nothing below `start` matters.
+    pub fn replace(&mut self, gone: &[u64], runs: Vec<Run>, start: Offset) {
+        self.runs.retain(|run| !gone.contains(&run.segment));
+        self.runs.extend(runs);
+        self.runs
+            .sort_unstable_by_key(|run| (run.base, run.segment));
+        self.trim(start);
     }
 
     /// Forgets what lies wholly below `start`.
@@ -134,6 +137,7 @@ mod tests {
             records: u32::try_from(records).expect("small"),
             position: 8192,
             length: 100,
+            entries: 1,
             first_time: Timestamp::default(),
             last_time: Timestamp::default(),
         }
@@ -170,7 +174,7 @@ mod tests {
         assert_eq!(index.find(Offset::new(20)), sealed);
         index.trim(Offset::new(25));
         assert_eq!(index.runs().len(), 1, "the run may reach up to 30");
-        index.forget(&[7]);
+        index.replace(&[7], Vec::new(), Offset::new(25));
         assert_eq!(
             index.find(Offset::ZERO),
             Place::Nowhere {

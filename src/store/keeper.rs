@@ -42,8 +42,6 @@ pub(super) struct Keeper {
     pub pool: Arc<SlotPool>,
     pub watch: Arc<SyncWatch>,
     pub jobs: Receiver<KeeperJob>,
-    /// Free space below which publishing is refused, in bytes.
-    pub reserve_bytes: u64,
 }
 
 /// How often it looks around.
@@ -79,30 +77,7 @@ impl Keeper {
                 limits::SYNC_TIMEOUT.as_secs()
             ));
         }
-        self.check_reserve();
-    }
-
-    /// Below the reserve publishing is refused, so that reclaiming always has room to work (J15).
-    fn check_reserve(&self) {
-        let Ok(free) = self.shared.dir.free_bytes() else {
-            return;
-        };
-        let slots = self.pool.free_slots() as u64 * u64::from(self.shared.dir.slot_bytes());
-        let reached =
-            free.saturating_add(slots) < self.reserve_bytes || self.pool.trouble().is_some();
-        self.shared.reserve_free.store(free, Ordering::Relaxed);
-        self.shared
-            .reserve_needed
-            .store(self.reserve_bytes, Ordering::Relaxed);
-        let before = self.shared.reserve_reached.swap(reached, Ordering::AcqRel);
-        if reached != before {
-            tracing::warn!(
-                free,
-                reserve = self.reserve_bytes,
-                refused = reached,
-                "disk reserve: publishing changes"
-            );
-        }
+        self.pool.check_reserve();
     }
 
     /// The footer goes behind contents that are durable, is durable itself, and only then gets its row.
@@ -124,12 +99,7 @@ impl Keeper {
         };
         let decide = move |context: &mut super::command::Context<'_>| {
             context.state.put_segment(header.segment, row);
-            let segment = Segment {
-                number: header.segment,
-                slot_id: header.slot,
-                header,
-                row: Some(row),
-            };
+            let segment = Segment::new(header, Some(row));
             publish_sealed(context.shared, segment, Arc::new(footer));
             Ok(((), vec![RowKey::Segment(header.segment)]))
         };

@@ -17,7 +17,10 @@
 //! Deliberately missing: sockets, names at the index, who may do what.
 
 mod applier;
+mod asker;
+mod cold;
 mod command;
+mod expiry;
 mod index;
 mod keeper;
 pub mod offline;
@@ -25,9 +28,12 @@ mod open;
 mod pool;
 mod queue;
 mod reader;
+mod reclaim;
 mod recovery;
+mod retention;
 mod segments;
 mod shared;
+mod snapshot;
 mod staging;
 mod sync;
 mod tail;
@@ -76,6 +82,8 @@ pub struct StoreOptions {
     pub reserve_bytes: Option<u64>,
     /// Never write around the page cache.
     pub page_cache_only: bool,
+    /// Discard what retention says, and give back space.
+    pub reclaim: bool,
 }
 
 impl StoreOptions {
@@ -88,6 +96,7 @@ impl StoreOptions {
             tail_cache_bytes: limits::TAIL_CACHE_BYTES_DEFAULT,
             reserve_bytes: None,
             page_cache_only: false,
+            reclaim: true,
         }
     }
 }
@@ -135,6 +144,7 @@ pub struct Store {
     shared: Arc<Shared>,
     queue: Arc<Queue>,
     pool: Arc<pool::SlotPool>,
+    applier: Arc<applier::ApplierStatus>,
     readers: Arc<Semaphore>,
     peer: PeerId,
     name: PeerName,
@@ -144,11 +154,12 @@ pub struct Store {
 }
 
 /// Ends the writer, and with it the other threads, when nobody can ask for anything any more.
-struct StopWhenDropped(Arc<Queue>);
+struct StopWhenDropped(Arc<Queue>, Arc<pool::SlotPool>);
 
 impl Drop for StopWhenDropped {
     fn drop(&mut self) {
         self.0.stop();
+        self.1.give_up();
     }
 }
 
@@ -188,7 +199,7 @@ impl Store {
         batch: CheckedBatch,
         done: Done<Published>,
     ) {
-        if let Some(refusal) = self.refusal() {
+        if let Some(refusal) = self.refusal().or_else(|| self.too_large(&batch)) {
             return done(Err(refusal));
         }
         self.push(Command::Append(Append {
@@ -221,13 +232,19 @@ impl Store {
 
     /// Why nothing can be published now: checked before a batch is queued, so that it costs nothing.
     pub fn refusal(&self) -> Option<ApiError> {
-        self.shared
-            .reserve_reached
-            .load(Ordering::Acquire)
-            .then(|| ApiError::DiskReserve {
-                free_bytes: self.shared.reserve_free.load(Ordering::Relaxed),
-                needed_bytes: self.shared.reserve_needed.load(Ordering::Relaxed),
-            })
+        self.shared.refusal()
+    }
+
+    /// A batch has to fit into a slot with what is written around it.
+    fn too_large(&self, batch: &CheckedBatch) -> Option<ApiError> {
+        let max = self.shared.dir.slot_bytes() as usize / 2;
+        (batch.bytes().len() > max).then(|| ApiError::BadBatch {
+            reason: format!(
+                "{} bytes are too many for a journal with slots of {} bytes: at most {max}",
+                batch.bytes().len(),
+                self.shared.dir.slot_bytes()
+            ),
+        })
     }
 
     fn push(&self, command: Command) {
@@ -378,6 +395,11 @@ impl Store {
         self.shared.damage()
     }
 
+    /// What people should know that is no damage, one line each.
+    pub fn notices(&self) -> Vec<String> {
+        self.shared.notices()
+    }
+
     /// Figures for `peer info`.
     pub fn figures(&self) -> StoreFigures {
         let shared = &self.shared;
@@ -401,6 +423,7 @@ impl Store {
     pub fn stop(&self) -> Result<(), String> {
         if !self.stopped.swap(true, Ordering::AcqRel) {
             self.queue.stop();
+            self.pool.give_up();
             let threads = std::mem::take(
                 &mut *self
                     .threads

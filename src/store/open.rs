@@ -1,6 +1,5 @@
 //! Opening a store: lock, catalog, journal, recovery, threads, and nothing served before all of it is durable.
 
-use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,10 +12,12 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 
 use super::applier::{Applier, ApplierStatus};
+use super::asker::{Asker, Stop};
 use super::command::{Change, Command, Context};
 use super::keeper::{Keeper, publish_sealed};
 use super::pool::SlotPool;
 use super::queue::Queue;
+use super::reclaim::Reclaimer;
 use super::recovery::{Base, Layout, Recovered, RecoveryError, recover};
 use super::segments::Segment;
 use super::shared::Shared;
@@ -317,6 +318,8 @@ fn start_store(parts: Parts<'_>) -> Result<Store, OpenError> {
     let peer = recovered.state.peer().id;
     let name = recovered.state.peer().name.clone();
     let (last_group, free) = (recovered.last_group, recovered.free.clone());
+    let snapshot = recovered.snapshot;
+    let left_behind = left_behind(&shared, &recovered);
     let status = Arc::new(ApplierStatus::new(Applied {
         segment: 0,
         position: 0,
@@ -324,35 +327,41 @@ fn start_store(parts: Parts<'_>) -> Result<Store, OpenError> {
     }));
     let queue = Arc::new(Queue::default());
     // Slots that are free by the state alone are not touched before the catalog has it too (J7).
-    let pool = Arc::new(SlotPool::new(
-        shared.clone(),
-        peer,
-        recovered.next_segment,
-        BTreeSet::new(),
-    ));
+    let slots = 2 * u64::from(shared.dir.slot_bytes());
+    let reserve = options
+        .reserve_bytes
+        .unwrap_or(slots + RESERVE_BESIDE_SLOTS);
+    let next_segment = recovered.next_segment;
+    let pool = Arc::new(SlotPool::new(shared.clone(), peer, next_segment, reserve));
     pool.set_snapshot(recovered.snapshot);
     queue_first(&queue, first_change(&recovered));
-    let slots = 2 * u64::from(shared.dir.slot_bytes());
     let engine = Engine {
         shared: shared.clone(),
         queue: queue.clone(),
         pool: pool.clone(),
         status: status.clone(),
         lock: Arc::new(lock),
-        reserve_bytes: options
-            .reserve_bytes
-            .unwrap_or(slots + RESERVE_BESIDE_SLOTS),
     };
-    let mut threads = engine.start(catalog, recovered)?;
+    let asker = Asker::new(shared.clone(), pool.clone(), status.clone(), queue.clone());
+    let mut threads = engine.start(catalog, recovered, asker.stop.clone())?;
     wait_until_applied(&shared, &status, last_group)?;
     free.into_iter().for_each(|slot| pool.release(slot));
     let run_pool = pool.clone();
-    threads.push(spawn("tidings-slots", move || run_pool.run())?);
+    threads.push(engine.spawn("tidings-slots", move || run_pool.run())?);
+    if options.reclaim {
+        threads.push(engine.spawn("tidings-reclaim", move || {
+            Reclaimer::new(asker, snapshot).run()
+        })?);
+        if left_behind >= limits::OPEN_RECLAIM_SEGMENTS {
+            wait_until_reclaimed(&shared);
+        }
+    }
     Ok(Store {
         shared,
-        _stop_when_dropped: Arc::new(StopWhenDropped(queue.clone())),
+        _stop_when_dropped: Arc::new(StopWhenDropped(queue.clone(), pool.clone())),
         queue,
         pool,
+        applier: status,
         readers: Arc::new(Semaphore::new(READERS)),
         peer,
         name,
@@ -369,7 +378,6 @@ struct Engine {
     status: Arc<ApplierStatus>,
     /// The directory belongs to this process until everything that writes has ended.
     lock: Arc<DirLock>,
-    reserve_bytes: u64,
 }
 
 impl Engine {
@@ -377,6 +385,7 @@ impl Engine {
         &self,
         catalog: Catalog,
         recovered: Recovered,
+        stop: Arc<Stop>,
     ) -> Result<Vec<JoinHandle<()>>, OpenError> {
         let (to_sync, written) = sync_channel(GROUPS_IN_FLIGHT);
         let (to_keeper, jobs) = sync_channel(GROUPS_IN_FLIGHT);
@@ -413,13 +422,13 @@ impl Engine {
             pool: self.pool.clone(),
             watch,
             jobs,
-            reserve_bytes: self.reserve_bytes,
         };
         let pool = self.pool.clone();
         Ok(vec![
             self.spawn("tidings-writer", move || {
                 writer.run();
                 pool.stop();
+                stop.stop();
             })?,
             self.spawn("tidings-sync", move || syncer.run())?,
             self.spawn("tidings-catalog", move || applier.run())?,
@@ -477,12 +486,7 @@ fn publish_recovered(shared: &Shared, recovered: &Recovered) {
         .collect();
     for sealed in &recovered.sealed {
         let row = recovered.state.segments().get(&sealed.number).copied();
-        let segment = Segment {
-            number: sealed.number,
-            slot_id: sealed.header.slot,
-            header: sealed.header,
-            row,
-        };
+        let segment = Segment::new(sealed.header, row);
         let footer = match fresh.remove(&sealed.number) {
             Some(footer) => Ok(Some(Arc::new(footer.clone()))),
             None => shared.segments.footer(&segment, &shared.dir),
@@ -580,6 +584,25 @@ fn wait_until_applied(
         std::thread::sleep(Duration::from_micros(200));
     }
     Ok(())
+}
+
+/// Segments that a start left behind hardly filled: what is worth looking at before going on.
+fn left_behind(shared: &Shared, recovered: &Recovered) -> u64 {
+    let short = shared.dir.slot_bytes() / 4;
+    let rows = recovered.state.segments().values();
+    rows.filter(|row| row.end < short && !row.damaged).count() as u64
+}
+
+/// A peer that is killed again and again must not grow by every start: what the last ones left behind is given
+/// back before anything is served, as far as that goes quickly.
+fn wait_until_reclaimed(shared: &Shared) {
+    let deadline = Instant::now() + limits::OPEN_RECLAIM_PATIENCE;
+    while shared.reclaimable.load(Ordering::Acquire) >= limits::OPEN_RECLAIM_SEGMENTS
+        && shared.failure().is_none()
+        && Instant::now() < deadline
+    {
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Whether a directory holds a peer's store.

@@ -4,7 +4,7 @@
 //! written; the rest comes from the disk, checked entry by entry. Offsets that
 //! are missing are a gap or an error, never passed over.
 
-use super::index::Place as Where;
+use super::index::{Place as Where, Run};
 use super::segments::Segment;
 use super::shared::{Shared, TopicShared};
 use crate::journal::{
@@ -131,10 +131,10 @@ impl Reading<'_> {
     fn step(&mut self) -> Result<bool, ReadError> {
         let place = self.topic.index().find(self.at);
         match place {
-            Where::Open(open) => {
-                let pieces = self.pieces(open.segment, open.extent)?;
-                self.take(pieces)
-            }
+            Where::Open(open) => match self.pieces(open.segment, open.extent)? {
+                Some(pieces) => self.take(pieces),
+                None => self.moved(open.segment, open.extent.end()),
+            },
             Where::Sealed { segment, next } => self.sealed(segment, next),
             Where::Nowhere { next } => self.damaged(next.unwrap_or(self.end)),
         }
@@ -164,32 +164,36 @@ impl Reading<'_> {
         }
     }
 
-    /// The index named a segment that is gone by now.
+    /// The index named a segment that is gone by now: freed, or replaced by a cold one.
     fn moved(&mut self, number: u64, next: Offset) -> Result<bool, ReadError> {
-        match self.topic.index().find(self.at) {
-            Where::Sealed { segment, .. } if segment == number => {}
-            _ => return Ok(true),
+        let named = match self.topic.index().find(self.at) {
+            Where::Open(open) => Some(open.segment),
+            Where::Sealed { segment, .. } => Some(segment),
+            Where::Nowhere { .. } => None,
+        };
+        if named != Some(number) {
+            return Ok(true);
         }
         // It is not listed as readable at all: its slot holds something else.
         self.damaged(next)
     }
 
-    fn pieces(&self, segment: u64, extent: Extent) -> Result<Vec<Piece>, ReadError> {
+    /// `None`: the segment is gone.
+    fn pieces(&self, segment: u64, extent: Extent) -> Result<Option<Vec<Piece>>, ReadError> {
         let read = ExtentRead {
             topic: self.topic.id,
             extent,
             from: self.at,
         };
-        let cached = self.shared.tail.get(Place::new(segment, extent.position));
-        if let Some(pieces) = cached.and_then(|group| read_from_group(&group, &read)) {
-            return Ok(pieces);
+        if let Some(pieces) = pieces_from_memory(self.shared, segment, &read) {
+            return Ok(Some(pieces));
         }
         if self.request.memory_only {
             return Err(ReadError::NotInMemory);
         }
         match self.shared.segments.get(segment) {
-            Some(segment) => self.pieces_from_disk(&segment, extent),
-            None => Ok(Vec::new()),
+            Some(segment) => self.pieces_from_disk(&segment, extent).map(Some),
+            None => Ok(None),
         }
     }
 
@@ -199,10 +203,7 @@ impl Reading<'_> {
             extent,
             from: self.at,
         };
-        let outcome = segment
-            .slot(&self.shared.dir)
-            .and_then(|slot| read_extent(&slot, &segment.header, &read, segment.via()));
-        outcome.map_err(|error| {
+        pieces_from_disk(self.shared, segment, &read).map_err(|error| {
             tracing::error!(segment = segment.number, %error, "cannot read a segment");
             ApiError::Damaged {
                 from: self.at,
@@ -241,6 +242,15 @@ impl Reading<'_> {
 
     /// Offsets up to `to` cannot be had.
     fn damaged(&mut self, to: Offset) -> Result<bool, ReadError> {
+        let start = self.topic.start();
+        if self.at < start {
+            // They were discarded while this read was under way, and their segment with them.
+            self.gap(start, GapReason::Discarded);
+            return Ok(true);
+        }
+        if self.shared.topic(self.topic.id).is_none() {
+            return Err(ApiError::UnknownTopicId { id: self.topic.id }.into());
+        }
         let to = to.min(self.end).max(self.at.next());
         if self.request.pass_damage {
             self.gap(to, GapReason::Damaged);
@@ -268,6 +278,26 @@ impl Reading<'_> {
         ));
         self.damaged(next)
     }
+}
+
+/// Pieces of an extent in a group that is still in memory.
+pub(super) fn pieces_from_memory(
+    shared: &Shared,
+    segment: u64,
+    read: &ExtentRead,
+) -> Option<Vec<Piece>> {
+    let place = Place::new(segment, read.extent.position);
+    read_from_group(&shared.tail.get(place)?, read)
+}
+
+/// Pieces of an extent, read from the segment's slot and checked.
+pub(super) fn pieces_from_disk(
+    shared: &Shared,
+    segment: &Segment,
+    read: &ExtentRead,
+) -> Result<Vec<Piece>, JournalError> {
+    let slot = segment.slot(&shared.dir)?;
+    read_extent(&slot, &segment.header, read, segment.via())
 }
 
 fn stored(entry: StoredEntry) -> StoredBatch {
@@ -322,7 +352,8 @@ fn first_candidate(
     let (mut low, mut high) = (0, runs.len());
     while low < high {
         let middle = low + (high - low) / 2;
-        if last_time(shared, topic, runs[middle].segment).is_some_and(|last| last < time) {
+        let last = extents_of_run(shared, topic, &runs, middle).last().copied();
+        if last.is_some_and(|last| last.last_time < time) {
             low = middle + 1;
         } else {
             high = middle;
@@ -332,57 +363,22 @@ fn first_candidate(
         let open = open.iter().find(|extent| extent.last_time >= time);
         return Ok(open.map_or(topic.readable_end(), |extent| extent.base));
     };
-    let Some(segment) = shared.segments.get(run.segment) else {
-        return Ok(run.base);
-    };
-    let Ok(Some(footer)) = shared.segments.footer(&segment, &shared.dir) else {
-        return Ok(run.base);
-    };
-    let extent = footer
-        .extents_of(topic.id)
-        .find(|extent| extent.last_time >= time);
+    let extents = extents_of_run(shared, topic, &runs, low);
+    let extent = extents.iter().find(|extent| extent.last_time >= time);
     Ok(extent.map_or(run.base, |extent| extent.base))
 }
 
-fn last_time(shared: &Shared, topic: &TopicShared, segment: u64) -> Option<Timestamp> {
-    let segment = shared.segments.get(segment)?;
-    let footer = shared
-        .segments
-        .footer(&segment, &shared.dir)
-        .ok()
-        .flatten()?;
-    footer.topic(topic.id).map(|summary| summary.last_time)
-}
-
-/// Bytes of the topic's entries from an offset on; an extent that begins before it counts whole.
-pub(super) fn bytes_from(shared: &Shared, topic: &TopicShared, from: Offset) -> u64 {
-    let (runs, open) = {
-        let index = topic.index();
-        let open: Vec<Extent> = index.open().map(|open| open.extent).collect();
-        (index.runs().to_vec(), open)
+/// The extents of one run. A cold segment may hold several runs of a topic, with others' between them.
+fn extents_of_run(shared: &Shared, topic: &TopicShared, runs: &[Run], at: usize) -> Vec<Extent> {
+    let bound = runs.get(at + 1).map(|next| next.base);
+    let Some(segment) = shared.segments.get(runs[at].segment) else {
+        return Vec::new();
     };
-    let open: u64 = open
-        .iter()
-        .filter(|extent| extent.end() > from)
-        .map(|extent| u64::from(extent.length))
-        .sum();
-    let mut segments: Vec<u64> = runs.iter().map(|run| run.segment).collect();
-    segments.sort_unstable();
-    segments.dedup();
-    let sealed: u64 = segments
-        .into_iter()
-        .filter_map(|number| {
-            let segment = shared.segments.get(number)?;
-            let footer = shared
-                .segments
-                .footer(&segment, &shared.dir)
-                .ok()
-                .flatten()?;
-            let extents = footer
-                .extents_of(topic.id)
-                .filter(|extent| extent.end() > from);
-            Some(extents.map(|extent| u64::from(extent.length)).sum::<u64>())
-        })
-        .sum();
-    open + sealed
+    let Ok(Some(footer)) = shared.segments.footer(&segment, &shared.dir) else {
+        return Vec::new();
+    };
+    let extents = footer.extents_of(topic.id);
+    extents
+        .filter(|extent| extent.base >= runs[at].base && bound.is_none_or(|b| extent.base < b))
+        .collect()
 }

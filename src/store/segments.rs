@@ -1,10 +1,12 @@
 //! The segments readers may look into, and the cache of footers.
 //!
 //! A reader holds an `Arc` of the segment while it reads: that is the pin. A
-//! slot is released only after its segment was taken out of this table and
-//! nobody holds it any more (J7).
+//! segment that is put again (it was sealed, or found damaged) hands its pin on,
+//! so readers of the older entry count as well. A slot is released only after its
+//! segment was taken out of this table and nobody holds it any more (J7).
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use crate::journal::{Footer, JournalDir, JournalError, SlotHandle, SlotHeader, Via};
@@ -18,9 +20,31 @@ pub(super) struct Segment {
     pub header: SlotHeader,
     /// Set once sealed.
     pub row: Option<SegmentRow>,
+    pin: Arc<()>,
+}
+
+/// Tells when nobody reads a segment any more that was taken out of the table.
+pub(super) struct Pin(Weak<()>);
+
+impl Pin {
+    /// Whether somebody still reads.
+    pub fn is_held(&self) -> bool {
+        self.0.strong_count() > 0
+    }
 }
 
 impl Segment {
+    /// A segment whose slot is described by `header`.
+    pub fn new(header: SlotHeader, row: Option<SegmentRow>) -> Self {
+        Self {
+            number: header.segment,
+            slot_id: header.slot,
+            header,
+            row,
+            pin: Arc::new(()),
+        }
+    }
+
     /// How it is to be read: what was written around the page cache is read around it until it is sealed.
     pub fn via(&self) -> Via {
         if self.row.is_some() {
@@ -47,16 +71,25 @@ struct Cache {
 #[derive(Default)]
 pub(super) struct Segments {
     table: RwLock<BTreeMap<u64, Arc<Segment>>>,
+    /// Counts changes of the table.
+    version: AtomicU64,
     cache: Mutex<Cache>,
 }
 
 impl Segments {
     /// Adds or replaces a segment.
-    pub fn put(&self, segment: Segment) -> Arc<Segment> {
-        let segment = Arc::new(segment);
+    pub fn put(&self, mut segment: Segment) {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        table.insert(segment.number, segment.clone());
-        segment
+        if let Some(before) = table.get(&segment.number) {
+            segment.pin = before.pin.clone();
+        }
+        table.insert(segment.number, Arc::new(segment));
+        self.version.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Rises whenever a segment is put or removed.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
     }
 
     /// Pins a segment.
@@ -68,22 +101,21 @@ impl Segments {
             .cloned()
     }
 
-    #[allow(dead_code)]
-    /// Takes a segment out; the handle tells when its last reader is gone.
-    pub fn remove(&self, number: u64) -> Option<Weak<Segment>> {
+    /// Takes a segment out; the pin tells when its last reader is gone.
+    pub fn remove(&self, number: u64) -> Option<Pin> {
         let removed = self
             .table
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&number)?;
+        self.version.fetch_add(1, Ordering::AcqRel);
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((footer, _)) = cache.footers.remove(&number) {
             cache.bytes -= footer.as_bytes().len();
         }
-        Some(Arc::downgrade(&removed))
+        Some(Pin(Arc::downgrade(&removed.pin)))
     }
 
-    #[allow(dead_code)]
     /// All of them, in the order of numbers.
     pub fn all(&self) -> Vec<Arc<Segment>> {
         self.table
@@ -108,6 +140,19 @@ impl Segments {
         segment: &Segment,
         dir: &JournalDir,
     ) -> Result<Option<Arc<Footer>>, JournalError> {
+        let footer = self.footer_once(segment, dir)?;
+        if let Some(footer) = &footer {
+            self.keep(segment.number, footer.clone());
+        }
+        Ok(footer)
+    }
+
+    /// The same, for looking at many footers once each: what is read from the disk is not kept.
+    pub fn footer_once(
+        &self,
+        segment: &Segment,
+        dir: &JournalDir,
+    ) -> Result<Option<Arc<Footer>>, JournalError> {
         let Some(row) = segment.row else {
             return Ok(None);
         };
@@ -124,7 +169,6 @@ impl Segments {
                 });
             }
         };
-        self.keep(segment.number, footer.clone());
         Ok(Some(footer))
     }
 

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::watch;
 
@@ -14,8 +14,9 @@ use super::index::TopicIndex;
 use super::segments::Segments;
 use super::tail::TailCache;
 use crate::journal::JournalDir;
+use crate::protocol::error::ApiError;
 use crate::topic::Topic;
-use crate::types::{Gap, LeaderEpoch, Offset, TopicId, TopicName};
+use crate::types::{Gap, LeaderEpoch, Offset, Retention, TopicId, TopicName};
 
 /// What readers need of a topic.
 pub(super) struct TopicShared {
@@ -23,6 +24,8 @@ pub(super) struct TopicShared {
     epoch: AtomicU32,
     start: AtomicU64,
     durable_end: AtomicU64,
+    /// Bytes of its live record batches.
+    bytes: AtomicU64,
     readable_end: watch::Sender<u64>,
     gaps: RwLock<Arc<[Gap]>>,
     index: RwLock<TopicIndex>,
@@ -40,6 +43,7 @@ impl TopicShared {
             epoch: AtomicU32::new(topic.row.epoch.get()),
             start: AtomicU64::new(topic.row.start.get()),
             durable_end: AtomicU64::new(topic.row.end.get()),
+            bytes: AtomicU64::new(topic.row.bytes),
             readable_end: watch::Sender::new(readable.get()),
             gaps: RwLock::new(topic.row.gaps.clone().into()),
             index: RwLock::default(),
@@ -56,6 +60,14 @@ impl TopicShared {
 
     pub fn durable_end(&self) -> Offset {
         Offset::new(self.durable_end.load(Ordering::Acquire))
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Acquire)
+    }
+
+    pub fn set_bytes(&self, bytes: u64) {
+        self.bytes.store(bytes, Ordering::Release);
     }
 
     pub fn readable_end(&self) -> Offset {
@@ -86,13 +98,16 @@ impl TopicShared {
         self.readable_end.send_modify(|_| {});
     }
 
-    /// Takes over what a change of state made of the topic.
-    pub fn follow(&self, topic: &Topic) {
+    /// Takes over what a change of state made of the topic. Returns whether its start moved.
+    pub fn follow(&self, topic: &Topic) -> bool {
         self.epoch.store(topic.row.epoch.get(), Ordering::Release);
-        self.start
+        self.set_bytes(topic.row.bytes);
+        let start = self
+            .start
             .fetch_max(topic.row.start.get(), Ordering::AcqRel);
         *self.gaps.write().unwrap_or_else(PoisonError::into_inner) = topic.row.gaps.clone().into();
         self.index_mut().trim(topic.row.start);
+        start < topic.row.start.get()
     }
 
     /// Missing offsets, in order.
@@ -127,6 +142,16 @@ pub(super) struct Shared {
     topics: RwLock<Topics>,
     /// Number of the last group that is on the disk.
     pub synced_group: AtomicU64,
+    /// Number of the last group that a durable later group says is on the disk.
+    pub claimed_group: AtomicU64,
+    /// Counts what made records dead: starts that moved, topics that were deleted.
+    pub discards: AtomicU64,
+    /// Segments that could be given up, as far as was looked; `u64::MAX` before the first look.
+    pub reclaimable: AtomicU64,
+    /// The topics that do not keep everything.
+    retained: Mutex<HashMap<TopicId, Retention>>,
+    /// What people should know that is no damage, by subject.
+    notices: Mutex<BTreeMap<&'static str, String>>,
     /// Bytes of record batches taken since the start.
     pub payload_bytes: AtomicU64,
     /// Publishing is refused: free bytes, and what is needed; both 0 while there is room.
@@ -148,6 +173,11 @@ impl Shared {
             segments: Segments::default(),
             topics: RwLock::default(),
             synced_group: AtomicU64::new(0),
+            claimed_group: AtomicU64::new(0),
+            discards: AtomicU64::new(0),
+            reclaimable: AtomicU64::new(u64::MAX),
+            retained: Mutex::default(),
+            notices: Mutex::default(),
             payload_bytes: AtomicU64::new(0),
             reserve_free: AtomicU64::new(0),
             reserve_needed: AtomicU64::new(0),
@@ -186,8 +216,30 @@ impl Shared {
             .or_insert_with(|| Arc::new(TopicShared::new(topic)))
             .clone();
         drop(topics);
-        shared.follow(topic);
+        if shared.follow(topic) {
+            self.discards.fetch_add(1, Ordering::AcqRel);
+        }
+        let mut retained = self.retained();
+        if topic.row.settings.retention.keeps_everything() {
+            retained.remove(&topic.id);
+        } else {
+            retained.insert(topic.id, topic.row.settings.retention);
+        }
         shared
+    }
+
+    fn retained(&self) -> MutexGuard<'_, HashMap<TopicId, Retention>> {
+        self.retained.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The topics that do not keep everything, and what they keep.
+    pub fn topics_with_retention(&self) -> Vec<(Arc<TopicShared>, Retention)> {
+        let retained: Vec<_> = self.retained().iter().map(|(id, r)| (*id, *r)).collect();
+        let topics = self.topics();
+        let known = retained.into_iter();
+        known
+            .filter_map(|(id, retention)| Some((topics.by_id.get(&id)?.clone(), retention)))
+            .collect()
     }
 
     /// Forgets a topic.
@@ -198,6 +250,8 @@ impl Shared {
         }
         let gone = topics.by_id.remove(&topic.id);
         drop(topics);
+        self.retained().remove(&topic.id);
+        self.discards.fetch_add(1, Ordering::AcqRel);
         if let Some(gone) = gone {
             gone.wake();
         }
@@ -217,6 +271,38 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Says something to people that is no damage, or that it is over. The log has it too.
+    pub fn notice(&self, subject: &'static str, line: Option<String>) {
+        let mut notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+        match line {
+            Some(line) => {
+                if notices.get(subject) != Some(&line) {
+                    tracing::warn!(subject, notice = %line, "notice");
+                }
+                notices.insert(subject, line);
+            }
+            None => {
+                if notices.remove(subject).is_some() {
+                    tracing::info!(subject, "the notice no longer holds");
+                }
+            }
+        }
+    }
+
+    pub fn notices(&self) -> Vec<String> {
+        let notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+        notices.values().cloned().collect()
+    }
+
+    /// Why nothing can be published now.
+    pub fn refusal(&self) -> Option<ApiError> {
+        let reached = self.reserve_reached.load(Ordering::Acquire);
+        reached.then(|| ApiError::DiskReserve {
+            free_bytes: self.reserve_free.load(Ordering::Relaxed),
+            needed_bytes: self.reserve_needed.load(Ordering::Relaxed),
+        })
     }
 
     /// Stops the store: nothing more is written or acknowledged (J12). The first reason counts.

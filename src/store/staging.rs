@@ -11,11 +11,12 @@ use bytes::Bytes;
 use super::command::{Append, Change, Context, Done};
 use super::shared::{Shared, TopicShared};
 use crate::journal::{Claim, ENTRY_HEADER_BYTES, EntryKind, EntryToWrite, StateOp, payload_crc};
+use crate::protocol::batch::CheckedBatch;
 use crate::protocol::data::Published;
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
 use crate::topic::{Admission, BatchFacts, RowKey, State};
-use crate::types::{Durability, LeaderEpoch, Offset, StateNumber, TopicId};
+use crate::types::{Durability, LeaderEpoch, Offset, ProducerId, StateNumber, TopicId};
 
 /// An entry whose place is not known yet.
 pub(super) struct StagedEntry {
@@ -76,6 +77,8 @@ pub(super) struct Touched {
     pub end: Offset,
     pub state: StateNumber,
     pub durability: Durability,
+    /// Bytes of its live batches.
+    pub bytes: u64,
 }
 
 impl Touched {
@@ -173,13 +176,7 @@ impl Staging {
         durable_bound: Offset,
         now: Timestamp,
     ) {
-        let header = append.batch.header();
-        let facts = BatchFacts {
-            producer: header.producer,
-            first: header.first_sequence,
-            count: header.record_count,
-            bytes: append.batch.bytes().len() as u64,
-        };
+        let facts = facts_of(&append.batch);
         let admission = state
             .topic(append.topic)
             .and_then(|topic| topic.admit(append.epoch, &facts));
@@ -206,6 +203,7 @@ impl Staging {
         topic.appended(&facts, base, append_time);
         let end = topic.row.end;
         let durability = topic.row.settings.durability;
+        let surplus = topic.surplus_producers();
         if !facts.producer.is_zero() {
             state.mark_dirty(RowKey::Producer(append.topic, facts.producer));
         }
@@ -233,6 +231,27 @@ impl Staging {
             crc: append.batch.header().crc,
             payload: append.batch.into_bytes(),
         });
+        if !surplus.is_empty() {
+            self.forget_producers(state, append.topic, &surplus, now);
+        }
+    }
+
+    /// Forgets producers, the longest unused when there are too many.
+    fn forget_producers(
+        &mut self,
+        state: &mut State,
+        id: TopicId,
+        producers: &[ProducerId],
+        now: Timestamp,
+    ) {
+        if let Ok(topic) = state.topic_mut(id) {
+            topic.forget_producers(producers);
+            let key = |&producer| RowKey::Producer(id, producer);
+            let keys: Vec<RowKey> = producers.iter().map(key).collect();
+            keys.iter().for_each(|key| state.mark_dirty(key.clone()));
+            let number = state.take_state_number(id);
+            self.push_rows(state, id, number, &keys, now);
+        }
     }
 
     /// An `os` topic's offsets must stay below its recorded bound (J6).
@@ -284,6 +303,16 @@ impl Staging {
     }
 }
 
+fn facts_of(batch: &CheckedBatch) -> BatchFacts {
+    let header = batch.header();
+    BatchFacts {
+        producer: header.producer,
+        first: header.first_sequence,
+        count: header.record_count,
+        bytes: batch.bytes().len() as u64,
+    }
+}
+
 fn touch(state: &State, entry: &StagedEntry, shared: Option<Arc<TopicShared>>) -> Touched {
     let id = entry.topic;
     let own = if entry.kind == EntryKind::Records {
@@ -291,7 +320,7 @@ fn touch(state: &State, entry: &StagedEntry, shared: Option<Arc<TopicShared>>) -
     } else {
         entry.number
     };
-    let (end, number, durability) = match state.topic(id) {
+    let (end, number, durability, bytes) = match state.topic(id) {
         Ok(topic) => {
             // While the end is uncertain, what was claimed once is claimed again: the loss stays told.
             let claimed = topic
@@ -302,10 +331,14 @@ fn touch(state: &State, entry: &StagedEntry, shared: Option<Arc<TopicShared>>) -
                 topic.row.end.max(claimed),
                 topic.row.state_number,
                 topic.row.settings.durability,
+                topic.row.bytes,
             )
         }
-        Err(_) if id.is_zero() => (Offset::ZERO, state.peer().state_number, Durability::Fsync),
-        Err(_) => (DELETED_END, StateNumber::new(own), Durability::Fsync),
+        Err(_) if id.is_zero() => {
+            let number = state.peer().state_number;
+            (Offset::ZERO, number, Durability::Fsync, 0)
+        }
+        Err(_) => (DELETED_END, StateNumber::new(own), Durability::Fsync, 0),
     };
     Touched {
         topic: id,
@@ -313,5 +346,6 @@ fn touch(state: &State, entry: &StagedEntry, shared: Option<Arc<TopicShared>>) -
         end,
         state: number,
         durability,
+        bytes,
     }
 }

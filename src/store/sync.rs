@@ -21,6 +21,8 @@ use crate::types::Offset;
 /// A group whose write has returned.
 pub(super) struct Written {
     pub group: u64,
+    /// Every group up to this one is claimed once this group is durable.
+    pub claims: u64,
     /// The slot it lies in; `None` if nothing was written but something has to be told in order.
     pub slot: Option<SlotHandle>,
     pub waiters: Vec<Waiter>,
@@ -116,6 +118,9 @@ impl Syncer {
             self.shared
                 .synced_group
                 .fetch_max(written.group, Ordering::AcqRel);
+            self.shared
+                .claimed_group
+                .fetch_max(written.claims, Ordering::AcqRel);
             for waiter in written.waiters {
                 waiter.tell(Ok(()));
             }

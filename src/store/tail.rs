@@ -53,13 +53,6 @@ impl TailCache {
         groups.get(at).filter(|group| place < group.end()).cloned()
     }
 
-    #[allow(dead_code)]
-    /// Forgets the groups of a segment whose slot is to be reused.
-    pub fn forget(&self, segment: u64) {
-        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
-        groups.retain(|group| group.place().segment != segment);
-    }
-
     /// Bytes of memory held by cached groups.
     pub fn bytes(&self) -> usize {
         let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);

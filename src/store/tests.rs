@@ -8,6 +8,11 @@ use crate::protocol::batch::{BatchBuilder, CheckedBatch, Compression, RecordToSe
 use crate::time::Timestamp;
 use crate::types::{Durability, Gap, GapReason, ProducerId, Sequence, TopicName, TopicSettings};
 
+mod cold;
+mod reserve;
+mod retention;
+mod snapshots;
+
 pub(super) fn options(dir: &Path) -> StoreOptions {
     StoreOptions {
         slot_bytes: 1 << 20,
@@ -105,24 +110,61 @@ pub(super) async fn values(store: &Store, topic: TopicId, from: u64) -> Vec<(u64
     }
 }
 
-/// A copy of the directory as a crash would leave it: nothing is closed or flushed.
+/// A copy of the directory as a crash would leave it: nothing is closed or flushed. All files of one moment:
+/// if anything changed while they were copied, they are copied again.
 pub(super) fn crashed_copy(dir: &Path) -> tempfile::TempDir {
-    let copy = tempfile::tempdir().expect("a scratch directory");
-    copy_dir(dir, copy.path());
-    copy
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    loop {
+        let (copy, before) = (
+            tempfile::tempdir().expect("a scratch directory"),
+            stamps(dir),
+        );
+        let copied = try_copy_dir(dir, copy.path());
+        if let (Ok(()), Ok(before), Ok(after)) = (copied, before, stamps(dir))
+            && before == after
+        {
+            return copy;
+        }
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the directory never rests"
+        );
+    }
+}
+
+type Stamps = std::collections::BTreeMap<PathBuf, (u64, std::time::SystemTime)>;
+
+/// Size and time of the last change of every file.
+fn stamps(dir: &Path) -> std::io::Result<Stamps> {
+    let mut found = Stamps::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        let metadata = std::fs::metadata(&path)?;
+        if metadata.is_dir() {
+            found.extend(stamps(&path)?);
+        } else {
+            found.insert(path, (metadata.len(), metadata.modified()?));
+        }
+    }
+    Ok(found)
 }
 
 pub(super) fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a directory");
-    for entry in std::fs::read_dir(from).expect("a listing") {
-        let entry = entry.expect("an entry");
+    try_copy_dir(from, to).expect("a directory nobody changes");
+}
+
+fn try_copy_dir(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
         let target = to.join(entry.file_name());
-        if entry.file_type().expect("a type").is_dir() {
-            copy_dir(&entry.path(), &target);
+        if entry.file_type()?.is_dir() {
+            try_copy_dir(&entry.path(), &target)?;
         } else {
-            std::fs::copy(entry.path(), target).expect("a copy");
+            std::fs::copy(entry.path(), target)?;
         }
     }
+    Ok(())
 }
 
 #[tokio::test]
@@ -275,7 +317,7 @@ async fn the_catalog_is_rebuilt_from_the_journal() {
         .set_topic(
             name("orders"),
             TopicChanges {
-                retain_records: Some(Some(9)),
+                retain_records: Some(Some(900)),
                 ..TopicChanges::default()
             },
         )
@@ -296,7 +338,7 @@ async fn the_catalog_is_rebuilt_from_the_journal() {
         .expect("there");
     assert_eq!(found.committed_offset.get(), 123);
     let info = store.describe_topic(name("orders")).await.expect("there");
-    assert_eq!(info.settings.retention.records, Some(9));
+    assert_eq!(info.settings.retention.records, Some(900));
     assert!(
         publish(&store, id, batch(1, 299, &[&[1; 8000]]))
             .await

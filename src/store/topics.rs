@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::reader::{self, ReadRequest};
+use super::retention::{self, Plan, discard};
 use super::shared::{Shared, TopicShared};
 use super::{Context, Store};
 use crate::limits;
@@ -161,7 +162,7 @@ impl Store {
         name: TopicName,
         changes: TopicChanges,
     ) -> Result<TopicInfo, ApiError> {
-        self.change_topic(name, move |topic, _| {
+        let changed = self.change_topic(name, move |topic, _| {
             topic.check_writable()?;
             topic.row.settings = changes.apply(topic.row.settings);
             if topic.row.settings.durability == Durability::Fsync {
@@ -169,8 +170,8 @@ impl Store {
                 topic.row.bound = None;
             }
             Ok(())
-        })
-        .await
+        });
+        Ok(changed.await?.0)
     }
 
     /// Gives a topic another name.
@@ -216,14 +217,21 @@ impl Store {
         before: Position,
     ) -> Result<TopicInfo, ApiError> {
         let to = self.find_offset(name.clone(), before).await?.offset;
-        let id = self.id_of(&name)?;
-        let kept = self.bytes_from(id, to).await?;
-        self.change_topic(name, move |topic, _| {
-            topic.check_writable()?;
-            topic.advance_start(to, kept);
-            Ok(())
-        })
-        .await
+        loop {
+            let plan = self.plan_purge(self.id_of(&name)?, to).await?;
+            let purged = self.change_topic(name.clone(), move |topic, _| {
+                topic.check_writable()?;
+                // Retention may have moved the start since; then the bytes are counted anew.
+                let holds = topic.row.start == plan.from;
+                Ok(holds && {
+                    discard(topic, &plan);
+                    true
+                })
+            });
+            if let (info, true) = purged.await? {
+                return Ok(info);
+            }
+        }
     }
 
     /// Ends a quarantine; tells what is given up.
@@ -244,17 +252,22 @@ impl Store {
         .await
     }
 
-    async fn change_topic<F>(&self, name: TopicName, decide: F) -> Result<TopicInfo, ApiError>
+    async fn change_topic<F, T>(
+        &self,
+        name: TopicName,
+        decide: F,
+    ) -> Result<(TopicInfo, T), ApiError>
     where
-        F: FnOnce(&mut Topic, Timestamp) -> Result<(), ApiError> + Send + 'static,
+        F: FnOnce(&mut Topic, Timestamp) -> Result<T, ApiError> + Send + 'static,
+        T: Send + 'static,
     {
         let id = self.id_of(&name)?;
         self.change(id, move |context| {
             let now = context.now;
             let topic = context.state.topic_mut(id)?;
-            decide(topic, now)?;
+            let decided = decide(topic, now)?;
             let shared = context.shared.publish_topic(topic, None);
-            Ok((info(topic, &shared), vec![RowKey::Topic(id)]))
+            Ok(((info(topic, &shared), decided), vec![RowKey::Topic(id)]))
         })
         .await
     }
@@ -307,11 +320,10 @@ impl Store {
         }
     }
 
-    /// Bytes of the topic's batches from an offset on, to the precision of an extent.
-    async fn bytes_from(&self, id: TopicId, from: Offset) -> Result<u64, ApiError> {
+    async fn plan_purge(&self, id: TopicId, to: Offset) -> Result<Plan, ApiError> {
         let topic = self.shared_topic(id)?;
         self.on_disk(&topic, move |shared, topic| {
-            Ok(reader::bytes_from(shared, topic, from))
+            Ok(retention::plan_purge(shared, topic, to))
         })
         .await
     }

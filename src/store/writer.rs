@@ -24,6 +24,7 @@ use super::pool::{Prepared, SlotPool};
 use super::queue::{Queue, Taken};
 use super::segments::Segment;
 use super::shared::Shared;
+use super::snapshot::{self, Emission};
 use super::staging::{Staging, Touched};
 use super::sync::Written;
 use crate::catalog::Applied;
@@ -104,6 +105,9 @@ pub(super) struct Writer {
     /// Segments that are full and have no row yet.
     unsealed: BTreeSet<u64>,
     bounds: HashMap<TopicId, OsBound>,
+    /// Who wants a snapshot that has not begun.
+    snapshot_wanted: Option<Done<snapshot::Written>>,
+    emission: Option<Emission>,
     last_capture: Instant,
     /// A claim of something is worth a mark of its own.
     mark_due: bool,
@@ -152,6 +156,8 @@ impl Writer {
             unclaimed: VecDeque::new(),
             pending: VecDeque::new(),
             bounds,
+            snapshot_wanted: None,
+            emission: None,
             // The first capture comes with the first group: recovery's work need not be done again.
             last_capture: Instant::now() - CAPTURE_EVERY,
             mark_due: true,
@@ -179,7 +185,7 @@ impl Writer {
             }
             match taken {
                 Taken::Stopped => break,
-                Taken::Some if self.pending.is_empty() => self.idle(),
+                Taken::Some if self.pending.is_empty() && self.emission.is_none() => self.idle(),
                 Taken::Some => self.write_pending(),
             }
             self.capture(false);
@@ -189,7 +195,7 @@ impl Writer {
 
     /// How long to wait for something to come.
     fn patience(&self) -> Duration {
-        if !self.pending.is_empty() {
+        if !self.pending.is_empty() || self.emission.is_some() {
             Duration::ZERO
         } else if self.mark_due {
             limits::IDLE_MARK_AFTER
@@ -212,6 +218,9 @@ impl Writer {
         let now = Timestamp::now();
         while let Some(command) = self.next_command(&staging) {
             match command {
+                Command::Append(append) if let Some(refusal) = self.shared.refusal() => {
+                    (append.done)(Err(refusal))
+                }
                 Command::Append(append) => {
                     let bound = self.durable_bound(append.topic);
                     staging.append(&mut self.state, append, bound, now);
@@ -219,8 +228,10 @@ impl Writer {
                 Command::Change(change) => {
                     staging.change(&mut self.state, change, &self.shared, now)
                 }
+                Command::Snapshot(done) => self.snapshot_wanted = Some(done),
             }
         }
+        self.emit_snapshot(&mut staging);
         if staging.is_empty() {
             self.tell_in_order(staging);
         } else {
@@ -233,10 +244,35 @@ impl Writer {
     fn next_command(&mut self, staging: &Staging) -> Option<Command> {
         let bytes = match self.pending.front()? {
             Command::Append(append) => append.batch.bytes().len(),
-            Command::Change(_) => 0,
+            Command::Change(_) | Command::Snapshot(_) => 0,
         };
         let fits = staging.is_empty() || staging.bytes + bytes <= self.group_bytes;
         if fits { self.pending.pop_front() } else { None }
+    }
+
+    /// A snapshot goes into the groups that are written anyway, a little in each. It begins when every
+    /// segment but the open one has its row: nobody has to read what lies before it to know what there is.
+    fn emit_snapshot(&mut self, staging: &mut Staging) {
+        if self.emission.is_none() && self.all_sealed() {
+            let wanted = self.snapshot_wanted.take();
+            self.emission = wanted.map(|done| Emission::new(&self.state, done));
+        }
+        let Some(emission) = &mut self.emission else {
+            return;
+        };
+        if !emission.is_complete() {
+            if staging.bytes <= self.group_bytes {
+                emission.fill(&mut self.state, staging, self.group_bytes);
+            }
+        } else if let Some(emission) = self.emission.take() {
+            emission.finish(&mut self.state, staging, self.last_group + 1);
+        }
+    }
+
+    fn all_sealed(&mut self) -> bool {
+        self.unsealed
+            .retain(|number| !self.state.segments().contains_key(number));
+        self.unsealed.is_empty()
     }
 
     /// Answers that need no entry of their own still wait for what came before them.
@@ -252,6 +288,7 @@ impl Writer {
         } else {
             self.hand_over(Written {
                 group: self.last_group,
+                claims: 0,
                 slot: None,
                 waiters: staging.waiters,
                 ends: Vec::new(),
@@ -285,7 +322,10 @@ impl Writer {
         let (synced, claims) = self.take_claims(synced);
         let bytes = GroupBuilder::empty_bytes(claims.len()) + staging.bytes;
         if !self.open.has_room(bytes, staging.entries.len()) && !self.switch_segment() {
-            return refuse(staging, "the journal has no slot to write to");
+            // What was decided is in the state and will not be in the journal: nothing may follow (J8, J12).
+            let reason = "the disk is full and the journal has no slot to write to";
+            self.shared.fail(reason);
+            return refuse(staging, reason);
         }
         let touched = staging.touched(&self.state, &self.shared);
         let (group, headers) = self.build(&staging, &claims, synced, clean_stop);
@@ -312,6 +352,7 @@ impl Writer {
             .collect();
         self.hand_over(Written {
             group: group.number(),
+            claims: synced,
             slot: Some(self.open.prepared.slot.clone()),
             waiters: staging.waiters,
             ends,
@@ -390,6 +431,9 @@ impl Writer {
             self.last_group,
             touched.iter().map(Touched::claim).collect(),
         ));
+        if let Some(emission) = &mut self.emission {
+            emission.note_group(group.place(), group.number());
+        }
         self.note_bounds(touched);
     }
 
@@ -446,6 +490,7 @@ impl Writer {
                     .into_iter()
                     .for_each(|extent| index.push_open(group.place().segment, extent));
             }
+            shared.set_bytes(touched.bytes);
             let durable = self
                 .bounds
                 .get(&touched.topic)
@@ -488,25 +533,20 @@ impl Writer {
     fn publish_open_segment(&self) {
         let header = self.open.prepared.header;
         debug_assert_ne!(header.kind, Kind::Cold, "the writer fills stream segments");
-        self.shared.segments.put(Segment {
-            number: header.segment,
-            slot_id: header.slot,
-            header,
-            row: None,
-        });
+        self.shared.segments.put(Segment::new(header, None));
     }
 
     /// Hands the changed rows to the catalog, once they are durable.
     fn capture(&mut self, now_or_never: bool) {
-        let due = now_or_never || self.last_capture.elapsed() >= CAPTURE_EVERY;
+        let due = now_or_never
+            || self.applier.is_hurried()
+            || self.last_capture.elapsed() >= CAPTURE_EVERY;
         if !due || !self.state.is_dirty() {
             return;
         }
         // The catalog never passes the end of a segment whose row it does not have: what lies
         // before its position and has no row is free.
-        self.unsealed
-            .retain(|number| !self.state.segments().contains_key(number));
-        if !self.unsealed.is_empty() || !self.applier.begin() {
+        if !self.all_sealed() || !self.applier.begin() {
             return;
         }
         self.last_capture = Instant::now();
@@ -521,6 +561,7 @@ impl Writer {
         };
         self.hand_over(Written {
             group: self.last_group,
+            claims: 0,
             slot: None,
             waiters: Vec::new(),
             ends: Vec::new(),
@@ -561,6 +602,7 @@ pub(super) fn refuse_command(command: Command, reason: &str) {
     match command {
         Command::Append(append) => (append.done as Done<_>)(Err(stopped(reason))),
         Command::Change(change) => _ = (change.run)(Err(stopped(reason))),
+        Command::Snapshot(done) => done(Err(stopped(reason))),
     }
 }
 

@@ -2,12 +2,43 @@
 
 use std::collections::HashMap;
 
-use super::model::{Admission, BatchFacts};
+use super::model::{Admission, BatchFacts, Topic};
 use super::rows::{ProducerBatch, ProducerRow};
 use crate::limits;
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
 use crate::types::{Offset, ProducerId, Sequence};
+
+impl Topic {
+    /// Producers that did not publish since `before`, at most `max` of them.
+    pub fn unused_producers(&self, before: Timestamp, max: usize) -> Vec<ProducerId> {
+        let unused = self.producers.iter();
+        let unused = unused.filter(|(_, row)| row.last_used < before);
+        unused.map(|(&id, _)| id).take(max).collect()
+    }
+
+    /// The producers to forget because there are too many: the longest unused, several at once. None while there is room.
+    pub fn surplus_producers(&self) -> Vec<ProducerId> {
+        if self.producers.len() <= limits::PRODUCERS_PER_TOPIC_MAX {
+            return Vec::new();
+        }
+        let mut by_use: Vec<(Timestamp, ProducerId)> = self
+            .producers
+            .iter()
+            .map(|(&id, row)| (row.last_used, id))
+            .collect();
+        by_use.sort_unstable();
+        by_use.truncate(limits::PRODUCERS_FORGOTTEN_AT_ONCE);
+        by_use.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Forgets producers: their next batch has to begin at sequence 0 again.
+    pub fn forget_producers(&mut self, ids: &[ProducerId]) {
+        for id in ids {
+            self.producers.remove(id);
+        }
+    }
+}
 
 impl ProducerRow {
     /// The sequence its next batch starts at.

@@ -295,6 +295,15 @@ impl State {
         keys
     }
 
+    /// How many rows there are.
+    pub fn row_count(&self) -> u64 {
+        let of_topics = self
+            .topics
+            .values()
+            .map(|topic| 1 + topic.subscriptions.len() + topic.producers.len());
+        (1 + self.segments.len() + of_topics.sum::<usize>()) as u64
+    }
+
     /// The rows that changed since the last call, as they are now.
     pub fn take_dirty(&mut self) -> Vec<RowChange> {
         let keys = std::mem::take(&mut self.dirty);

@@ -153,10 +153,16 @@ impl Up {
     }
 
     /// Ends it as Ctrl-C would, and insists that it ends well.
-    pub fn stop(mut self) {
+    pub fn stop(self) {
+        self.stop_with(|| {});
+    }
+
+    /// The same, and then something while its directory is still there.
+    pub fn stop_with(mut self, then: impl FnOnce()) {
         signal(&self.child, Signal::TERM);
         let status = self.child.wait().expect("it ends");
         assert!(status.success(), "{status}");
+        then();
     }
 }
 

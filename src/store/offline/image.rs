@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{OfflineError, refuse_if_used};
+use super::{DirKind, OfflineError, kind_of, refuse_if_used};
 use crate::catalog::{Applied, Catalog, CatalogError, Loaded, Verdict};
 use crate::journal::{
     EntryKind, EntryScanner, Extent, FIRST_POSITION, FORMAT_VERSION, Footer, HeaderFault,
@@ -97,6 +97,13 @@ impl Image {
     /// Opens the directory of a stopped peer, or a copy of a running one's.
     pub fn open(dir: &Path) -> Result<Self, OfflineError> {
         refuse_if_used(dir)?;
+        if let found @ DirKind::Index = kind_of(dir)? {
+            return Err(OfflineError::WrongKind {
+                dir: dir.to_owned(),
+                found,
+                what: "messages are in the directories of peers",
+            });
+        }
         let options = JournalOptions {
             read_only: true,
             ..JournalOptions::default()
@@ -120,6 +127,8 @@ impl Image {
         };
         if layout.is_fresh() && loaded.rows.is_empty() {
             catalog.faults.clear();
+        } else if !dir.join("catalog").exists() {
+            catalog.faults = vec!["it is missing".to_owned()];
         }
         let segments = segments_of(&journal, &layout, &walked);
         Ok(Self {
@@ -173,6 +182,9 @@ impl Image {
     /// Where the records of a segment lie, by topic and offset: by its footer, else by the walk, else
     /// by looking at every entry.
     pub fn extents(&self, segment: &SegmentView) -> Result<Vec<(TopicId, Extent)>, OfflineError> {
+        if !self.has_file(segment) {
+            return Ok(Vec::new());
+        }
         if let Some(row) = segment.row {
             let slot = self.journal.slot(segment.header.slot)?;
             let footer = slot.read_footer(&segment.header, row.footer_position, Via::Cached)?;

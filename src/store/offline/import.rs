@@ -58,7 +58,10 @@ pub fn import(
     let checked = tdx::check(&mut from)?;
     refuse_unsuitable(options, &checked)?;
     from.seek(SeekFrom::Start(begin)).map_err(ExportFault::Io)?;
-    let (store, _) = Store::open(options)?;
+    let (store, _) = Store::open(&StoreOptions {
+        reclaim: false,
+        ..options.clone()
+    })?;
     let imported = bring_in(&store, checked, from);
     let stopped = stop(&store);
     let imported = imported?;

@@ -83,13 +83,18 @@ pub fn list_registry(dir: &Path) -> Result<RegistryListing, OfflineError> {
             found.left_out
         ));
     }
+    let entries = entries(&state);
     let mut peers: Vec<PeerInfo> = state.peer_numbers().filter_map(|n| state.peer(n)).collect();
+    for peer in &mut peers {
+        let held = |e: &&RegistryEntry| e.kind == Kind::Held && e.peer == peer.name;
+        peer.topics = entries.iter().filter(held).count() as u64;
+    }
     peers.sort_by(|a, b| a.name.cmp(&b.name));
     let listing = RegistryListing {
         format: loaded.format,
         faults,
         peers,
-        entries: entries(&state),
+        entries,
         rows,
         bytes: super::stats::size_of(&dir.join("registry")),
     };

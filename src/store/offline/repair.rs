@@ -10,6 +10,8 @@
 //!    each entry, not by asking footers or groups. The damaged files are moved to
 //!    `journal/damaged/`. Offsets that nobody has any more become gaps.
 //!
+//! Where only the footer or one copy of a header is ruined, it is written again as it was.
+//!
 //! Order of the second pass, so that a crash at any step costs nothing and the
 //! next repair goes on:
 //!
@@ -32,12 +34,12 @@ use std::path::{Path, PathBuf};
 use super::image::{Image, SegmentView};
 use super::import::bounded_gaps;
 use super::verify::{Finding, Verified, check_segment, verify};
-use super::work::{ColdFill, Written, change, is_unneeded, stop};
+use super::work::{ColdFill, Written, change, let_go_of_the_past, stop};
 use super::{OfflineError, kind_of, refuse_if_used};
 use crate::catalog::DirLock;
 use crate::journal::{
-    EntryHeader, EntryKind, EntryScanner, EntryToWrite, FIRST_POSITION, JournalDir, JournalError,
-    JournalOptions, Kind, Passed,
+    EntryHeader, EntryKind, EntryScanner, EntryToWrite, FIRST_POSITION, Footer, FooterBuilder,
+    JournalDir, JournalError, JournalOptions, Kind, Passed, SegmentEnd,
 };
 use crate::store::command::Context;
 use crate::store::open::open_accepting;
@@ -74,6 +76,10 @@ pub fn repair(dir: &Path, dry_run: bool) -> Result<Repaired, OfflineError> {
     }
     let mut report = Repaired::default();
     bring_back(dir, dry_run, &mut report)?;
+    if dry_run && !report.steps.is_empty() {
+        // What else there is to do shows only when those files are back.
+        return Ok(report);
+    }
     let before = Image::open(dir)?;
     first_pass_plan(&before, &mut report);
     if dry_run {
@@ -84,13 +90,14 @@ pub fn repair(dir: &Path, dry_run: bool) -> Result<Repaired, OfflineError> {
     drop(before);
     open_and_stop(dir, &mut report)?;
     let image = Image::open(dir)?;
-    let damaged = survey(&image)?;
+    let survey = Survey::of(&image)?;
     let headers = plan_headers(&image, &mut report);
-    if !damaged.is_empty() {
-        replace_segments(dir, &image, damaged, &mut report)?;
+    report.steps.extend(survey.footer_steps(&image));
+    if !survey.damaged.is_empty() {
+        replace_segments(dir, &image, &survey.damaged, &mut report)?;
     }
     drop(image);
-    mend_headers(dir, &headers)?;
+    mend(dir, &headers, &survey.footers)?;
     set_unreadable_aside(dir, &mut report)?;
     report.left = verify(dir)?
         .findings
@@ -114,8 +121,16 @@ fn first_pass_plan(image: &Image, report: &mut Repaired) {
     report.lost.extend(image.walked.damage.iter().cloned());
 }
 
+/// A repair discards nothing and moves nothing but what it was asked to.
+fn as_it_is(dir: &Path) -> StoreOptions {
+    StoreOptions {
+        reclaim: false,
+        ..StoreOptions::new(dir)
+    }
+}
+
 fn open_and_stop(dir: &Path, report: &mut Repaired) -> Result<(), OfflineError> {
-    let (store, _) = open_accepting(&StoreOptions::new(dir))?;
+    let (store, _) = open_accepting(&as_it_is(dir))?;
     for line in store.damage() {
         if !report.lost.contains(&line) {
             report.lost.push(line);
@@ -136,8 +151,80 @@ struct Damaged {
     file: bool,
 }
 
+impl Damaged {
+    fn is_stream(&self) -> bool {
+        self.view.header.kind != Kind::Cold
+    }
+}
+
+/// What is wrong with segments.
+struct Survey {
+    /// Those that have to be replaced.
+    damaged: Vec<Damaged>,
+    /// Those of which only the footer is ruined, which follows from the entries.
+    footers: Vec<(SegmentView, Footer)>,
+}
+
+impl Survey {
+    fn of(image: &Image) -> Result<Self, OfflineError> {
+        let mut survey = Self {
+            damaged: Vec::new(),
+            footers: Vec::new(),
+        };
+        for segment in find_damaged(image)? {
+            match footer_again(image, &segment)? {
+                Some(footer) => survey.footers.push((segment.view, footer)),
+                None => survey.damaged.push(segment),
+            }
+        }
+        let numbers = survey.damaged.iter().map(|d| d.view.number).collect();
+        let mut covered = covered_elsewhere(image, &numbers)?;
+        for segment in &mut survey.damaged {
+            segment.healthy.retain(|(entry, _)| {
+                let ranges = covered.entry(entry.topic).or_default();
+                ranges.add(Offset::new(entry.number), Offset::new(entry.end_number()))
+            });
+        }
+        Ok(survey)
+    }
+
+    fn footer_steps(&self, image: &Image) -> Vec<String> {
+        let names = self.footers.iter();
+        let names = names.map(|(view, _)| image.slot_name(view.header.slot));
+        names
+            .map(|name| format!("{name}: the footer written again from the entries"))
+            .collect()
+    }
+}
+
+/// The footer as it was, if nothing else of the segment is damaged.
+fn footer_again(image: &Image, segment: &Damaged) -> Result<Option<Footer>, OfflineError> {
+    let view = &segment.view;
+    let Some(row) = view.row.filter(|row| segment.file && !row.damaged) else {
+        return Ok(None);
+    };
+    let mut findings = segment.findings.iter();
+    if !findings.all(|finding| finding.position == Some(row.footer_position)) {
+        return Ok(None);
+    }
+    let slot = image.journal.slot(view.header.slot)?;
+    let mut scanner = EntryScanner::new(slot, &view.header, FIRST_POSITION..view.end);
+    let mut footer = FooterBuilder::default();
+    while let Some(passed) = scanner.step()? {
+        if let Passed::Entry(entry) = passed {
+            footer.add(&entry.header, entry.position);
+        }
+    }
+    let end = SegmentEnd {
+        contents_end: row.end,
+        groups: (row.first_group, row.last_group),
+    };
+    let footer = footer.finish(&end, &view.header.seed(), row.footer_position);
+    Ok((footer.as_bytes().len() == row.footer_length as usize).then_some(footer))
+}
+
 /// Every segment with something wrong in it.
-fn survey(image: &Image) -> Result<Vec<Damaged>, OfflineError> {
+fn find_damaged(image: &Image) -> Result<Vec<Damaged>, OfflineError> {
     let mut damaged = Vec::new();
     for view in image.segments.values() {
         let file = image.has_file(view);
@@ -163,14 +250,6 @@ fn survey(image: &Image) -> Result<Vec<Damaged>, OfflineError> {
                 false => Vec::new(),
             },
             file,
-        });
-    }
-    let numbers: BTreeSet<u64> = damaged.iter().map(|d| d.view.number).collect();
-    let mut covered = covered_elsewhere(image, &numbers)?;
-    for segment in &mut damaged {
-        segment.healthy.retain(|(entry, _)| {
-            let ranges = covered.entry(entry.topic).or_default();
-            ranges.add(Offset::new(entry.number), Offset::new(entry.end_number()))
         });
     }
     Ok(damaged)
@@ -264,12 +343,14 @@ fn healthy_entries(
 }
 
 fn plan_segments(image: &Image, report: &mut Repaired) -> Result<(), OfflineError> {
-    let damaged = survey(image)?;
-    for segment in &damaged {
+    let survey = Survey::of(image)?;
+    report.steps.extend(survey.footer_steps(image));
+    let Survey { damaged, .. } = &survey;
+    for segment in damaged {
         report.steps.push(step_text(image, segment));
     }
     if !damaged.is_empty() {
-        for (topic, gaps) in lost_offsets(image, &damaged)? {
+        for (topic, gaps) in lost_offsets(image, damaged)? {
             note_lost(image, topic, &gaps, report);
         }
     }
@@ -351,27 +432,31 @@ fn note_lost(image: &Image, topic: TopicId, gaps: &[Gap], report: &mut Repaired)
 fn replace_segments(
     dir: &Path,
     image: &Image,
-    damaged: Vec<Damaged>,
+    damaged: &[Damaged],
     report: &mut Repaired,
 ) -> Result<(), OfflineError> {
-    let mut lost = lost_offsets(image, &damaged)?;
-    let (store, _) = open_accepting(&StoreOptions::new(dir))?;
-    let mut done = Ok(true);
-    for segment in &damaged {
-        done = replace_segment(&store, image, segment, &mut lost);
-        match &done {
-            Ok(true) => report.steps.push(step_text(image, segment)),
-            Ok(false) => report.left.push(format!(
-                "{}: left where it is, recovery would need it to build the catalog again",
-                image.slot_name(segment.view.header.slot)
-            )),
-            Err(_) => break,
+    let mut lost = lost_offsets(image, damaged)?;
+    let (store, _) = open_accepting(&as_it_is(dir))?;
+    let mut done = match damaged.iter().any(|segment| segment.is_stream()) {
+        true => let_go_of_the_past(&store),
+        false => Ok(u64::MAX),
+    };
+    for segment in damaged {
+        let Ok(horizon) = done else { break };
+        // The segment the snapshot lies in was begun after all of these.
+        assert!(
+            !segment.is_stream() || segment.view.number < horizon,
+            "invariant 3"
+        );
+        done = replace_segment(&store, image, segment, &mut lost).map(|()| horizon);
+        if done.is_ok() {
+            report.steps.push(step_text(image, segment));
         }
     }
     let stopped = stop(&store);
     done?;
     stopped?;
-    for (topic, gaps) in lost_offsets(image, &damaged)? {
+    for (topic, gaps) in lost_offsets(image, damaged)? {
         note_lost(image, topic, &gaps, report);
     }
     Ok(())
@@ -382,10 +467,7 @@ fn replace_segment(
     image: &Image,
     segment: &Damaged,
     lost: &mut BTreeMap<TopicId, Vec<Gap>>,
-) -> Result<bool, OfflineError> {
-    if segment.view.header.kind != Kind::Cold && !is_unneeded(store, segment.view.number)? {
-        return Ok(false);
-    }
+) -> Result<(), OfflineError> {
     let copies = copy_healthy(store, image, segment)?;
     let moved = match segment.file {
         true => Some(move_aside(&image.path, &segment.view)?),
@@ -400,7 +482,7 @@ fn replace_segment(
     if let (Err(_), Some((from, to))) = (&changed, moved) {
         fs::rename(&to, &from).map_err(OfflineError::io(format!("move back {}", to.display())))?;
     }
-    changed.map(|()| true)
+    changed
 }
 
 fn copy_healthy(
@@ -534,16 +616,38 @@ fn plan_headers(image: &Image, report: &mut Repaired) -> Vec<u32> {
     slots
 }
 
-fn mend_headers(dir: &Path, slots: &[u32]) -> Result<(), OfflineError> {
-    if slots.is_empty() {
+/// Writes what is known to be right again, where it was.
+fn mend(
+    dir: &Path,
+    headers: &[u32],
+    footers: &[(SegmentView, Footer)],
+) -> Result<(), OfflineError> {
+    if headers.is_empty() && footers.is_empty() {
         return Ok(());
     }
     let _lock = DirLock::acquire(dir)?;
     let (journal, listed) = open_journal(dir)?;
-    for slot in listed.iter().filter(|slot| slots.contains(&slot.id)) {
+    for slot in listed.iter().filter(|slot| headers.contains(&slot.id)) {
         if let Some(header) = slot.header.header() {
             let file = journal.slot(slot.id)?;
             file.write_header(header)?;
+            file.sync_data()?;
+        }
+    }
+    for (view, footer) in footers {
+        let held = listed.iter().find(|slot| slot.id == view.header.slot);
+        let (Some(row), Some(slot)) = (view.row, held) else {
+            continue;
+        };
+        // Only into the life of the slot that was looked at.
+        if slot
+            .header
+            .header()
+            .is_none_or(|header| header.segment == view.number)
+        {
+            let file = journal.slot(slot.id)?;
+            let bytes = footer.as_bytes();
+            file.write_padded(bytes, row.footer_position, view.header.sector)?;
             file.sync_data()?;
         }
     }

@@ -7,9 +7,11 @@ use super::OfflineError;
 use crate::journal::{ColdWriter, EntryToWrite, Footer, JournalError, Kind};
 use crate::protocol::error::ApiError;
 use crate::store::Store;
+use crate::store::asker::Asker;
 use crate::store::command::{Change, Command, Context};
 use crate::store::keeper::publish_sealed;
 use crate::store::pool::Prepared;
+use crate::store::reclaim::snapshot_now;
 use crate::store::segments::Segment;
 use crate::topic::{RowKey, SegmentRow};
 use crate::types::TopicId;
@@ -29,12 +31,7 @@ impl Written {
     /// Lets the running store read it; the state gets its row.
     pub fn put(&self, context: &mut Context<'_>) -> RowKey {
         context.state.put_segment(self.number, self.row);
-        let segment = Segment {
-            number: self.number,
-            slot_id: self.prepared.header.slot,
-            header: self.prepared.header,
-            row: Some(self.row),
-        };
+        let segment = Segment::new(self.prepared.header, Some(self.row));
         publish_sealed(context.shared, segment, self.footer.clone());
         RowKey::Segment(self.number)
     }
@@ -142,11 +139,15 @@ pub(super) fn stop(store: &Store) -> Result<(), OfflineError> {
     stopped.map_err(|reason| OfflineError::Refused(format!("the store failed: {reason}")))
 }
 
-/// Whether no recovery will ever walk through a segment of the stream again: a state snapshot and
-/// the catalog's durable position are past it (J7).
-pub(super) fn is_unneeded(store: &Store, segment: u64) -> Result<bool, OfflineError> {
-    change(store, move |context| {
-        let snapshot = context.state.peer().snapshot;
-        Ok((snapshot.is_some_and(|at| at.segment > segment), Vec::new()))
-    })
+/// Writes a state snapshot, so that recovery needs nothing of the stream so far. Returns the horizon:
+/// segments of the stream below are walked through by no recovery any more (J7).
+pub(super) fn let_go_of_the_past(store: &Store) -> Result<u64, OfflineError> {
+    let asker = Asker::new(
+        store.shared.clone(),
+        store.pool.clone(),
+        store.applier.clone(),
+        store.queue.clone(),
+    );
+    let horizon = snapshot_now(asker);
+    horizon.map_err(|reason| OfflineError::Refused(format!("the store failed: {reason}")))
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::journal::{Kind, ListedSlot, Place, Resume, SlotHeader};
+use crate::journal::{Kind, ListedSlot, Place, Resume, SlotHeader, SnapshotAt};
 use crate::types::PeerId;
 
 use super::RecoveryError;
@@ -141,12 +141,10 @@ impl Layout {
         self.segments.keys().next_back().copied().unwrap_or(0)
     }
 
-    /// The state snapshot the newest stream segment knows of.
-    pub fn snapshot(&self) -> Option<crate::journal::SnapshotAt> {
-        self.segments
-            .values()
-            .rev()
-            .filter(|header| header.kind == Kind::Stream)
-            .find_map(|header| header.snapshot)
+    /// The latest state snapshot that any slot's header names. Headers name usable ones only, so it does
+    /// not matter what for the slot was prepared, or whether it ever was used.
+    pub fn snapshot(&self) -> Option<SnapshotAt> {
+        let named = self.segments.values().filter_map(|header| header.snapshot);
+        named.max_by_key(|at| at.group)
     }
 }

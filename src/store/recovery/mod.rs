@@ -10,18 +10,19 @@ mod replay;
 mod rewrite;
 mod walk;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use thiserror::Error;
 
 pub(crate) use layout::Layout;
 pub(crate) use replay::{Contents, Replay};
 pub(crate) use rewrite::seal;
-pub(crate) use walk::{End, Found, Walk};
+pub(crate) use walk::{End, Found, KeptGroup, Walk};
 
 use crate::catalog::Applied;
 use crate::journal::{BufferPool, Footer, JournalDir, JournalError, Place, SlotHeader, SnapshotAt};
 use crate::store::pool::Prepared;
+use crate::store::snapshot::at_of_row;
 use crate::topic::State;
 use crate::types::PeerId;
 
@@ -115,21 +116,30 @@ pub(crate) fn inspect(
         return Ok((Replay::new(base.state, 0), end, 1));
     };
     let mut replay = Replay::new(base.state, applied);
+    if base.applied.is_none()
+        && let Some(snapshot) = layout.snapshot().filter(|at| at.group == applied + 1)
+    {
+        replay.begin_at_snapshot(snapshot);
+    }
     let end = Walk::new(dir, layout, first, durable)?.run(&mut |found| match found {
         Found::Claimed(group) => replay.group(&group),
         Found::Missing { first, next, place } => replay.missing(first, next, place),
     })?;
     for group in &end.tail {
-        replay.cut_claims(&group.claims);
+        replay.claims(group.header.synced, &group.claims);
     }
-    replay.cut_claims(&end.cut_claims);
+    for cut in &end.cut_claims {
+        replay.claims(cut.synced, &cut.claims);
+    }
     Ok((replay, end, first))
 }
 
 /// The segment the walk begins in, the last group known to be durable, and the last group the state has.
 fn starting_point(layout: &Layout, base: &Base) -> Result<Option<(u64, u64, u64)>, RecoveryError> {
     if let Some(applied) = base.applied {
-        if !layout.is_stream(applied.segment) {
+        // What lies before the latest snapshot may be gone, even where some of it is still there.
+        let before_snapshot = layout.snapshot().is_some_and(|at| applied.group < at.group);
+        if !layout.is_stream(applied.segment) || before_snapshot {
             return Err(RecoveryError::StaleCatalog {
                 segment: applied.segment,
             });
@@ -166,7 +176,8 @@ pub(crate) fn recover(
     layout.check_owner(peer)?;
     let before: BTreeSet<u32> = base.state.segments().values().map(|row| row.slot).collect();
     let accept = base.accept_missing_facts;
-    let snapshot = layout.snapshot();
+    let known = base.state.peer().snapshot.as_ref().map(at_of_row);
+    let snapshot = newest(layout.snapshot(), known);
     let (mut replay, end, first) = inspect(dir, layout, base)?;
     let first_of_stream = replay.contents.keys().next().copied().unwrap_or(first);
     let groups = replay
@@ -193,6 +204,7 @@ pub(crate) fn recover(
     let next_segment = slots.next_segment;
 
     replay.judge();
+    replay.keep_what_is_lost();
     let footers = seal_walked(dir, layout, &mut replay)?;
     let sealed = sealed_segments(dir, layout, &mut replay);
     let free = free_after(layout, &replay.state, &continued.prepared);
@@ -201,7 +213,11 @@ pub(crate) fn recover(
         sealed,
         footers,
         next_segment,
-        snapshot: replay.snapshot.or(snapshot),
+        // One that was walked over just now may have been cut in the middle.
+        snapshot: newest(
+            snapshot,
+            replay.state.peer().snapshot.as_ref().map(at_of_row),
+        ),
         clean_stop: end.clean_stop,
         torn: end.torn,
         groups,
@@ -211,6 +227,10 @@ pub(crate) fn recover(
         last_group: continued.last_group,
         end: continued.end,
     })
+}
+
+fn newest(a: Option<SnapshotAt>, b: Option<SnapshotAt>) -> Option<SnapshotAt> {
+    a.into_iter().chain(b).max_by_key(|at| at.group)
 }
 
 fn next_segment(layout: &Layout, state: &State) -> u64 {
@@ -252,13 +272,14 @@ fn find_header(dir: &JournalDir, number: u64) -> Result<SlotHeader, JournalError
 fn sealed_segments(dir: &JournalDir, layout: &Layout, replay: &mut Replay) -> Vec<SealedSegment> {
     let mut sealed = Vec::new();
     let mut lost = Vec::new();
+    let in_slots: HashMap<u32, u64> = layout
+        .segments
+        .values()
+        .map(|header| (header.slot, header.segment))
+        .collect();
     for (&number, row) in replay.state.segments() {
-        let in_slot = layout
-            .segments
-            .values()
-            .find(|header| header.slot == row.slot);
-        match in_slot {
-            Some(header) if header.segment > number => lost.push((number, row.slot)),
+        match in_slots.get(&row.slot) {
+            Some(&held) if held > number => lost.push((number, row.slot)),
             _ => sealed.push(SealedSegment {
                 number,
                 header: header_of_row(dir, replay.state.peer().id, number, row),

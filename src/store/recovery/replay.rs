@@ -45,8 +45,22 @@ pub(crate) struct Replay {
     missed: HashMap<TopicId, Offset>,
     /// What was found wrong, one line each.
     pub damage: Vec<String>,
-    /// The last complete snapshot that was walked over.
-    pub snapshot: Option<SnapshotAt>,
+    /// Topics that were claimed, and nothing says that they ever were: their creation cannot be read.
+    lost_topics: Vec<TopicId>,
+    /// Set where the state is built from a snapshot.
+    snapshot: Option<FromSnapshot>,
+    /// The peer's state numbers go on from what the state has; from a snapshot on they begin with any.
+    number_known: bool,
+}
+
+/// How far the snapshot is that the state is built from.
+#[derive(Debug)]
+struct FromSnapshot {
+    begin: SnapshotAt,
+    /// Rows there should be after the group with the end.
+    rows: Option<u64>,
+    fault: Option<String>,
+    complete: bool,
 }
 
 impl Replay {
@@ -62,7 +76,55 @@ impl Replay {
             missing_states: HashMap::new(),
             missed: HashMap::new(),
             damage: Vec::new(),
+            lost_topics: Vec::new(),
             snapshot: None,
+            number_known: true,
+        }
+    }
+
+    /// Nothing is known but what the snapshot that begins there will say.
+    pub fn begin_at_snapshot(&mut self, begin: SnapshotAt) {
+        self.number_known = false;
+        self.snapshot = Some(FromSnapshot {
+            begin,
+            rows: None,
+            fault: None,
+            complete: false,
+        });
+    }
+
+    /// Why the snapshot the state is built from does not hold all of it, if that is so.
+    pub fn snapshot_fault(&self) -> Option<String> {
+        let snapshot = self.snapshot.as_ref()?;
+        match &snapshot.fault {
+            Some(fault) => Some(fault.clone()),
+            None if snapshot.complete => None,
+            None => Some("its end cannot be found".to_owned()),
+        }
+    }
+
+    /// Something that belongs to the snapshot, as long as that is not complete, is wrong.
+    fn blame_snapshot(&mut self, group: u64) {
+        if let Some(snapshot) = &mut self.snapshot
+            && !snapshot.complete
+            && group >= snapshot.begin.group
+            && snapshot.fault.is_none()
+        {
+            snapshot.fault = Some(format!("group {group} of it cannot be read whole"));
+        }
+    }
+
+    /// After a group: if the snapshot's end was in it, all rows have to be there.
+    fn check_snapshot_rows(&mut self) {
+        let found = self.state.row_count();
+        if let Some(snapshot) = &mut self.snapshot
+            && let Some(expected) = snapshot.rows.take()
+        {
+            snapshot.complete = true;
+            if found != expected && snapshot.fault.is_none() {
+                let fault = format!("it should hold {expected} rows and holds {found}");
+                snapshot.fault = Some(fault);
+            }
         }
     }
 
@@ -70,6 +132,7 @@ impl Replay {
     pub fn group(&mut self, group: &KeptGroup) {
         self.note_place(group);
         if !group.whole {
+            self.blame_snapshot(group.header.number);
             self.contents
                 .entry(group.place.segment)
                 .or_default()
@@ -83,7 +146,7 @@ impl Replay {
         for entry in &group.entries {
             contents.footer.add(&entry.header, entry.position);
         }
-        self.note_claims(&group.claims);
+        self.claims(group.header.synced, &group.claims);
         for entry in &group.entries {
             self.touched.insert(entry.header.topic);
             if group.header.number > self.applied {
@@ -91,6 +154,7 @@ impl Replay {
             }
             self.note_deletion(entry);
         }
+        self.check_snapshot_rows();
     }
 
     fn note_deletion(&mut self, entry: &KeptEntry) {
@@ -108,14 +172,16 @@ impl Replay {
         }
     }
 
-    /// Takes note of claims made by groups that do not count themselves.
-    pub fn cut_claims(&mut self, claims: &[Claim]) {
-        self.note_claims(claims);
-    }
-
+    /// Takes note of what a group says of those up to `synced`; of groups that do not count themselves too.
     /// Keeps the highest: groups that are copied repeat claims that are older than those of cut ones.
-    fn note_claims(&mut self, claims: &[Claim]) {
+    pub fn claims(&mut self, synced: u64, claims: &[Claim]) {
         for claim in claims {
+            // Of groups that are in the state already nothing is missing. A topic that is not there was deleted
+            // by then, though the claim of its deletion may not have been written any more.
+            let settled = synced <= self.applied && self.state.topic(claim.topic).is_err();
+            if !claim.topic.is_zero() && settled {
+                continue;
+            }
             let known = self.claims.entry(claim.topic).or_insert(*claim);
             known.durable_end = known.durable_end.max(claim.durable_end);
             known.state = known.state.max(claim.state);
@@ -133,6 +199,7 @@ impl Replay {
 
     /// Groups that were durable cannot be read.
     pub fn missing(&mut self, first: u64, next: u64, place: Place) {
+        self.blame_snapshot(first);
         self.contents.entry(place.segment).or_default().damaged = true;
         self.damage.push(format!(
             "groups {first} to {} at {place} cannot be read",
@@ -145,12 +212,15 @@ impl Replay {
             EntryKind::Records => self.records(entry),
             EntryKind::State => self.state_entry(entry),
             EntryKind::SnapshotBegin => {}
-            EntryKind::SnapshotEnd if entry.payload_ok => {
-                self.snapshot = SnapshotEnd::decode(&entry.payload)
-                    .ok()
-                    .map(|end| end.begin);
+            EntryKind::SnapshotEnd => {
+                if let Some(snapshot) = &mut self.snapshot
+                    && let Ok(end) = SnapshotEnd::decode(&entry.payload)
+                    && end.begin == snapshot.begin
+                    && entry.payload_ok
+                {
+                    snapshot.rows = Some(end.rows);
+                }
             }
-            EntryKind::SnapshotEnd => {}
         }
     }
 
@@ -187,6 +257,11 @@ impl Replay {
     fn state_entry(&mut self, entry: &KeptEntry) {
         let id = entry.header.topic;
         let number = StateNumber::new(entry.header.number);
+        if id.is_zero() && !self.number_known {
+            self.number_known = true;
+            self.state
+                .set_state_number(id, StateNumber::new(number.get().saturating_sub(1)));
+        }
         let operations = if entry.payload_ok {
             StateOp::decode_all(&entry.payload).ok()
         } else {
@@ -245,6 +320,13 @@ impl Replay {
 
     /// Facts about the peer as a whole that were durable and cannot be read.
     pub fn missing_facts(&self) -> Vec<String> {
+        let fault = self
+            .snapshot_fault()
+            .map(|fault| format!("the state snapshot is not whole: {fault}"));
+        fault.into_iter().chain(self.missing_numbers()).collect()
+    }
+
+    fn missing_numbers(&self) -> Option<String> {
         let peer = self.state.peer();
         let claimed = self
             .claims
@@ -263,11 +345,11 @@ impl Replay {
         };
         let missing = skipped.max(tail);
         if missing <= peer.accepted_state {
-            return Vec::new();
+            return None;
         }
-        vec![format!(
+        Some(format!(
             "facts about the peer up to number {missing} were durable and cannot be read"
-        )]
+        ))
     }
 
     /// Goes on without them.
@@ -322,11 +404,23 @@ impl Replay {
             }
             Ok(_) => {}
             Err(_) if claim.durable_end == DELETED_END => {}
+            // The claim of its deletion was not written any more.
             Err(_) if self.deleted.contains(&claim.topic) => {}
-            Err(_) => self.damage.push(format!(
-                "topic id {}: its creation cannot be read",
-                claim.topic
-            )),
+            Err(_) => {
+                self.lost_topics.push(claim.topic);
+                self.damage.push(format!(
+                    "topic id {}: its creation cannot be read",
+                    claim.topic
+                ));
+            }
+        }
+    }
+
+    /// Segments with records of topics that cannot be told from deleted ones are kept as if they were damaged.
+    pub fn keep_what_is_lost(&mut self) {
+        for contents in self.contents.values_mut() {
+            let holds = |id: &TopicId| contents.footer.topic(*id).is_some();
+            contents.damaged |= self.lost_topics.iter().any(holds);
         }
     }
 

@@ -36,8 +36,25 @@ pub(crate) struct KeptGroup {
     pub whole: bool,
 }
 
+/// What a group says of those before it.
+#[derive(Debug, Clone)]
+pub(crate) struct Claims {
+    /// It speaks of the groups up to this one.
+    pub synced: u64,
+    pub claims: Vec<Claim>,
+}
+
 impl KeptGroup {
-    fn keep(group: &ScannedGroup<'_>) -> Self {
+    /// What it says of the groups before it.
+    pub fn into_claims(self) -> Claims {
+        Claims {
+            synced: self.header.synced,
+            claims: self.claims,
+        }
+    }
+
+    /// A group with everything in it.
+    pub fn keep(group: &ScannedGroup<'_>) -> Self {
         Self {
             place: group.place,
             end: group.end,
@@ -84,7 +101,7 @@ pub(crate) struct End {
     /// Whole groups after it, one following the other, that nobody claimed.
     pub tail: Vec<KeptGroup>,
     /// Claims of groups that are cut: what they say of earlier groups holds all the same.
-    pub cut_claims: Vec<Claim>,
+    pub cut_claims: Vec<Claims>,
     /// Why the walk ended, if something unreadable was cut.
     pub torn: Option<String>,
     /// The last group said that the process stopped cleanly.
@@ -103,7 +120,7 @@ pub(crate) struct Walk<'a> {
     durable_end: Place,
     held: VecDeque<KeptGroup>,
     clean_stop: bool,
-    cut_claims: Vec<Claim>,
+    cut_claims: Vec<Claims>,
     /// The device could not read where the walk stands: whether a group was there is not known.
     device_failed: bool,
 }
@@ -261,7 +278,10 @@ impl<'a> Walk<'a> {
             self.refuse_to_guess()?;
             self.cut_claims = later
                 .iter()
-                .flat_map(|group| group.claims.iter().copied())
+                .map(|group| Claims {
+                    synced: group.header.synced,
+                    claims: group.claims.clone(),
+                })
                 .collect();
             let why = (!later.is_empty())
                 .then(|| format!("group {next} at {} was not completed", self.at));
@@ -348,7 +368,7 @@ impl<'a> Walk<'a> {
                 next += 1;
                 tail.push(group);
             } else {
-                cut.extend(group.claims);
+                cut.push(group.into_claims());
             }
         }
         cut.append(&mut self.cut_claims);

@@ -41,6 +41,8 @@ pub(super) fn options(dir: &Path) -> StoreOptions {
     StoreOptions {
         slot_bytes: 1 << 20,
         reserve_bytes: Some(0),
+        // Images are compared with what runs.
+        reclaim: false,
         ..StoreOptions::new(dir)
     }
 }

@@ -1,0 +1,185 @@
+//! What time makes superfluous: records by retention, producers nobody heard of for long.
+//!
+//! Runs on the reclaimer's thread, looks at one topic after the other, and asks
+//! the writer for what [`retention`](super::retention) says. A topic is looked at
+//! again when something was published, when its settings changed, or when its
+//! oldest batch comes of age; otherwise it costs nothing.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use super::asker::Asker;
+use super::command::Context;
+use super::retention::{ClockWatch, Plan, discard, plan};
+use super::shared::TopicShared;
+use crate::limits;
+use crate::protocol::error::ApiError;
+use crate::time::Timestamp;
+use crate::topic::RowKey;
+use crate::types::{Offset, ProducerId, Retention, TopicId};
+
+/// The topic as it was when it was last looked at.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    range: (Offset, Offset),
+    bytes: u64,
+    retention: Retention,
+    due: Option<Timestamp>,
+}
+
+/// What is remembered from one look to the next.
+pub(super) struct Expiry {
+    clocks: ClockWatch,
+    seen: HashMap<TopicId, Seen>,
+    /// Topics whose producers are still to be looked at in this pass.
+    producers: Vec<TopicId>,
+    pass_begun: Option<Instant>,
+    topics_per_look: usize,
+}
+
+impl Expiry {
+    pub fn new() -> Self {
+        Self {
+            clocks: ClockWatch::new(Timestamp::now(), Instant::now()),
+            seen: HashMap::new(),
+            producers: Vec::new(),
+            pass_begun: None,
+            topics_per_look: 0,
+        }
+    }
+
+    /// One look at everything that is due.
+    pub fn look(&mut self, asker: &mut Asker) {
+        let now = self.trusted_now(asker);
+        self.records(asker, now);
+        if now.is_some() {
+            self.producers(asker);
+        }
+    }
+
+    /// The wall clock, unless it jumped.
+    fn trusted_now(&self, asker: &Asker) -> Option<Timestamp> {
+        let now = Timestamp::now();
+        let apart = self.clocks.apart(now, Instant::now());
+        let line = apart.map(|apart| {
+            format!(
+                "the wall clock moved by {} minutes against the monotonic one: nothing expires by age \
+                 until they agree again or the peer is restarted",
+                apart.as_secs() / 60
+            )
+        });
+        asker.shared.notice("clock", line);
+        apart.is_none().then_some(now)
+    }
+
+    fn records(&mut self, asker: &mut Asker, now: Option<Timestamp>) {
+        let topics = asker.shared.topics_with_retention();
+        let mut before = std::mem::take(&mut self.seen);
+        let mut steps = Vec::new();
+        for (topic, retention) in topics {
+            let seen = before.remove(&topic.id);
+            if let Some(seen) = seen.filter(|seen| !is_due(seen, &topic, retention, now)) {
+                self.seen.insert(topic.id, seen);
+                continue;
+            }
+            let plan = plan(&asker.shared, &topic, retention, now);
+            if plan.to > plan.from {
+                // Looked at again when this is done: there may be more.
+                steps.push((topic.id, retention, plan));
+            } else {
+                self.seen
+                    .insert(topic.id, seen_now(&topic, retention, plan.due));
+            }
+            if steps.len() >= limits::RETENTION_STEPS_AT_ONCE {
+                discard_all(asker, std::mem::take(&mut steps));
+            }
+        }
+        discard_all(asker, steps);
+    }
+
+    /// Some topics at a time, so that all are looked through in about the time set for it.
+    fn producers(&mut self, asker: &mut Asker) {
+        if self.producers.is_empty() {
+            let resting = self.pass_begun.map(|begun| begun.elapsed());
+            if resting.is_some_and(|rested| rested < limits::PRODUCERS_LOOKED_AT_EVERY) {
+                return;
+            }
+            self.producers = asker.shared.topics().by_id.keys().copied().collect();
+            self.pass_begun = Some(Instant::now());
+            let looks =
+                limits::PRODUCERS_LOOKED_AT_EVERY.as_secs() / limits::RECLAIM_EVERY.as_secs();
+            let looks = usize::try_from(looks).unwrap_or(usize::MAX);
+            let share = self.producers.len().div_ceil(looks);
+            self.topics_per_look = share.max(limits::RETENTION_STEPS_AT_ONCE);
+        }
+        let left = self.producers.len().saturating_sub(self.topics_per_look);
+        let waiting: Vec<_> = self
+            .producers
+            .split_off(left)
+            .into_iter()
+            .filter_map(|id| asker.push(id, move |context| Ok(((), forget_unused(context, id)))))
+            .collect();
+        waiting.into_iter().for_each(|reply| _ = asker.wait(reply));
+    }
+}
+
+fn is_due(seen: &Seen, topic: &TopicShared, retention: Retention, now: Option<Timestamp>) -> bool {
+    let came_of_age = seen.due.zip(now).is_some_and(|(due, now)| due < now);
+    came_of_age || *seen != seen_now(topic, retention, seen.due)
+}
+
+fn seen_now(topic: &TopicShared, retention: Retention, due: Option<Timestamp>) -> Seen {
+    Seen {
+        range: (topic.start(), topic.durable_end()),
+        bytes: topic.bytes(),
+        retention,
+        due,
+    }
+}
+
+fn discard_all(asker: &mut Asker, steps: Vec<(TopicId, Retention, Plan)>) {
+    let waiting: Vec<_> = steps
+        .into_iter()
+        .filter_map(|(id, retention, plan)| {
+            asker.push(id, move |context| decide(context, id, retention, &plan))
+        })
+        .collect();
+    waiting.into_iter().for_each(|reply| _ = asker.wait(reply));
+}
+
+/// On the writer's thread: the plan holds, if nothing it was made from changed.
+fn decide(
+    context: &mut Context<'_>,
+    id: TopicId,
+    retention: Retention,
+    plan: &Plan,
+) -> Result<((), Vec<RowKey>), ApiError> {
+    let row = &context.state.topic(id)?.row;
+    // While the end of a topic is uncertain nothing of it is discarded.
+    let holds =
+        row.start == plan.from && row.settings.retention == retention && row.quarantine.is_none();
+    if !holds {
+        return Ok(((), Vec::new()));
+    }
+    let topic = context.state.topic_mut(id)?;
+    discard(topic, plan);
+    context.shared.publish_topic(topic, None);
+    Ok(((), vec![RowKey::Topic(id)]))
+}
+
+/// On the writer's thread: forgets producers that did not publish for long; so many at once, the next pass goes on.
+fn forget_unused(context: &mut Context<'_>, id: TopicId) -> Vec<RowKey> {
+    let before = context.now.before(limits::PRODUCER_KEPT_FOR);
+    let Ok(topic) = context.state.topic(id) else {
+        return Vec::new();
+    };
+    let unused: Vec<ProducerId> =
+        topic.unused_producers(before, limits::PRODUCERS_FORGOTTEN_AT_ONCE);
+    if !unused.is_empty()
+        && let Ok(topic) = context.state.topic_mut(id)
+    {
+        topic.forget_producers(&unused);
+    }
+    let key = |producer| RowKey::Producer(id, producer);
+    unused.into_iter().map(key).collect()
+}

@@ -1,0 +1,141 @@
+//! Writing an export.
+
+use std::io::{self, Write};
+
+use super::{
+    BATCH, END, EXPORT, EXPORT_VERSION, ExportedTopic, MAGIC, SUBSCRIPTION, Section, TOPIC,
+    TOPIC_END, section_crc,
+};
+use crate::time::Timestamp;
+use crate::types::{Durability, GapReason};
+
+/// Writes an export.
+pub struct ExportWriter<W> {
+    out: W,
+    ordinal: u64,
+}
+
+impl<W: Write> ExportWriter<W> {
+    /// Begins with the preamble.
+    pub fn new(mut out: W) -> io::Result<Self> {
+        out.write_all(MAGIC)?;
+        out.write_all(&EXPORT_VERSION.to_le_bytes())?;
+        out.write_all(&[0; 4])?;
+        Ok(Self { out, ordinal: 0 })
+    }
+
+    /// Writes the next section.
+    pub fn section(&mut self, section: &Section) -> io::Result<()> {
+        let (kind, head) = encode(section);
+        let batch: &[u8] = match section {
+            Section::Batch(batch) => &batch.batch,
+            _ => &[],
+        };
+        let length = u32::try_from(head.len() + batch.len()).expect("sections are bounded");
+        let crc = section_crc(self.ordinal, kind, &[&head, batch]);
+        self.out.write_all(&[kind, 0, 0, 0])?;
+        self.out.write_all(&length.to_le_bytes())?;
+        self.out.write_all(&crc.to_le_bytes())?;
+        self.out.write_all(&head)?;
+        self.out.write_all(batch)?;
+        self.ordinal += 1;
+        Ok(())
+    }
+
+    /// Writes the last section and hands everything on.
+    pub fn finish(mut self, topics: u32) -> io::Result<W> {
+        let sections = self.ordinal;
+        self.section(&Section::End { topics, sections })?;
+        self.out.flush()?;
+        Ok(self.out)
+    }
+}
+
+/// The kind and the body; of a batch all but the batch itself.
+fn encode(section: &Section) -> (u8, Vec<u8>) {
+    let mut to = Vec::new();
+    let kind = match section {
+        Section::Export(info) => {
+            to.extend(info.created.as_millis().to_le_bytes());
+            to.extend(info.topics.to_le_bytes());
+            to.extend(info.peer.to_bytes());
+            put_text(&mut to, &info.peer_name);
+            put_text(&mut to, &info.program);
+            EXPORT
+        }
+        Section::Topic(topic) => {
+            put_topic(&mut to, topic);
+            TOPIC
+        }
+        Section::Subscription(subscription) => {
+            put_text(&mut to, subscription.name.as_str());
+            to.extend(subscription.generation.get().to_le_bytes());
+            to.extend(subscription.committed.get().to_le_bytes());
+            to.extend(subscription.created.as_millis().to_le_bytes());
+            put_time(&mut to, subscription.last_commit);
+            SUBSCRIPTION
+        }
+        Section::Batch(batch) => {
+            to.extend(batch.base.get().to_le_bytes());
+            to.extend(batch.epoch.get().to_le_bytes());
+            to.extend(batch.append_time.as_millis().to_le_bytes());
+            BATCH
+        }
+        Section::TopicEnd(totals) => {
+            for number in [
+                totals.subscriptions,
+                totals.batches,
+                totals.records,
+                totals.bytes,
+            ] {
+                to.extend(number.to_le_bytes());
+            }
+            TOPIC_END
+        }
+        Section::End { topics, sections } => {
+            to.extend(topics.to_le_bytes());
+            to.extend(sections.to_le_bytes());
+            END
+        }
+    };
+    (kind, to)
+}
+
+fn put_topic(to: &mut Vec<u8>, topic: &ExportedTopic) {
+    to.extend(topic.id.to_bytes());
+    put_text(to, topic.name.as_str());
+    to.extend(topic.epoch.get().to_le_bytes());
+    to.extend(topic.created.as_millis().to_le_bytes());
+    to.push(u8::from(topic.settings.durability == Durability::Os));
+    let retention = topic.settings.retention;
+    for bound in [retention.age_ms, retention.bytes, retention.records] {
+        to.push(u8::from(bound.is_some()));
+        to.extend(bound.unwrap_or(0).to_le_bytes());
+    }
+    to.extend(topic.start.get().to_le_bytes());
+    to.extend(topic.end.get().to_le_bytes());
+    to.extend(topic.generation.get().to_le_bytes());
+    put_time(to, topic.last_append);
+    let gaps = u32::try_from(topic.gaps.len()).expect("gaps are bounded by the section");
+    to.extend(gaps.to_le_bytes());
+    for gap in &topic.gaps {
+        to.extend(gap.from.get().to_le_bytes());
+        to.extend(gap.to.get().to_le_bytes());
+        to.push(match gap.reason {
+            GapReason::Discarded => 1,
+            GapReason::Lost => 2,
+            GapReason::Damaged => 3,
+        });
+    }
+}
+
+fn put_text(to: &mut Vec<u8>, text: &str) {
+    let length = u16::try_from(text.len()).expect("names are short");
+    to.extend(length.to_le_bytes());
+    to.extend(text.as_bytes());
+}
+
+fn put_time(to: &mut Vec<u8>, time: Option<Timestamp>) {
+    to.push(u8::from(time.is_some()));
+    to.extend(time.unwrap_or_default().as_millis().to_le_bytes());
+}

@@ -1,0 +1,405 @@
+//! The reclaimer: gives back the space of what nobody can read any more.
+//!
+//! ```text
+//!   starts move, topics go ─> segments die ─> row deleted ─> slot released ─> reused or unlinked
+//!        (expiry)                 |  or copied (cold)  ^
+//!                                 └─ held back by the snapshot: a new one
+//! ```
+//!
+//! One thread, which sleeps most of the time. It computes; the writer decides,
+//! as with every change. In what order, and why that is safe:
+//!
+//! 1. A segment's row is deleted when nothing in it lives, and its number lies
+//!    below the segments of the catalog's durable position and of the usable
+//!    snapshot's begin: no walk begins at or before it. (Cold segments are in no
+//!    walk.) What is dead stays dead, so it does not matter that the writer decides
+//!    a little later.
+//! 2. What made it dead (a start that moved, a deletion) is earlier in the stream.
+//! 3. The slot goes to the pool when the entry that deleted the row is claimed and
+//!    the catalog has applied it, fsynced: whatever is lost now, no recovery finds
+//!    the row again. And when nobody reads the segment.
+//! 4. A snapshot is relied on when it is usable ([`snapshot`](super::snapshot)) and
+//!    a durable header names it. So a catalog that is lost is built again from
+//!    there, and one that fell back behind it is known to be too old.
+//! 5. Segments marked as damaged are never given up nor copied (J14).
+//! 6. All of it goes on while publishing is refused for want of space (J15); then
+//!    it goes on at full speed.
+//!
+//! Deliberately missing: punching holes, shrinking files.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::asker::{Asker, Reply};
+use super::cold::{self, Choice, Copied, Leaving, Pace, Usage, choose, slots_of};
+use super::expiry::Expiry;
+use super::segments::Segment;
+use super::snapshot::{Written, row_of_at, verify};
+use crate::journal::SnapshotAt;
+use crate::limits;
+use crate::topic::RowKey;
+use crate::types::TopicId;
+
+/// How far the next snapshot is.
+enum Phase {
+    /// None is under way.
+    Idle,
+    /// The writer writes one.
+    Writing(Reply<Written>),
+    /// It is durable; its claim and the catalog are waited for.
+    Claiming(Written),
+    /// It was read back; a durable header that names it is waited for.
+    Naming(Written),
+}
+
+/// The reclaimer's side of things.
+pub(super) struct Reclaimer {
+    asker: Asker,
+    expiry: Expiry,
+    /// The snapshot that is relied on.
+    snapshot: Option<SnapshotAt>,
+    phase: Phase,
+    snapshot_begun: Option<Instant>,
+    snapshot_bytes: u64,
+    usages: Vec<Usage>,
+    /// What the usages were counted from: discards and the table of segments.
+    looked_at: Option<(u64, u64)>,
+    /// Not to be looked again before: looking at many segments takes long.
+    look_after: Instant,
+    copy_after: Instant,
+}
+
+/// Looking takes at most one part in so many of the time.
+const LOOK_SHARE: u32 = 20;
+/// After copying brought nothing, it is not tried again for so long.
+const COPY_BACKOFF: Duration = Duration::from_secs(60);
+
+impl Reclaimer {
+    pub fn new(asker: Asker, snapshot: Option<SnapshotAt>) -> Self {
+        Self {
+            asker,
+            expiry: Expiry::new(),
+            snapshot,
+            phase: Phase::Idle,
+            snapshot_begun: None,
+            snapshot_bytes: 0,
+            usages: Vec::new(),
+            looked_at: None,
+            look_after: Instant::now(),
+            copy_after: Instant::now(),
+        }
+    }
+
+    /// Runs until it is told to stop.
+    pub fn run(mut self) {
+        let stop = self.asker.stop.clone();
+        let mut next_expiry = Instant::now();
+        loop {
+            if next_expiry <= Instant::now() {
+                self.expiry.look(&mut self.asker);
+                next_expiry = Instant::now() + limits::RECLAIM_EVERY;
+            }
+            self.round();
+            let idle = matches!(self.phase, Phase::Idle) && !self.asker.is_releasing();
+            let wait = if idle {
+                limits::RECLAIM_EVERY
+            } else {
+                limits::RECLAIM_EVERY_BUSY
+            };
+            let failed = self.asker.shared.failure().is_some();
+            if stop.wait(wait) || failed {
+                return;
+            }
+        }
+    }
+
+    fn round(&mut self) {
+        self.asker.release();
+        let segments = &self.asker.shared.segments;
+        self.usages
+            .retain(|usage| segments.get(usage.number).is_some());
+        self.look();
+        self.step_snapshot();
+        self.free();
+        self.copy();
+    }
+
+    /// Counts again what lives, if something changed.
+    fn look(&mut self) {
+        let shared = &self.asker.shared;
+        let now_is = (
+            shared.discards.load(Ordering::Acquire),
+            shared.segments.version(),
+        );
+        let begun = Instant::now();
+        if self.looked_at == Some(now_is) || begun < self.look_after {
+            return;
+        }
+        self.usages = cold::look(shared);
+        self.looked_at = Some(now_is);
+        self.look_after = Instant::now() + begun.elapsed() * LOOK_SHARE;
+        let dead = self.sound().filter(|usage| usage.is_dead()).count() as u64;
+        let gain = self.choice(u64::MAX).gain;
+        shared.reclaimable.store(dead + gain, Ordering::Release);
+    }
+
+    fn sound(&self) -> impl Iterator<Item = &Usage> {
+        self.usages.iter().filter(|usage| !usage.row.damaged)
+    }
+
+    /// Stream segments below are needed by no walk.
+    fn horizon(&self) -> u64 {
+        let snapshot = self.snapshot.map_or(0, |at| at.place.segment);
+        self.asker.applier.applied().segment.min(snapshot)
+    }
+
+    /// What is worth copying of the segments below a horizon.
+    fn choice(&self, horizon: u64) -> Choice {
+        let candidates: Vec<&Usage> = self
+            .sound()
+            .filter(|usage| !usage.is_dead() && (usage.is_cold() || usage.number < horizon))
+            .collect();
+        choose(&candidates, self.slot_bytes(), self.is_tight())
+    }
+
+    fn slot_bytes(&self) -> u64 {
+        u64::from(self.asker.shared.dir.slot_bytes())
+    }
+
+    /// Whether sealed segments take more space than they should.
+    fn is_tight(&self) -> bool {
+        let live: u64 = self.usages.iter().map(|usage| usage.live_bytes).sum();
+        let taken = self.usages.len() as u64 * self.slot_bytes();
+        self.is_starved() || taken * 100 > live * limits::SPACE_PERCENT + 100 * self.slot_bytes()
+    }
+
+    /// Whether publishing is refused for want of space.
+    fn is_starved(&self) -> bool {
+        self.asker.shared.refusal().is_some()
+    }
+
+    fn free(&mut self) {
+        let (horizon, applied) = (self.horizon(), self.asker.applier.applied().segment);
+        let waits = |usage: &Usage| usage.is_dead() && !usage.is_cold() && usage.number >= applied;
+        if self.sound().any(waits) {
+            self.asker.applier.hurry();
+        }
+        let dead: Vec<Usage> = self
+            .sound()
+            .filter(|usage| usage.is_dead() && (usage.is_cold() || usage.number < horizon))
+            .take(limits::SEGMENTS_FREED_AT_ONCE)
+            .cloned()
+            .collect();
+        if dead.is_empty() {
+            return;
+        }
+        tracing::debug!(segments = dead.len(), "freeing segments");
+        let leaving = Leaving::new(&self.asker.shared, dead);
+        let freed = self
+            .asker
+            .ask(TopicId::zero(), |context| Ok(cold::free(context, leaving)));
+        if let Some((Ok(given), group)) = freed {
+            self.asker.given(given, group);
+        }
+    }
+
+    fn copy(&mut self) {
+        let choice = self.choice(self.horizon());
+        if choice.gain == 0 || Instant::now() < self.copy_after || self.asker.stop.is_stopped() {
+            return;
+        }
+        let usages: Vec<Usage> = self
+            .sound()
+            .filter(|usage| choice.sources.contains(&usage.number))
+            .cloned()
+            .collect();
+        let shared = self.asker.shared.clone();
+        let stop = self.asker.stop.clone();
+        let segments: Vec<Arc<Segment>> = choice
+            .sources
+            .iter()
+            .filter_map(|number| shared.segments.get(*number))
+            .collect();
+        let pace = Pace {
+            bytes_per_second: self.bytes_per_second(),
+            stopping: &|| stop.is_stopped() || shared.failure().is_some(),
+        };
+        let copied = cold::copy(&shared, &self.asker.pool, &segments, &pace);
+        drop(segments);
+        match copied {
+            Ok(Copied::Done(outputs)) => self.swap(usages, outputs),
+            Ok(Copied::Damaged { segment, what }) => self.mark_damaged(segment, &what),
+            Ok(Copied::Dropped) => self.copy_after = Instant::now() + COPY_BACKOFF,
+            Err(error) => {
+                tracing::warn!(%error, "cannot copy segments together, trying again later");
+                self.copy_after = Instant::now() + limits::RECLAIM_EVERY;
+            }
+        }
+    }
+
+    fn bytes_per_second(&self) -> Option<u64> {
+        if self.is_starved() {
+            None
+        } else if self.is_tight() {
+            Some(4 * limits::COLD_BYTES_PER_SECOND)
+        } else {
+            Some(limits::COLD_BYTES_PER_SECOND)
+        }
+    }
+
+    fn swap(&mut self, usages: Vec<Usage>, outputs: Vec<cold::Output>) {
+        tracing::debug!(
+            from = usages.len(),
+            to = outputs.len(),
+            "segments copied together"
+        );
+        let slots = slots_of(&outputs);
+        let sources = Leaving::new(&self.asker.shared, usages);
+        let swapped = self.asker.ask(TopicId::zero(), move |context| {
+            cold::swap(context, sources, outputs)
+        });
+        match swapped {
+            Some((Ok(given), group)) => self.asker.given(given, group),
+            Some((Err(error), _)) if self.asker.shared.failure().is_none() => {
+                tracing::debug!(%error, "a copy was not needed");
+                slots
+                    .into_iter()
+                    .for_each(|slot| self.asker.pool.release(slot));
+            }
+            // The store is ending: the next start finds out what was decided.
+            Some((Err(_), _)) | None => {}
+        }
+    }
+
+    /// A segment that cannot be read whole stays as it is, whatever of it dies.
+    fn mark_damaged(&mut self, number: u64, what: &str) {
+        let line = format!("segment {number} cannot be read whole and is kept: {what}");
+        self.asker.shared.report_damage(line);
+        self.asker.ask(TopicId::zero(), move |context| {
+            let Some(row) = context.state.segments().get(&number).copied() else {
+                return Ok(((), Vec::new()));
+            };
+            let row = crate::topic::SegmentRow {
+                damaged: true,
+                ..row
+            };
+            context.state.put_segment(number, row);
+            if let Some(segment) = context.shared.segments.get(number) {
+                let segment = Segment::new(segment.header, Some(row));
+                context.shared.segments.put(segment);
+            }
+            Ok(((), vec![RowKey::Segment(number)]))
+        });
+    }
+
+    /// Whether a snapshot would let go of enough to be worth writing.
+    fn wants_snapshot(&self) -> bool {
+        let starved = self.is_starved();
+        let recent = |begun: Instant| begun.elapsed() < limits::SNAPSHOT_EVERY_MIN;
+        if self.snapshot_begun.is_some_and(recent) && !starved {
+            return false;
+        }
+        let from = self.snapshot.map_or(0, |at| at.place.segment);
+        let applied = self.asker.applier.applied().segment;
+        let is_held = |usage: &&Usage| !usage.is_cold() && (from..applied).contains(&usage.number);
+        let dead = self.sound().filter(is_held).filter(|usage| usage.is_dead());
+        let gain = self
+            .choice(applied)
+            .gain
+            .saturating_sub(self.choice(self.horizon()).gain);
+        let freed = dead.count() as u64 + gain;
+        let passed = self.usages.iter().filter(is_held).count() as u64;
+        let topics = self.asker.shared.topics().by_id.len() as u64;
+        let size = self
+            .snapshot_bytes
+            .max(topics * limits::SNAPSHOT_TOPIC_BYTES);
+        let pays = |slots: u64| slots * self.slot_bytes() >= size * limits::SNAPSHOT_GAIN_MIN;
+        (freed > 0 && (starved || pays(freed)))
+            || (passed >= limits::SNAPSHOT_SEGMENTS_MAX && pays(passed))
+    }
+
+    fn step_snapshot(&mut self) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Idle);
+        self.phase = match phase {
+            Phase::Idle if self.wants_snapshot() => {
+                self.snapshot_begun = Some(Instant::now());
+                self.asker
+                    .push_snapshot()
+                    .map_or(Phase::Idle, Phase::Writing)
+            }
+            Phase::Idle => Phase::Idle,
+            Phase::Writing(reply) => match reply.try_recv() {
+                Ok((Ok(written), _)) => Phase::Claiming(written),
+                Ok((Err(_), _)) => Phase::Idle,
+                Err(std::sync::mpsc::TryRecvError::Empty) => Phase::Writing(reply),
+                Err(std::sync::mpsc::TryRecvError::Disconnected) => Phase::Idle,
+            },
+            Phase::Claiming(written) => self.claiming(written),
+            Phase::Naming(written) => self.naming(written),
+        };
+    }
+
+    fn claiming(&mut self, written: Written) -> Phase {
+        let shared = &self.asker.shared;
+        let claimed = shared.claimed_group.load(Ordering::Acquire);
+        let applied = self.asker.applier.applied().group;
+        if applied < written.end_group {
+            self.asker.applier.hurry();
+        }
+        if claimed.min(applied) < written.end_group {
+            return Phase::Claiming(written);
+        }
+        self.snapshot_bytes = written.bytes;
+        match verify(shared, &written) {
+            Ok(()) => {
+                self.asker.pool.set_snapshot(Some(written.begin));
+                Phase::Naming(written)
+            }
+            Err(fault) => {
+                let at = written.begin.place;
+                shared.report_damage(format!("the state snapshot at {at} is of no use: {fault}"));
+                Phase::Idle
+            }
+        }
+    }
+
+    fn naming(&mut self, written: Written) -> Phase {
+        let begin = written.begin;
+        if !self.asker.pool.names(&begin) {
+            return Phase::Naming(written);
+        }
+        let put = self.asker.ask(TopicId::zero(), move |context| {
+            context.state.peer_mut().snapshot = Some(row_of_at(&begin));
+            Ok(((), vec![RowKey::Peer]))
+        });
+        if matches!(put, Some((Ok(()), _))) {
+            tracing::debug!(at = %begin.place, rows = written.rows, bytes = written.bytes, "state snapshot");
+            self.snapshot = Some(begin);
+        }
+        Phase::Idle
+    }
+}
+
+/// Writes a state snapshot and waits until it is relied on. For a store without a reclaimer; returns the
+/// horizon: stream segments below are needed by no walk.
+pub(super) fn snapshot_now(asker: Asker) -> Result<u64, String> {
+    let mut reclaimer = Reclaimer::new(asker, None);
+    let pushed = reclaimer.asker.push_snapshot();
+    reclaimer.phase = Phase::Writing(pushed.ok_or("the store is ending")?);
+    let deadline = Instant::now() + limits::SNAPSHOT_PATIENCE;
+    while !matches!(reclaimer.phase, Phase::Idle) {
+        reclaimer.step_snapshot();
+        if let Some(reason) = reclaimer.asker.shared.failure() {
+            return Err(reason);
+        }
+        if Instant::now() > deadline {
+            return Err("a state snapshot did not become durable in time".to_owned());
+        }
+        std::thread::sleep(limits::RECLAIM_EVERY_BUSY);
+    }
+    match reclaimer.snapshot {
+        Some(_) => Ok(reclaimer.horizon()),
+        None => Err("a state snapshot could not be read back".to_owned()),
+    }
+}

@@ -1,0 +1,355 @@
+//! Retention: which records of a topic may go, by age, bytes and number.
+//!
+//! ```text
+//!   start               to                              durable end
+//!     |   may go        |           kept                     |
+//!     v                 v                                    v
+//!  ---[=================|====================================)---> offsets
+//! ```
+//!
+//! A step is *planned* beside the writer, from footers and open extents, and
+//! *decided* by the writer, as a change of the topic's row: replay never looks
+//! at a clock or at a size. A plan holds for the start it was made at; if that
+//! moved meanwhile the writer drops the plan and the next look makes another.
+//!
+//! 1. Nothing at or above the durable end goes.
+//! 2. Records are counted exactly, gaps excluded; bytes and age to the batch.
+//!    The newest batch stays whatever the bytes say: a topic that cannot keep
+//!    what was just published would be of no use to anybody.
+//! 3. What goes is a prefix: a batch goes if it or any later one does.
+//! 4. Bytes are those of the batches that are live in part or whole, so what a
+//!    step takes away is what the batches added that end at or below `to`.
+//! 5. Nothing expires while the clocks contradict each other ([`ClockWatch`]).
+//!
+//! Deliberately missing: discarding by subscription (records go although
+//! somebody has not read them; the reader is told).
+
+use std::time::{Duration, Instant};
+
+use super::index::Place as Where;
+use super::reader::{pieces_from_disk, pieces_from_memory};
+use super::shared::{Shared, TopicShared};
+use crate::journal::{Extent, ExtentRead, Piece};
+use crate::limits;
+use crate::time::Timestamp;
+use crate::topic::Topic;
+use crate::types::{Gap, Offset, Retention};
+
+/// What may go of a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// The start the plan was made at.
+    pub from: Offset,
+    /// The start to come; `from` if nothing may go.
+    pub to: Offset,
+    /// Bytes of the batches that go.
+    pub dropped: u64,
+    /// When the oldest batch kept will be too old, if it ever will.
+    pub due: Option<Timestamp>,
+}
+
+/// What goes: a batch that meets any of these.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// Ends at or below this offset.
+    below: Offset,
+    /// Was appended before.
+    before: Option<Timestamp>,
+    /// Begins among the oldest so many bytes.
+    excess: u64,
+    /// Nothing above goes.
+    end: Offset,
+    /// Extents to pass over.
+    extents: usize,
+}
+
+/// Plans a step of retention; `now` is `None` while the clock cannot be trusted.
+pub(super) fn plan(
+    shared: &Shared,
+    topic: &TopicShared,
+    retention: Retention,
+    now: Option<Timestamp>,
+) -> Plan {
+    let (start, end) = (topic.start(), topic.durable_end());
+    let age = retention.age_ms.map(Duration::from_millis);
+    let limits = Limits {
+        below: retention
+            .records
+            .map_or(start, |records| nth_from_end(&topic.gaps(), end, records)),
+        before: now.zip(age).map(|(now, age)| now.before(age)),
+        excess: retention
+            .bytes
+            .map_or(0, |bytes| topic.bytes().saturating_sub(bytes)),
+        end,
+        extents: limits::RETENTION_EXTENTS_MAX,
+    };
+    let walk = Walk::new(shared, topic, limits).run();
+    Plan {
+        due: walk.oldest.zip(age).map(|(oldest, age)| oldest.after(age)),
+        ..walk.plan
+    }
+}
+
+/// Bytes of the batches that go when everything below `to` does, and the start that holds for.
+pub(super) fn plan_purge(shared: &Shared, topic: &TopicShared, to: Offset) -> Plan {
+    let limits = Limits {
+        below: to,
+        before: None,
+        excess: 0,
+        end: to,
+        extents: usize::MAX,
+    };
+    Walk::new(shared, topic, limits).run().plan
+}
+
+/// Lets go of what a plan says. The plan was made at this start.
+pub(super) fn discard(topic: &mut Topic, plan: &Plan) -> bool {
+    debug_assert_eq!(topic.row.start, plan.from, "plans hold for one start");
+    let kept = topic.row.bytes.saturating_sub(plan.dropped);
+    topic.advance_start(plan.to, kept)
+}
+
+/// The offset from which on there are `records` records before `end`; what is missing does not count.
+fn nth_from_end(gaps: &[Gap], end: Offset, records: u64) -> Offset {
+    let (mut wanted, mut at) = (records, end.get());
+    for gap in gaps.iter().rev().filter(|gap| gap.from < end) {
+        let here = at.saturating_sub(gap.to.get());
+        if here >= wanted {
+            break;
+        }
+        wanted -= here;
+        at = at.min(gap.from.get());
+    }
+    Offset::new(at.saturating_sub(wanted))
+}
+
+/// A batch, as far as retention is concerned.
+#[derive(Debug, Clone, Copy)]
+struct Batch {
+    end: Offset,
+    time: Timestamp,
+    bytes: u64,
+}
+
+/// Goes over a topic from its start on, taking what may go.
+struct Walk<'a> {
+    shared: &'a Shared,
+    topic: &'a TopicShared,
+    limits: Limits,
+    plan: Plan,
+    /// Append time of the first batch that stays.
+    oldest: Option<Timestamp>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(shared: &'a Shared, topic: &'a TopicShared, limits: Limits) -> Self {
+        let start = topic.start();
+        let plan = Plan {
+            from: start,
+            to: start,
+            dropped: 0,
+            due: None,
+        };
+        Self {
+            shared,
+            topic,
+            limits,
+            plan,
+            oldest: None,
+        }
+    }
+
+    /// Takes what may go.
+    fn run(mut self) -> Self {
+        for _ in 0..self.limits.extents {
+            let next = extent_from(self.shared, self.topic, self.plan.to);
+            let goes_on = next.is_some_and(|(segment, extent)| {
+                extent.base < self.limits.end && self.take(segment, extent)
+            });
+            if !goes_on {
+                // Records are counted, so the start may come to lie inside a batch, which stays live.
+                let below = self.limits.below.min(self.limits.end);
+                self.plan.to = self.plan.to.max(below);
+                break;
+            }
+        }
+        self
+    }
+
+    /// Takes the extent, or the batches of it that may go. False: something of it stays.
+    fn take(&mut self, segment: u64, extent: Extent) -> bool {
+        let is_whole = extent.base >= self.plan.to && extent.end() <= self.limits.end;
+        let bytes = self.plan.dropped + extent.payload_bytes();
+        let by_bytes = bytes <= self.limits.excess && extent.end() < self.limits.end;
+        let before = self.limits.before;
+        let by_age = before.is_some_and(|before| extent.last_time < before);
+        if is_whole && (extent.end() <= self.limits.below || by_bytes || by_age) {
+            self.plan.dropped = bytes;
+            self.plan.to = extent.end();
+            return true;
+        }
+        self.oldest = Some(extent.first_time);
+        let in_part = extent.base < self.limits.below
+            || self.plan.dropped < self.limits.excess
+            || before.is_some_and(|before| extent.first_time < before);
+        in_part && self.take_batches(segment, extent)
+    }
+
+    fn take_batches(&mut self, segment: u64, extent: Extent) -> bool {
+        let Some(batches) = self.batches(segment, extent) else {
+            return false;
+        };
+        for batch in batches {
+            if batch.end > self.limits.end || !self.may_go(&batch) {
+                self.oldest = Some(batch.time);
+                return false;
+            }
+            self.plan.dropped += batch.bytes;
+            self.plan.to = batch.end;
+        }
+        true
+    }
+
+    fn may_go(&self, batch: &Batch) -> bool {
+        let by_bytes = self.plan.dropped < self.limits.excess && batch.end < self.limits.end;
+        batch.end <= self.limits.below
+            || by_bytes
+            || self.limits.before.is_some_and(|before| batch.time < before)
+    }
+
+    /// The batches of an extent that end above the start; what cannot be read counts as one that weighs nothing.
+    fn batches(&self, segment: u64, extent: Extent) -> Option<Vec<Batch>> {
+        let read = ExtentRead {
+            topic: self.topic.id,
+            extent,
+            from: self.plan.to,
+        };
+        let pieces = match pieces_from_memory(self.shared, segment, &read) {
+            Some(pieces) => pieces,
+            None => {
+                let segment = self.shared.segments.get(segment)?;
+                pieces_from_disk(self.shared, &segment, &read).ok()?
+            }
+        };
+        let batch = |piece: Piece| match piece {
+            Piece::Entry(entry) => Batch {
+                end: Offset::new(entry.header.end_number()),
+                time: entry.header.append_time,
+                bytes: u64::from(entry.header.payload_bytes),
+            },
+            Piece::Damaged { to, .. } => Batch {
+                end: to,
+                time: extent.last_time,
+                bytes: 0,
+            },
+        };
+        Some(pieces.into_iter().map(batch).collect())
+    }
+}
+
+/// The extent that holds `at`, or the first one after it, and its segment. What cannot be looked up is passed over.
+fn extent_from(shared: &Shared, topic: &TopicShared, mut at: Offset) -> Option<(u64, Extent)> {
+    loop {
+        let place = topic.index().find(at);
+        let next = match place {
+            Where::Open(open) => return Some((open.segment, open.extent)),
+            Where::Nowhere { next } => next,
+            Where::Sealed { segment, next } => {
+                let extent = sealed_extent(shared, topic, segment, at);
+                let before_next = |extent: &Extent| next.is_none_or(|next| extent.base < next);
+                if let Some(extent) = extent.filter(before_next) {
+                    return Some((segment, extent));
+                }
+                next
+            }
+        };
+        at = next?;
+    }
+}
+
+fn sealed_extent(shared: &Shared, topic: &TopicShared, segment: u64, at: Offset) -> Option<Extent> {
+    let segment = shared.segments.get(segment)?;
+    let footer = shared.segments.footer(&segment, &shared.dir).ok()??;
+    footer.extent_at(topic.id, at)
+}
+
+/// Compares the wall clock with one that never jumps.
+#[derive(Debug)]
+pub(super) struct ClockWatch {
+    wall: Timestamp,
+    steady: Instant,
+}
+
+impl ClockWatch {
+    /// From here on both are expected to go on alike.
+    pub fn new(wall: Timestamp, steady: Instant) -> Self {
+        Self { wall, steady }
+    }
+
+    /// How far the two have parted, if that is too far to let anything expire.
+    pub fn apart(&self, wall: Timestamp, steady: Instant) -> Option<Duration> {
+        let expected = self
+            .wall
+            .after(steady.saturating_duration_since(self.steady));
+        let apart = wall.since(expected).max(expected.since(wall));
+        (apart > limits::CLOCKS_APART_MAX).then_some(apart)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::GapReason;
+
+    fn gap(from: u64, to: u64) -> Gap {
+        Gap {
+            from: Offset::new(from),
+            to: Offset::new(to),
+            reason: GapReason::Lost,
+        }
+    }
+
+    #[test]
+    fn records_are_counted_without_what_is_missing() {
+        let end = Offset::new(1000);
+        let gaps = [gap(10, 20), gap(30, 990)];
+        let cases = [
+            (0, 1000),
+            (4, 996),
+            (10, 990),
+            (11, 29),
+            (20, 20),
+            (21, 9),
+            (30, 0),
+            (99, 0),
+        ];
+        for (records, expected) in cases {
+            let found = nth_from_end(&gaps, end, records).get();
+            assert_eq!(found, expected, "{records} records");
+        }
+        assert_eq!(nth_from_end(&[], end, 7).get(), 993);
+        assert_eq!(nth_from_end(&[gap(500, 1000)], end, 7).get(), 493);
+    }
+
+    #[test]
+    fn clocks_that_part_are_noticed_in_both_directions() {
+        let (wall, steady) = (Timestamp::from_millis(1_000_000_000), Instant::now());
+        let watch = ClockWatch::new(wall, steady);
+        let hour = Duration::from_secs(3600);
+        let later = steady + hour * 5;
+        assert_eq!(watch.apart(wall.after(hour * 5), later), None);
+        assert_eq!(
+            watch.apart(wall.after(hour * 6), later),
+            None,
+            "an hour is allowed"
+        );
+        let jumped = watch.apart(wall.after(hour * 7), later);
+        assert_eq!(jumped, Some(hour * 2));
+        assert_eq!(watch.apart(wall.after(hour * 3), later), Some(hour * 2));
+        assert_eq!(
+            watch.apart(wall.after(hour * 5), later),
+            None,
+            "they agree again"
+        );
+    }
+}
