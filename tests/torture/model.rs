@@ -48,8 +48,8 @@ struct Topic {
     os: bool,
     ever_os: bool,
     retain_records: Option<u64>,
-    /// Retention may have moved the start at any time since.
-    ever_retained: bool,
+    /// The least number of records anybody asked to keep: so many are there after any move of the start.
+    least_retained: Option<u64>,
     start: u64,
     end: u64,
     seen: BTreeMap<u64, Seen>,
@@ -210,7 +210,8 @@ impl Model {
                     && let Some(topic) = self.topics.get_mut(id)
                 {
                     topic.ever_os |= os;
-                    topic.ever_retained |= retain_records.is_some();
+                    let wanted = topic.least_retained.into_iter().chain(*retain_records);
+                    topic.least_retained = wanted.min();
                 }
                 self.pending = Some(change.clone());
             }
@@ -335,6 +336,15 @@ impl Model {
         Ok(())
     }
 
+    /// Topics begin where `before` knows them to: retention went on in a copy, not in what was copied.
+    pub fn begins_as(&mut self, before: &Self) {
+        for (id, topic) in &mut self.topics {
+            if let Some(known) = before.topics.get(id) {
+                topic.start = known.start;
+            }
+        }
+    }
+
     /// Everything an opening found is there: compares, and forgets what is decided now.
     fn settle(&mut self, opening: Opening, event: Event, from: &BTreeMap<Id, u64>) -> Verdict {
         let missing: Vec<Id> = self
@@ -370,12 +380,13 @@ impl Model {
             }
             self.settle_cursors(*id, &cursors, *quarantined && event.damaged)?;
             let from = from.get(id).copied().unwrap_or(0);
-            let facts = Facts {
+            let mut facts = Facts {
                 start: *start,
                 end: *end,
                 from,
                 quarantined: *quarantined,
             };
+            facts.discarded_meanwhile(items, self.topics[id].retain_records)?;
             self.settle_records(*id, items, facts, event)?;
         }
         self.named += opening.damage.len() as u64;
@@ -434,10 +445,14 @@ impl Model {
                 topic.start, facts.start
             ));
         }
-        if facts.start > topic.start && pending != Some(facts.start) && !topic.ever_retained {
+        let spare = topic
+            .least_retained
+            .map(|kept| facts.end.saturating_sub(kept));
+        let may_be = spare.into_iter().chain(pending).max().unwrap_or(0);
+        if facts.start > topic.start.max(may_be) {
             return wrong(format!(
-                "its start moved from {} to {} by itself",
-                topic.start, facts.start
+                "its start moved from {} to {} by itself; it ends at {} and keeps at least {:?}",
+                topic.start, facts.start, facts.end, topic.least_retained
             ));
         }
         topic.start = facts.start;
@@ -546,7 +561,7 @@ impl Model {
                     os: *os,
                     ever_os: *os,
                     retain_records: None,
-                    ever_retained: false,
+                    least_retained: None,
                     start: 0,
                     end: 0,
                     seen: BTreeMap::new(),
@@ -604,6 +619,29 @@ struct Facts {
     /// Where reading began.
     from: u64,
     quarantined: bool,
+}
+
+impl Facts {
+    /// Retention goes on between what an opening says of a topic and the reading of it: a gap may go
+    /// beyond the start that was told, but never into what has to be kept.
+    fn discarded_meanwhile(&mut self, items: &[Item], kept: Option<u64>) -> Verdict {
+        let gaps = items.iter().filter_map(|item| match item {
+            Item::Discarded(_, to) => Some(*to),
+            _ => None,
+        });
+        let Some(to) = gaps.max().filter(|to| *to > self.start) else {
+            return Ok(());
+        };
+        let spare = kept.map_or(0, |kept| self.end.saturating_sub(kept));
+        if to > spare {
+            return Err(format!(
+                "J9: discarded up to {to}, the topic is [{}, {}) and keeps {kept:?}",
+                self.start, self.end
+            ));
+        }
+        self.start = to;
+        Ok(())
+    }
 }
 
 impl Topic {

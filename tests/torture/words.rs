@@ -262,16 +262,24 @@ impl Lane {
     /// How many records the batch has that begins with this sequence.
     pub fn count(&self, first: u64) -> u32 {
         let salt = self.salt(first, 1);
-        let many = salt.is_multiple_of(50);
-        u32::try_from(1 + (salt >> 8) % if many { 60 } else { 5 }).expect("small")
+        let most = match salt.is_multiple_of(50) {
+            // A batch has to fit into half of a slot.
+            true if self.is_large() => 12,
+            true => 60,
+            false => 5,
+        };
+        u32::try_from(1 + (salt >> 8) % most).expect("small")
+    }
+
+    /// Every third topic has large messages, so that segments fill.
+    fn is_large(&self) -> bool {
+        self.topic.0.to_bytes()[1].is_multiple_of(3)
     }
 
     fn value(&self, sequence: u64) -> Vec<u8> {
         let salt = self.salt(sequence, 2);
-        // Every third topic has large messages, so that segments fill.
-        let large = self.topic.0.to_bytes()[1].is_multiple_of(3);
         let length = match salt % 100 {
-            0..60 if large => (salt >> 8) % 40_000,
+            0..60 if self.is_large() => (salt >> 8) % 40_000,
             0 => (salt >> 8) % 60_000,
             1..8 => (salt >> 8) % 6_000,
             _ => (salt >> 8) % 250,

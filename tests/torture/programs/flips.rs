@@ -91,7 +91,9 @@ fn prepare(seed: u64) -> Result<(Subject, Disk), String> {
         ..Event::default()
     };
     copy.round(&plan, Kill::Never, false, event)?;
-    subject.model = copy.done();
+    let mut learnt = copy.done();
+    learnt.begins_as(&subject.model);
+    subject.model = learnt;
     Ok((subject, disk))
 }
 
