@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tidings::limits;
-use tidings::protocol::api::{Commit, Position, TopicChanges};
+use tidings::protocol::api::{Commit, Position, TopicChanges, TopicInfo};
 use tidings::protocol::batch::CheckedBatch;
 use tidings::protocol::data::{Fetch, FetchItem, Fetched};
 use tidings::protocol::error::ApiError;
@@ -52,6 +52,20 @@ struct Known {
     start: u64,
     end: u64,
     quarantined: bool,
+}
+
+impl From<&TopicInfo> for Known {
+    fn from(info: &TopicInfo) -> Self {
+        Self {
+            id: Id(info.id),
+            name: info.name.to_string(),
+            os: info.settings.durability == Durability::Os,
+            retain_records: info.settings.retention.records,
+            start: info.start_offset.get(),
+            end: info.end_offset.get(),
+            quarantined: info.quarantined,
+        }
+    }
 }
 
 struct Driver {
@@ -171,25 +185,7 @@ impl Driver {
             .await
             .expect("topics are described");
         for info in page.topics {
-            let known = Known {
-                id: Id(info.id),
-                name: info.name.to_string(),
-                os: info.settings.durability == Durability::Os,
-                retain_records: info.settings.retention.records,
-                start: info.start_offset.get(),
-                end: info.end_offset.get(),
-                quarantined: info.quarantined,
-            };
-            say(&Said::Topic {
-                id: known.id,
-                name: known.name.clone(),
-                os: known.os,
-                retain_records: known.retain_records,
-                start: known.start,
-                end: known.end,
-                quarantined: known.quarantined,
-            });
-            self.tell_records(&known).await;
+            let known = self.tell_topic(info).await;
             lock(&self.topics).insert(known.id, known);
         }
         let page = self.store.list_subscriptions(None, None, 500).await;
@@ -205,8 +201,39 @@ impl Driver {
         say(&Said::AllFound);
     }
 
-    async fn tell_records(&self, topic: &Known) {
+    /// Tells a topic and its records. Retention goes on meanwhile: when it moved the start, the topic is
+    /// looked at again, so that what is told belongs together.
+    async fn tell_topic(&self, mut info: TopicInfo) -> Known {
+        loop {
+            let known = Known::from(&info);
+            let items = self.read_records(&known).await;
+            let start_moved =
+                |item: &Item| matches!(item, Item::Discarded(_, to) if *to > known.start);
+            if items.iter().any(start_moved) {
+                let again = self.store.describe_topic(info.name).await;
+                info = again.expect("it is there");
+                continue;
+            }
+            say(&Said::Topic {
+                id: known.id,
+                name: known.name.clone(),
+                os: known.os,
+                retain_records: known.retain_records,
+                start: known.start,
+                end: known.end,
+                quarantined: known.quarantined,
+            });
+            for items in items.chunks(ITEMS_PER_LINE) {
+                let (id, items) = (known.id, items.to_vec());
+                say(&Said::Found { id, items });
+            }
+            return known;
+        }
+    }
+
+    async fn read_records(&self, topic: &Known) -> Vec<Item> {
         let mut at = self.plan.from.get(&topic.id).copied().unwrap_or(0);
+        let mut found = Vec::new();
         while at < topic.end {
             let (items, next) = match self.store.fetch(fetch(topic.id, at, 0)).await {
                 Ok(fetched) => (self.items(topic.id, &fetched), fetched.next_offset.get()),
@@ -215,22 +242,19 @@ impl Driver {
                 }
                 Err(error) => {
                     let id = topic.id;
-                    return say(&Said::Wrong(format!("reading {id:?} at {at}: {error}")));
+                    say(&Said::Wrong(format!("reading {id:?} at {at}: {error}")));
+                    break;
                 }
             };
             if next <= at {
                 let id = topic.id;
-                return say(&Said::Wrong(format!("reading {id:?} at {at} goes nowhere")));
+                say(&Said::Wrong(format!("reading {id:?} at {at} goes nowhere")));
+                break;
             }
             at = next;
-            for items in items.chunks(ITEMS_PER_LINE) {
-                let items = items.to_vec();
-                say(&Said::Found {
-                    id: topic.id,
-                    items,
-                });
-            }
+            found.extend(items);
         }
+        found
     }
 
     fn items(&self, id: Id, fetched: &Fetched) -> Vec<Item> {

@@ -380,13 +380,12 @@ impl Model {
             }
             self.settle_cursors(*id, &cursors, *quarantined && event.damaged)?;
             let from = from.get(id).copied().unwrap_or(0);
-            let mut facts = Facts {
+            let facts = Facts {
                 start: *start,
                 end: *end,
                 from,
                 quarantined: *quarantined,
             };
-            facts.discarded_meanwhile(items, self.topics[id].retain_records)?;
             self.settle_records(*id, items, facts, event)?;
         }
         self.named += opening.damage.len() as u64;
@@ -619,29 +618,6 @@ struct Facts {
     /// Where reading began.
     from: u64,
     quarantined: bool,
-}
-
-impl Facts {
-    /// Retention goes on between what an opening says of a topic and the reading of it: a gap may go
-    /// beyond the start that was told, but never into what has to be kept.
-    fn discarded_meanwhile(&mut self, items: &[Item], kept: Option<u64>) -> Verdict {
-        let gaps = items.iter().filter_map(|item| match item {
-            Item::Discarded(_, to) => Some(*to),
-            _ => None,
-        });
-        let Some(to) = gaps.max().filter(|to| *to > self.start) else {
-            return Ok(());
-        };
-        let spare = kept.map_or(0, |kept| self.end.saturating_sub(kept));
-        if to > spare {
-            return Err(format!(
-                "J9: discarded up to {to}, the topic is [{}, {}) and keeps {kept:?}",
-                self.start, self.end
-            ));
-        }
-        self.start = to;
-        Ok(())
-    }
 }
 
 impl Topic {
