@@ -247,8 +247,8 @@ pub const SNAPSHOT_GAIN_MIN: u64 = 8;
 pub const SNAPSHOT_SEGMENTS_MAX: u64 = 64;
 /// And not more often than this.
 pub const SNAPSHOT_EVERY_MIN: Duration = Duration::from_secs(1);
-/// Size of a topic's rows before any snapshot was written, in bytes: a guess.
-pub const SNAPSHOT_TOPIC_BYTES: u64 = 512;
+/// Size of a row before any snapshot was written, in bytes: a guess on the large side.
+pub const SNAPSHOT_ROW_BYTES: u64 = 512;
 /// Free slots kept for the segments to come, beside the one that is ready.
 pub const FREE_SLOTS_KEPT: usize = 2;
 /// Further ones are deleted when nobody took them for so long: a busy peer uses them before.

@@ -11,6 +11,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -112,7 +113,8 @@ impl JournalDir {
         };
         let listed = this.list()?;
         this.settle(&listed, options)?;
-        this.lock().last_id = listed.last().map_or(0, |slot| slot.id);
+        let last = listed.last().map_or(0, |slot| slot.id);
+        this.lock().last_id = last.max(last_set_aside(path)?);
         Ok((this, listed))
     }
 
@@ -345,6 +347,19 @@ fn read_only_disk() -> Disk {
             read_only: true,
         },
     }
+}
+
+/// The highest id of a slot that a repair set aside: a row may still name it, so no other file gets it.
+fn last_set_aside(path: &Path) -> Result<u32, JournalError> {
+    let damaged = path.join("damaged");
+    let entries = match fs::read_dir(&damaged) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(JournalError::io("list", &damaged)(error)),
+    };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let ids = names.filter_map(|name| id_of_name(name.split_once('.')?.0));
+    Ok(ids.max().unwrap_or(0))
 }
 
 fn name_of_id(id: u32) -> String {

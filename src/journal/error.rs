@@ -41,6 +41,23 @@ impl JournalError {
         }
     }
 
+    /// Whether it speaks of what lies on the disk. Others pass: no descriptor left, no memory.
+    pub fn is_damage(&self) -> bool {
+        use rustix::io::Errno;
+        let Some(error) = self.io_error() else {
+            return true;
+        };
+        let of_the_disk = [
+            Errno::IO,
+            Errno::BADMSG,
+            Errno::NODATA,
+            Errno::UCLEAN,
+            Errno::NOENT,
+        ];
+        error.kind() == io::ErrorKind::UnexpectedEof
+            || Errno::from_io_error(error).is_some_and(|errno| of_the_disk.contains(&errno))
+    }
+
     /// What the operating system said, if it was asked.
     pub fn io_error(&self) -> Option<&io::Error> {
         match self {

@@ -96,16 +96,18 @@ impl Asker {
         let (sender, reply) = sync_channel(1);
         let done = self.done(sender);
         let change = Change::new(topic, decide, done);
-        self.queue.push(Command::Change(change)).ok()?;
-        Some(reply)
+        self.queue
+            .push_own(Command::Change(change))
+            .then_some(reply)
     }
 
     /// Asks for a snapshot.
     pub fn push_snapshot(&self) -> Option<Reply<Written>> {
         let (sender, reply) = sync_channel(1);
         let done = self.done(sender);
-        self.queue.push(Command::Snapshot(done)).ok()?;
-        Some(reply)
+        self.queue
+            .push_own(Command::Snapshot(done))
+            .then_some(reply)
     }
 
     fn done<T: Send + 'static>(&self, sender: SyncSender<(Result<T, ApiError>, u64)>) -> Done<T> {

@@ -226,7 +226,10 @@ fn copy_into(
         match shared.segments.footer_once(segment, &shared.dir) {
             Ok(Some(footer)) => gather(shared, &footer, source, &mut live),
             Ok(None) => return Ok(Some(Copied::Dropped)),
-            Err(error) => return Ok(Some(damaged(segment, error.to_string()))),
+            Err(error) if error.is_damage() => {
+                return Ok(Some(damaged(segment, error.to_string())));
+            }
+            Err(error) => return Err(error),
         }
     }
     live.sort_by_key(|live| (live.topic, live.extent.base));
@@ -248,7 +251,10 @@ fn copy_into(
         let slot = segment.slot(&shared.dir)?;
         let pieces = match read_extent(&slot, &segment.header, &read, Via::Direct) {
             Ok(pieces) => pieces,
-            Err(error) => return Ok(Some(damaged(segment, error.to_string()))),
+            Err(error) if error.is_damage() => {
+                return Ok(Some(damaged(segment, error.to_string())));
+            }
+            Err(error) => return Err(error),
         };
         for piece in pieces {
             match piece {

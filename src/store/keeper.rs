@@ -104,7 +104,7 @@ impl Keeper {
             Ok(((), vec![RowKey::Segment(header.segment)]))
         };
         let change = Change::new(TopicId::zero(), decide, Box::new(|_| {}));
-        if self.queue.push(Command::Change(change)).is_err() {
+        if !self.queue.push_own(Command::Change(change)) {
             tracing::debug!("the writer is gone, the segment is sealed at the next start");
         }
     }

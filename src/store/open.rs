@@ -80,6 +80,14 @@ fn open_with(options: &StoreOptions, accept: bool) -> Result<(Store, Opened), Op
     let (dir, slots) = open_journal(options)?;
     let layout = Layout::new(&slots);
     let (catalog, loaded) = open_catalog(&lock, &layout)?;
+    if layout.is_fresh() && !loaded.rows.is_empty() {
+        return Err(OpenError::Unsuitable(format!(
+            "the catalog knows of {} rows and {} holds no segment: is the disk of the journal mounted? \
+             To begin anew, move both away",
+            loaded.rows.len(),
+            options.data_dir.join("journal").display()
+        )));
+    }
     let base = base_of(&loaded, &layout, options);
     let (base, mut rebuilt) = match base {
         Ok(base) => (base, None),
@@ -225,6 +233,13 @@ pub(super) fn state_of(rows: &[(Vec<u8>, Vec<u8>)]) -> Result<State, Malformed> 
         });
     }
     state.take_dirty();
+    // A deletion of many rows that a kill interrupted left some that belong to nothing: they are deleted now.
+    for (key, _) in rows {
+        let key = RowKey::decode(key)?;
+        if state.row(&key).is_none() {
+            state.mark_dirty(key);
+        }
+    }
     Ok(state)
 }
 
@@ -541,8 +556,8 @@ fn first_change(recovered: &Recovered) -> FirstChange {
 fn queue_first(queue: &Queue, first: FirstChange) {
     let push = |topic: TopicId, decide: Decide| {
         let change = Change::new(topic, decide, Box::new(|_: Result<(), ApiError>| {}));
-        // A queue that was made just now takes what is put in; a writer that failed already says so itself.
-        let _ = queue.push(Command::Change(change));
+        // A queue that was made just now takes all of it: the writer does not run yet.
+        queue.push_own(Command::Change(change));
     };
     for id in first.quarantined {
         push(id, Box::new(move |_| Ok(((), vec![RowKey::Topic(id)]))));

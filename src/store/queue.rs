@@ -2,7 +2,10 @@
 //!
 //! Bounded twice. The bytes of record batches are bounded by whoever admits
 //! requests (they hold part of the process' budget until they are answered);
-//! the number of commands is bounded here: beyond it a command is refused.
+//! the number of commands from outside is bounded here: beyond it a command is
+//! refused. What the store asks of itself (seals, swaps, snapshots, the first
+//! entries of a life) comes in numbers bounded by segments and topics and is
+//! always taken: a refusal would lose it.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -52,11 +55,21 @@ impl Queue {
     /// Puts a command in.
     #[allow(clippy::result_large_err)]
     pub fn push(&self, command: Command) -> Result<(), Refused> {
+        self.put(command, limits::APPEND_COMMANDS_WAITING_MAX)
+    }
+
+    /// Puts a command of the store's own in. False: the writer takes no more.
+    pub fn push_own(&self, command: Command) -> bool {
+        self.put(command, usize::MAX).is_ok()
+    }
+
+    #[allow(clippy::result_large_err)]
+    fn put(&self, command: Command, room: usize) -> Result<(), Refused> {
         let mut inner = self.lock();
         if inner.stopping {
             return Err(Refused::Stopped(command));
         }
-        if inner.commands.len() >= limits::APPEND_COMMANDS_WAITING_MAX {
+        if inner.commands.len() >= room {
             return Err(Refused::Full(command));
         }
         inner.commands.push_back(command);

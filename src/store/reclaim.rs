@@ -38,6 +38,7 @@ use super::segments::Segment;
 use super::snapshot::{Written, row_of_at, verify};
 use crate::journal::SnapshotAt;
 use crate::limits;
+use crate::protocol::error::ApiError;
 use crate::topic::RowKey;
 use crate::types::TopicId;
 
@@ -61,6 +62,8 @@ pub(super) struct Reclaimer {
     snapshot: Option<SnapshotAt>,
     phase: Phase,
     snapshot_begun: Option<Instant>,
+    /// None is begun before.
+    snapshot_after: Instant,
     snapshot_bytes: u64,
     usages: Vec<Usage>,
     /// What the usages were counted from: discards and the table of segments.
@@ -72,7 +75,7 @@ pub(super) struct Reclaimer {
 
 /// Looking takes at most one part in so many of the time.
 const LOOK_SHARE: u32 = 20;
-/// After copying brought nothing, it is not tried again for so long.
+/// After copying brought nothing, or a snapshot was of no use, it is not tried again for so long.
 const COPY_BACKOFF: Duration = Duration::from_secs(60);
 
 impl Reclaimer {
@@ -83,6 +86,7 @@ impl Reclaimer {
             snapshot,
             phase: Phase::Idle,
             snapshot_begun: None,
+            snapshot_after: Instant::now(),
             snapshot_bytes: 0,
             usages: Vec::new(),
             looked_at: None,
@@ -233,7 +237,7 @@ impl Reclaimer {
             Ok(Copied::Dropped) => self.copy_after = Instant::now() + COPY_BACKOFF,
             Err(error) => {
                 tracing::warn!(%error, "cannot copy segments together, trying again later");
-                self.copy_after = Instant::now() + limits::RECLAIM_EVERY;
+                self.copy_after = Instant::now() + COPY_BACKOFF;
             }
         }
     }
@@ -261,13 +265,13 @@ impl Reclaimer {
         });
         match swapped {
             Some((Ok(given), group)) => self.asker.given(given, group),
-            Some((Err(error), _)) if self.asker.shared.failure().is_none() => {
+            // Anything else may have been decided before the store stopped: the next start finds out.
+            Some((Err(error @ ApiError::InvalidArgument { .. }), _)) => {
                 tracing::debug!(%error, "a copy was not needed");
                 slots
                     .into_iter()
                     .for_each(|slot| self.asker.pool.release(slot));
             }
-            // The store is ending: the next start finds out what was decided.
             Some((Err(_), _)) | None => {}
         }
     }
@@ -297,7 +301,9 @@ impl Reclaimer {
     fn wants_snapshot(&self) -> bool {
         let starved = self.is_starved();
         let recent = |begun: Instant| begun.elapsed() < limits::SNAPSHOT_EVERY_MIN;
-        if self.snapshot_begun.is_some_and(recent) && !starved {
+        if (self.snapshot_begun.is_some_and(recent) && !starved)
+            || Instant::now() < self.snapshot_after
+        {
             return false;
         }
         let from = self.snapshot.map_or(0, |at| at.place.segment);
@@ -310,12 +316,14 @@ impl Reclaimer {
             .saturating_sub(self.choice(self.horizon()).gain);
         let freed = dead.count() as u64 + gain;
         let passed = self.usages.iter().filter(is_held).count() as u64;
-        let topics = self.asker.shared.topics().by_id.len() as u64;
-        let size = self
-            .snapshot_bytes
-            .max(topics * limits::SNAPSHOT_TOPIC_BYTES);
+        let rows = self.asker.shared.rows.load(Ordering::Acquire);
+        let size = self.snapshot_bytes.max(rows * limits::SNAPSHOT_ROW_BYTES);
         let pays = |slots: u64| slots * self.slot_bytes() >= size * limits::SNAPSHOT_GAIN_MIN;
-        (freed > 0 && (starved || pays(freed)))
+        // In want of space anything that gives back more than it takes is welcome, as long as there is room for
+        // it: a snapshot that stops in the middle would take what commits and deletions need (J15).
+        let room = self.asker.pool.free_slots() as u64 * self.slot_bytes() / 2;
+        let helps = |slots: u64| starved && slots * self.slot_bytes() > 2 * size && size < room;
+        (freed > 0 && (helps(freed) || pays(freed)))
             || (passed >= limits::SNAPSHOT_SEGMENTS_MAX && pays(passed))
     }
 
@@ -359,6 +367,7 @@ impl Reclaimer {
             Err(fault) => {
                 let at = written.begin.place;
                 shared.report_damage(format!("the state snapshot at {at} is of no use: {fault}"));
+                self.snapshot_after = Instant::now() + COPY_BACKOFF;
                 Phase::Idle
             }
         }

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use super::index::Place as Where;
 use super::reader::{pieces_from_disk, pieces_from_memory};
 use super::shared::{Shared, TopicShared};
-use crate::journal::{Extent, ExtentRead, Piece};
+use crate::journal::{Extent, ExtentRead, JournalError, Piece};
 use crate::limits;
 use crate::time::Timestamp;
 use crate::topic::Topic;
@@ -162,7 +162,8 @@ impl<'a> Walk<'a> {
     /// Takes what may go.
     fn run(mut self) -> Self {
         for _ in 0..self.limits.extents {
-            let next = extent_from(self.shared, self.topic, self.plan.to);
+            // What cannot be looked up now cannot be counted either: what comes after it stays.
+            let next = extent_from(self.shared, self.topic, self.plan.to).unwrap_or_default();
             let goes_on = next.is_some_and(|(segment, extent)| {
                 extent.base < self.limits.end && self.take(segment, extent)
             });
@@ -247,30 +248,48 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The extent that holds `at`, or the first one after it, and its segment. What cannot be looked up is passed over.
-fn extent_from(shared: &Shared, topic: &TopicShared, mut at: Offset) -> Option<(u64, Extent)> {
+/// The extent that holds `at`, or the first one after it, and its segment. A segment that is gone or ruined is
+/// passed over.
+fn extent_from(
+    shared: &Shared,
+    topic: &TopicShared,
+    mut at: Offset,
+) -> Result<Option<(u64, Extent)>, JournalError> {
     loop {
         let place = topic.index().find(at);
         let next = match place {
-            Where::Open(open) => return Some((open.segment, open.extent)),
+            Where::Open(open) => return Ok(Some((open.segment, open.extent))),
             Where::Nowhere { next } => next,
             Where::Sealed { segment, next } => {
-                let extent = sealed_extent(shared, topic, segment, at);
+                let extent = sealed_extent(shared, topic, segment, at)?;
                 let before_next = |extent: &Extent| next.is_none_or(|next| extent.base < next);
                 if let Some(extent) = extent.filter(before_next) {
-                    return Some((segment, extent));
+                    return Ok(Some((segment, extent)));
                 }
                 next
             }
         };
-        at = next?;
+        match next {
+            Some(next) => at = next,
+            None => return Ok(None),
+        }
     }
 }
 
-fn sealed_extent(shared: &Shared, topic: &TopicShared, segment: u64, at: Offset) -> Option<Extent> {
-    let segment = shared.segments.get(segment)?;
-    let footer = shared.segments.footer(&segment, &shared.dir).ok()??;
-    footer.extent_at(topic.id, at)
+fn sealed_extent(
+    shared: &Shared,
+    topic: &TopicShared,
+    segment: u64,
+    at: Offset,
+) -> Result<Option<Extent>, JournalError> {
+    let Some(segment) = shared.segments.get(segment) else {
+        return Ok(None);
+    };
+    match shared.segments.footer(&segment, &shared.dir) {
+        Ok(footer) => Ok(footer.and_then(|footer| footer.extent_at(topic.id, at))),
+        Err(error) if error.is_damage() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Compares the wall clock with one that never jumps.

@@ -146,6 +146,8 @@ pub(super) struct Shared {
     pub claimed_group: AtomicU64,
     /// Counts what made records dead: starts that moved, topics that were deleted.
     pub discards: AtomicU64,
+    /// Rows of the state, as of the last time the catalog was brought up to date.
+    pub rows: AtomicU64,
     /// Segments that could be given up, as far as was looked; `u64::MAX` before the first look.
     pub reclaimable: AtomicU64,
     /// The topics that do not keep everything.
@@ -175,6 +177,7 @@ impl Shared {
             synced_group: AtomicU64::new(0),
             claimed_group: AtomicU64::new(0),
             discards: AtomicU64::new(0),
+            rows: AtomicU64::new(0),
             reclaimable: AtomicU64::new(u64::MAX),
             retained: Mutex::default(),
             notices: Mutex::default(),

@@ -9,9 +9,10 @@ use crate::time::Timestamp;
 use crate::types::{Durability, Gap, GapReason, ProducerId, Sequence, TopicName, TopicSettings};
 
 mod cold;
+mod pieces;
 mod reserve;
-mod retention;
-mod snapshots;
+pub(super) mod retention;
+pub(super) mod snapshots;
 
 pub(super) fn options(dir: &Path) -> StoreOptions {
     StoreOptions {

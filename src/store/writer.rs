@@ -209,8 +209,13 @@ impl Writer {
         let synced = self.shared.synced_group.load(Ordering::Acquire);
         if self.mark_due && synced >= self.last_group {
             self.write_group(Staging::default(), false);
-            self.mark_due = false;
+            // One mark holds so many claims; what is left gets another.
+            self.mark_due = self.has_unclaimed();
         }
+    }
+
+    fn has_unclaimed(&self) -> bool {
+        self.unclaimed.iter().any(|(_, claims)| !claims.is_empty())
     }
 
     fn write_pending(&mut self) {
@@ -261,9 +266,8 @@ impl Writer {
             return;
         };
         if !emission.is_complete() {
-            if staging.bytes <= self.group_bytes {
-                emission.fill(&mut self.state, staging, self.group_bytes);
-            }
+            // Also behind a batch of half a slot, the largest there is: under full load nothing else may come.
+            emission.fill(&mut self.state, staging, self.group_bytes);
         } else if let Some(emission) = self.emission.take() {
             emission.finish(&mut self.state, staging, self.last_group + 1);
         }
@@ -550,6 +554,8 @@ impl Writer {
             return;
         }
         self.last_capture = Instant::now();
+        let rows = self.state.row_count();
+        self.shared.rows.store(rows, Ordering::Release);
         let applied = Applied {
             segment: self.previous_end.segment,
             position: self.previous_end.position,
@@ -581,6 +587,9 @@ impl Writer {
             &|| shared.synced_group.load(Ordering::Acquire) >= last,
             &shared,
         );
+        while self.has_unclaimed() && shared.failure().is_none() {
+            self.write_group(Staging::default(), false);
+        }
         self.write_group(Staging::default(), true);
         let applier = self.applier.clone();
         wait(&|| !applier.is_busy(), &shared);

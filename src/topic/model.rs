@@ -109,6 +109,12 @@ impl Topic {
         self.row.end = self.row.end.max(end);
         self.row.bytes = self.row.bytes.saturating_add(batch.bytes);
         self.row.last_append = self.row.last_append.max(Some(now));
+        self.recall(batch, base, now);
+    }
+
+    /// Notes whose batch stands at `base`, below the end: the row of the topic may be newer than those of its
+    /// producers.
+    pub fn recall(&mut self, batch: &BatchFacts, base: Offset, now: Timestamp) {
         if !batch.producer.is_zero() {
             super::producers::remember(&mut self.producers, batch, base, now);
         }

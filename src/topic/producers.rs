@@ -94,7 +94,8 @@ fn may_jump(producer: &ProducerRow, jump_before: Option<Offset>) -> bool {
     jump_before.is_some_and(|before| last < before)
 }
 
-/// Notes a batch that was appended at `base`.
+/// Notes a batch that was appended at `base`. One that the row knows already, or that came before what it
+/// knows, changes nothing: a replay may begin before the row was written.
 pub(super) fn remember(
     producers: &mut HashMap<ProducerId, ProducerRow>,
     batch: &BatchFacts,
@@ -107,6 +108,13 @@ pub(super) fn remember(
             last_used: now,
             batches: Vec::new(),
         });
+    if producer
+        .batches
+        .last()
+        .is_some_and(|last| base <= last.base)
+    {
+        return;
+    }
     producer.last_used = producer.last_used.max(now);
     if producer.batches.len() >= limits::PRODUCER_BATCHES_KEPT {
         producer.batches.remove(0);
@@ -166,6 +174,15 @@ mod tests {
         );
         let odd = check(Some(&producer), &batch(1, 1), None).expect_err("never stored like that");
         assert_eq!(odd.name(), "DuplicateTooOld");
+    }
+
+    #[test]
+    fn a_batch_is_remembered_once_and_in_order() {
+        let known = producer_with(&[(0, 2, 10), (2, 3, 20)]);
+        assert_eq!(
+            producer_with(&[(0, 2, 10), (2, 3, 20), (0, 2, 10), (2, 3, 20)]),
+            known
+        );
     }
 
     #[test]

@@ -123,7 +123,12 @@ pub(crate) fn inspect(
     }
     let end = Walk::new(dir, layout, first, durable)?.run(&mut |found| match found {
         Found::Claimed(group) => replay.group(&group),
-        Found::Missing { first, next, place } => replay.missing(first, next, place),
+        Found::Missing {
+            first,
+            next,
+            place,
+            segments,
+        } => replay.missing(first, next, place, &segments),
     })?;
     for group in &end.tail {
         replay.claims(group.header.synced, &group.claims);
@@ -190,8 +195,12 @@ pub(crate) fn recover(
     if !missing.is_empty() && !accept {
         return Err(RecoveryError::MissingFacts(missing));
     }
+    if !missing.is_empty() {
+        rewrite::adopt(layout, &mut replay);
+    }
     replay.accept_missing_facts(missing);
 
+    rewrite::remove_blank(dir, layout, &before, &replay.state)?;
     rewrite::settle_headers(dir, layout, first_of_stream)?;
     let mut slots = rewrite::Slots {
         dir,
@@ -316,11 +325,7 @@ pub(crate) fn header_of_row(
 
 fn free_after(layout: &Layout, state: &State, prepared: &Prepared) -> BTreeSet<u32> {
     let used: BTreeSet<u32> = state.segments().values().map(|row| row.slot).collect();
-    let all = layout
-        .segments
-        .values()
-        .map(|header| header.slot)
-        .chain(layout.blank.iter().copied());
+    let all = layout.segments.values().map(|header| header.slot);
     all.filter(|slot| !used.contains(slot) && *slot != prepared.header.slot)
         .collect()
 }

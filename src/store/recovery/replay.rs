@@ -197,10 +197,18 @@ impl Replay {
         contents.end = group.end.position;
     }
 
-    /// Groups that were durable cannot be read.
-    pub fn missing(&mut self, first: u64, next: u64, place: Place) {
+    /// Groups that were durable cannot be read. Which of the segments held them is not known, so all of them
+    /// are kept as they are (J14).
+    pub fn missing(&mut self, first: u64, next: u64, place: Place, segments: &[u64]) {
         self.blame_snapshot(first);
-        self.contents.entry(place.segment).or_default().damaged = true;
+        for &segment in segments {
+            let row = self.state.segments().get(&segment);
+            let ends_before = segment == place.segment
+                && row.is_some_and(|row| row.end == place.position && !row.damaged);
+            if !ends_before {
+                self.contents.entry(segment).or_default().damaged = true;
+            }
+        }
         self.damage.push(format!(
             "groups {first} to {} at {place} cannot be read",
             next - 1
@@ -232,7 +240,14 @@ impl Replay {
         let Ok(topic) = self.state.topic_mut(id) else {
             return;
         };
+        let facts = facts_of(entry);
         if base < topic.row.end {
+            // The catalog takes a large change in pieces: a kill between them leaves this row newer than the
+            // position, and those of its producers perhaps not (T3).
+            topic.recall(&facts, base, entry.header.append_time);
+            if !facts.producer.is_zero() {
+                self.state.mark_dirty(RowKey::Producer(id, facts.producer));
+            }
             return;
         }
         if base > topic.row.end {
@@ -243,7 +258,6 @@ impl Replay {
             ));
             note_missed(&mut self.missed, id, base);
         }
-        let facts = facts_of(entry);
         topic.appended(&facts, base, entry.header.append_time);
         if !entry.payload_ok {
             // Whose batch it was is not known, so any of the known producers may have got that far.

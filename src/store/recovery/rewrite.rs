@@ -370,6 +370,40 @@ pub(crate) fn kind_of_byte(byte: u8) -> Kind {
     }
 }
 
+/// Where rows may be lost, a segment without one is no free slot, and one whose topics are not known is not
+/// dead: both may hold what lives. Each gets a row that calls it damaged, so that it is kept until somebody
+/// looked at every entry in it (J14). Voids stay out: what they hold was cut, and its offsets were given again.
+pub(crate) fn adopt(layout: &Layout, replay: &mut Replay) {
+    for (number, row) in replay.state.segments().clone() {
+        let damaged = true;
+        replay
+            .state
+            .put_segment(number, SegmentRow { damaged, ..row });
+    }
+    for (&number, header) in &layout.segments {
+        let known =
+            replay.state.segments().contains_key(&number) || replay.contents.contains_key(&number);
+        if known || !(header.kind == Kind::Cold || layout.is_stream(number)) {
+            continue;
+        }
+        let row = SegmentRow {
+            slot: header.slot,
+            kind: kind_byte(header.kind),
+            salt: header.salt.to_bytes(),
+            end: layout.limit(number).unwrap_or(header.slot_bytes),
+            footer_position: 0,
+            footer_length: 0,
+            first_group: 0,
+            last_group: 0,
+            damaged: true,
+        };
+        replay.state.put_segment(number, row);
+        replay
+            .damage
+            .push(format!("segment {number}: what it holds is not known"));
+    }
+}
+
 /// Slots that a recovery may write to: free before and after the replay, and no evidence of anything.
 pub(crate) fn free_slots(
     layout: &Layout,
@@ -390,7 +424,21 @@ pub(crate) fn free_slots(
         .filter(unused)
         .map(|header| header.slot)
         .collect();
-    free.extend(&layout.blank);
     free.retain(|slot| !before.contains(slot) && !after.contains(slot));
     free
+}
+
+/// Files that a kill left behind before they were slots: perhaps without the space that a slot has to own.
+pub(crate) fn remove_blank(
+    dir: &JournalDir,
+    layout: &Layout,
+    before: &BTreeSet<u32>,
+    state: &State,
+) -> Result<(), JournalError> {
+    let rows = state.segments().values().map(|row| row.slot);
+    let used: BTreeSet<u32> = rows.chain(before.iter().copied()).collect();
+    for &slot in layout.blank.difference(&used) {
+        dir.remove_slot(slot)?;
+    }
+    Ok(())
 }

@@ -88,6 +88,8 @@ pub(crate) enum Found {
         next: u64,
         /// Where the first was to be.
         place: Place,
+        /// The segments that may hold them: the one of `place` and those up to the group after them.
+        segments: Vec<u64>,
     },
 }
 
@@ -287,17 +289,20 @@ impl<'a> Walk<'a> {
                 .then(|| format!("group {next} at {} was not completed", self.at));
             return Ok(Bridge::End(why));
         }
-        let missing = |to: u64, place| Found::Missing {
+        let at = self.at;
+        let all = self.layout.stream_from(at.segment);
+        let missing = |to: u64, last: u64| Found::Missing {
             first: next,
             next: to,
-            place,
+            place: at,
+            segments: all.iter().copied().filter(|n| *n <= last).collect(),
         };
         match later
             .into_iter()
             .find(|group| group.header.number > next || group.place != self.at)
         {
             Some(group) if group.header.number <= self.durable + 1 => {
-                found(missing(group.header.number, self.at));
+                found(missing(group.header.number, group.place.segment));
                 self.durable_end = group.header.previous_end;
                 if group.place.segment != self.at.segment {
                     self.go_to(group.place.segment)?;
@@ -307,7 +312,7 @@ impl<'a> Walk<'a> {
                 Ok(Bridge::Over)
             }
             _ => {
-                found(missing(self.durable + 1, self.at));
+                found(missing(self.durable + 1, u64::MAX));
                 self.durable_end = self.at;
                 Ok(Bridge::End(None))
             }

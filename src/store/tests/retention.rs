@@ -4,7 +4,7 @@ use super::*;
 use crate::types::SubscriptionName;
 
 /// Waits until something is so; long enough for a busy machine.
-pub(super) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(in crate::store) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + Duration::from_secs(60);
     while !holds() {
         assert!(std::time::Instant::now() < deadline, "waited for: {what}");
@@ -53,7 +53,12 @@ async fn until_start(store: &Store, topic: &str, start: u64) {
 }
 
 /// Publishes batches of one record each, `bytes` long, beginning with their number.
-pub(super) async fn fill(store: &Store, id: TopicId, numbers: std::ops::Range<u64>, bytes: usize) {
+pub(in crate::store) async fn fill(
+    store: &Store,
+    id: TopicId,
+    numbers: std::ops::Range<u64>,
+    bytes: usize,
+) {
     let mut waiting = Vec::new();
     for n in numbers {
         let (sender, receiver) = oneshot::channel();

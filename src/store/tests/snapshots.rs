@@ -4,7 +4,7 @@ use super::retention::{check, fill, slots, until};
 use super::*;
 
 /// A store of which most was discarded, so that the journal's beginning is gone.
-async fn shrunk(dir: &Path) -> (Store, TopicId) {
+pub(in crate::store) async fn shrunk(dir: &Path) -> (Store, TopicId) {
     let (store, _) = open(dir);
     let id = create(&store, "orders", Durability::Fsync).await;
     let other = create(&store, "other", Durability::Fsync).await;

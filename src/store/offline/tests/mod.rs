@@ -4,6 +4,7 @@ mod damage;
 mod moving;
 mod reading;
 mod registry;
+mod snapshot;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
