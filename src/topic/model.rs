@@ -88,13 +88,23 @@ impl Topic {
     /// Decides on a batch. Changes nothing; [`appended`](Self::appended) does once it is in the group.
     pub fn admit(&self, epoch: LeaderEpoch, batch: &BatchFacts) -> Result<Admission, ApiError> {
         self.check_epoch(epoch)?;
-        self.check_writable()?;
-        if !batch.producer.is_zero() {
+        let sequence = if batch.producer.is_zero() {
+            Ok(None)
+        } else {
             let known = self.producers.get(&batch.producer);
-            if let Some(duplicate) = super::producers::check(known, batch, self.row.jump_before)? {
-                return Ok(duplicate);
-            }
+            super::producers::check(known, batch, self.row.jump_before)
+        };
+        // What is stored is stored, whatever is refused now; but not what a quarantine has made uncertain.
+        let is_intact = |end: Offset| {
+            (self.row.quarantine).is_none_or(|quarantine| end <= quarantine.intact_end)
+        };
+        if let Ok(Some(Admission::Duplicate { base, end })) = sequence
+            && is_intact(end)
+        {
+            return Ok(Admission::Duplicate { base, end });
         }
+        self.check_writable()?;
+        sequence?;
         match self.row.end.checked_add(u64::from(batch.count)) {
             Some(_) => Ok(Admission::Append(self.row.end)),
             None => Err(ApiError::BadBatch {
