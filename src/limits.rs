@@ -287,6 +287,15 @@ pub const OPEN_RECLAIM_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A peer tells the index that it lives, every so often.
 pub const HEARTBEAT_EVERY_DEFAULT: Duration = Duration::from_secs(2);
+/// A peer asks the index for all peers this often; besides, when it comes back to an index or meets one it does not
+/// know. Every answer names all of them, so asking at each heartbeat would cost the square of their number.
+pub const PEERS_LISTED_EVERY: Duration = Duration::from_secs(30);
+/// Names in conflict that a peer looks up beside a heartbeat, to see whether they are free.
+pub const CONFLICTS_LOOKED_AT_ONCE: usize = 16;
+/// A peer that told everything anew for a free name, and did not get it, does so again after this.
+pub const CONFLICT_RETRIED_EVERY: Duration = Duration::from_secs(30);
+/// The rates a peer tells are over at least so long.
+pub const RATES_OVER: Duration = Duration::from_secs(1);
 /// A peer that did not for so long is down.
 pub const LEASE_DEFAULT: Duration = Duration::from_secs(10);
 /// A granted name that is not confirmed for so long is free again.

@@ -296,6 +296,34 @@ mod tests {
         Topic::new(TopicId::from_bytes([1; 16]), row)
     }
 
+    #[test]
+    fn in_quarantine_only_what_is_intact_is_a_duplicate() {
+        let mut topic = os_topic();
+        let facts = |first| BatchFacts {
+            producer: crate::types::ProducerId::from_bytes([1; 16]),
+            first: crate::types::Sequence::new(first),
+            count: 2,
+            bytes: 10,
+        };
+        topic.appended(&facts(0), Offset::ZERO, Timestamp::default());
+        topic.quarantine(Offset::new(4), StateNumber::ZERO);
+        // Part of a batch that reaches over what is intact may be what was lost.
+        topic.appended(&facts(2), Offset::new(2), Timestamp::default());
+        let epoch = LeaderEpoch::new(1);
+        let duplicate = Admission::Duplicate {
+            base: Offset::ZERO,
+            end: Offset::new(2),
+        };
+        assert_eq!(topic.admit(epoch, &facts(0)), Ok(duplicate));
+        for other in [2, 4, 9] {
+            let refused = topic.admit(epoch, &facts(other));
+            assert!(
+                matches!(refused, Err(ApiError::TopicQuarantined { .. })),
+                "{other}: {refused:?}"
+            );
+        }
+    }
+
     /// Each unclean stop added a gap, until the row was too large to be written and the peer never started again.
     #[test]
     fn unclean_stops_without_number_leave_a_bounded_row() {
