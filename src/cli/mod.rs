@@ -1,8 +1,8 @@
 //! The command line: `tidings NOUN VERB`, and `pub`, `sub`, `pull` at the top.
 //!
-//! One file per noun. What people type is parsed in [`values`], where settings
-//! come from is decided in [`config`], what is printed goes through [`output`],
-//! and how a command fails is [`fail`]'s. A verb is a function from its
+//! One file per noun. What people type is parsed in `values`, where settings
+//! come from is decided in `config`, what is printed goes through `output`,
+//! and how a command fails is `fail`'s. A verb is a function from its
 //! arguments and a [`Context`] to `fail::Result`; it does not look at the
 //! environment, print to stdout by itself or end the process.
 //!

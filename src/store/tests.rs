@@ -9,6 +9,7 @@ use crate::time::Timestamp;
 use crate::types::{Durability, Gap, GapReason, ProducerId, Sequence, TopicName, TopicSettings};
 
 mod cold;
+mod duplicates;
 mod reserve;
 mod retention;
 mod snapshots;
