@@ -19,7 +19,7 @@
 //! Everything that changes a store takes a [`DirLock`], so it cannot be called
 //! without one. Everything here blocks; callers use a thread of their own.
 //!
-//! Invariants: those of [`row_store`], [`directory`] and [`sled_db`].
+//! Invariants: those of `row_store`, `directory` and `sled_db`.
 //!
 //! Deliberately missing: any knowledge of what the rows mean.
 

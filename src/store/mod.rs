@@ -11,7 +11,7 @@
 //! Four threads own four things: the writer the state and the stream's end, the
 //! sync thread the durable position, the keeper the sealed segments, the
 //! applier the catalog. What they tell each other is bounded; readers touch
-//! only what is published in [`shared`]. The format and the argument for it are
+//! only what is published in `shared`. The format and the argument for it are
 //! in `docs/storage-format.md`; J1 to J15 below refer to it.
 //!
 //! Deliberately missing: sockets, names at the index, who may do what.
