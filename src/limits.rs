@@ -184,6 +184,9 @@ pub const SLED_FLUSH_EVERY: Duration = Duration::from_millis(1000);
 pub const SLED_OPEN_TIMEOUT: Duration = Duration::from_secs(120);
 /// Free space wanted before sled is opened, in bytes: opening writes a snapshot and may fill a segment.
 pub const SLED_FREE_BYTES_MIN: u64 = 4 * MIB as u64;
+/// Ruined databases kept beside the one that replaced them, the newest ones: for a person to look at. Two, so that
+/// a second replacement soon after the first does not take away what the first was about.
+pub const RUINED_STORES_KEPT: usize = 2;
 /// Largest change of a store applied at once, keys and values together, in bytes. Until it is applied sled keeps
 /// a copy of the whole leaf page for every row of it, so it lies in memory some twenty times.
 pub const STORE_DELTA_BYTES_MAX: usize = 4 * MIB;
@@ -220,6 +223,13 @@ pub const TOPICS_PER_PEER_MAX: usize = 1_000_000;
 /// Gaps remembered per topic (lost or accepted as lost) from which on an `os` topic gets no new bound, so that
 /// no unclean stop adds one. A topic's row has room for more than twice as many.
 pub const GAPS_PER_TOPIC_MAX: usize = 64;
+
+/// Most topics or subscriptions in one page that a peer's writer puts together: publishers wait meanwhile.
+pub const DESCRIBED_PER_PAGE_MAX: usize = 500;
+/// Lines of damage kept to be told; the log has them all.
+pub const DAMAGE_LINES_MAX: usize = 1_000;
+/// Longest of them, in bytes.
+pub const DAMAGE_LINE_BYTES_MAX: usize = KIB;
 
 // --- discarding ----------------------------------------------------------------
 
@@ -277,6 +287,15 @@ pub const OPEN_RECLAIM_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A peer tells the index that it lives, every so often.
 pub const HEARTBEAT_EVERY_DEFAULT: Duration = Duration::from_secs(2);
+/// A peer asks the index for all peers this often; besides, when it comes back to an index or meets one it does not
+/// know. Every answer names all of them, so asking at each heartbeat would cost the square of their number.
+pub const PEERS_LISTED_EVERY: Duration = Duration::from_secs(30);
+/// Names in conflict that a peer looks up beside a heartbeat, to see whether they are free.
+pub const CONFLICTS_LOOKED_AT_ONCE: usize = 16;
+/// A peer that told everything anew for a free name, and did not get it, does so again after this.
+pub const CONFLICT_RETRIED_EVERY: Duration = Duration::from_secs(30);
+/// The rates a peer tells are over at least so long.
+pub const RATES_OVER: Duration = Duration::from_secs(1);
 /// A peer that did not for so long is down.
 pub const LEASE_DEFAULT: Duration = Duration::from_secs(10);
 /// A granted name that is not confirmed for so long is free again.
@@ -440,6 +459,11 @@ const _: () = {
         PAGE_ENTRIES_MAX * (3 * 8 + NAME_BYTES_MAX + 48 + PEER_NAME_BYTES_MAX + ADDRESS_BYTES_MAX)
             < CONTROL_BYTES_MAX
     );
+    // A topic as it is told is little more than its row; a subscription is two names and some numbers.
+    assert!(DESCRIBED_PER_PAGE_MAX <= PAGE_ENTRIES_MAX);
+    assert!(DESCRIBED_PER_PAGE_MAX * 2 * SLED_VALUE_BYTES_MAX < CONTROL_BYTES_MAX);
+    assert!(DESCRIBED_PER_PAGE_MAX * 2 * (NAME_BYTES_MAX + 128) < CONTROL_BYTES_MAX);
+    assert!(DAMAGE_LINES_MAX * (DAMAGE_LINE_BYTES_MAX + 8) + 4 * KIB < CONTROL_BYTES_MAX);
     assert!(
         PEERS_MAX * (10 * 8 + PEER_NAME_BYTES_MAX + ADDRESS_BYTES_MAX + 32)
             + 2 * CONFLICTS_SHOWN_MAX * (8 + NAME_BYTES_MAX)

@@ -24,12 +24,16 @@
 //!    durable:* as in 3: built again. Its contents were synced before, so under
 //!    its new name they are whole.
 //! 5. The parent is synced. Only now the caller may rely on it.
+//! 6. Of those set aside all but the newest [`limits::RUINED_STORES_KEPT`] are
+//!    deleted: a store that is ruined again and again must not fill the disk.
+//!    *Crash:* part of an old one is left; removed by the next replacement.
 //!
 //! Invariants:
 //!
 //! 1. A directory called `catalog` was complete and synced when it got the name.
 //!    So one without a meta row has lost it.
-//! 2. Nothing that ever was the store is deleted here.
+//! 2. What was the store is deleted only after a newer one is whole and durable,
+//!    and never the newest that were set aside.
 
 use std::fs::{self, File};
 use std::io;
@@ -98,19 +102,42 @@ impl Places {
 
     /// The number after the highest in use.
     fn next_ruined(&self) -> Result<u32, CatalogError> {
+        let last = self.ruined_numbers()?.pop();
+        Ok(last.map_or(1, |last| last.saturating_add(1)))
+    }
+
+    /// The numbers in use, in order.
+    fn ruined_numbers(&self) -> Result<Vec<u32>, CatalogError> {
         let prefix = format!("{}.ruined-", self.name);
-        let mut next = 1;
+        let mut numbers = Vec::new();
         let failed = |source| CatalogError::io("read", &self.parent, source);
         for entry in fs::read_dir(&self.parent).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
             let number = name
                 .to_str()
                 .and_then(|name| name.strip_prefix(&prefix)?.parse::<u32>().ok());
-            if let Some(number) = number {
-                next = next.max(number.saturating_add(1));
+            numbers.extend(number);
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// Step 6: deletes all but the newest that were set aside. What fails is
+    /// tried again the next time: the new store is whole, and that is what counts.
+    pub(super) fn remove_old_ruined(&self) {
+        let numbers = self.ruined_numbers().unwrap_or_default();
+        let surplus = numbers.len().saturating_sub(limits::RUINED_STORES_KEPT);
+        for &number in &numbers[..surplus] {
+            let path = self.ruined(number);
+            match fs::remove_dir_all(&path) {
+                Ok(()) => {
+                    tracing::info!(store = %path.display(), "deleted a store that was set aside long ago");
+                }
+                Err(error) => {
+                    tracing::warn!(store = %path.display(), %error, "cannot delete a store that was set aside");
+                }
             }
         }
-        Ok(next)
     }
 
     /// Step 1: renames the store out of the way, if there is one.

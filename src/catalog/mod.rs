@@ -19,7 +19,7 @@
 //! Everything that changes a store takes a [`DirLock`], so it cannot be called
 //! without one. Everything here blocks; callers use a thread of their own.
 //!
-//! Invariants: those of [`row_store`], [`directory`] and [`sled_db`].
+//! Invariants: those of `row_store`, `directory` and `sled_db`.
 //!
 //! Deliberately missing: any knowledge of what the rows mean.
 
@@ -75,7 +75,8 @@ impl Catalog {
 
     /// Makes a new catalog of `rows`, which the journal says up to `applied`.
     ///
-    /// The old one is renamed to `catalog.ruined-N` first and is never deleted.
+    /// The old one is renamed to `catalog.ruined-N` first; the newest
+    /// [`limits::RUINED_STORES_KEPT`](crate::limits::RUINED_STORES_KEPT) of those stay.
     /// The new one is built aside, synced, and gets its name last. A crash at any
     /// moment leaves the old catalog, or none ([`Verdict::Unsound`], so the next
     /// start builds it again), or the new one whole.

@@ -52,7 +52,7 @@ impl RegistryStore {
         })
     }
 
-    /// Sets an existing store aside, never deleting it, and makes one of `rows`.
+    /// Sets an existing store aside, where the newest few are kept, and makes one of `rows`.
     pub fn replace(
         lock: &DirLock,
         options: OpenOptions,

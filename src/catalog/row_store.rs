@@ -116,7 +116,10 @@ impl RowStore {
                 path: places.store(),
                 reasons,
             }),
-            Verdict::Sound | Verdict::Fresh => Ok(store),
+            Verdict::Sound | Verdict::Fresh => {
+                places.remove_old_ruined();
+                Ok(store)
+            }
         }
     }
 

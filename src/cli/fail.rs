@@ -244,7 +244,9 @@ fn hint_for(error: &ApiError) -> Option<String> {
             "start one with 'tidings serve index', or name another with --index".to_owned()
         }
         ApiError::NameConflict { name, .. } => {
-            format!("'tidings topic rename {name} NEW' gives it a free name")
+            format!(
+                "'tidings topic ls {name}' shows both topics, 'tidings topic rename {name} NEW --on PEER' gives one of them another name"
+            )
         }
         ApiError::DiskReserve { .. } => {
             "free space on the peer's disk: 'tidings topic purge' or 'tidings topic rm'".to_owned()

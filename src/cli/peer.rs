@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::cli::Context;
 use crate::cli::confirm;
 use crate::cli::fail::Result;
-use crate::cli::output::{self, Column, Row, left, right};
+use crate::cli::output::{self, Column, Format, Row, left, right};
 use crate::protocol::api::{PeerInfo, PeerLoad, PeerState, PeerStatusAnswer};
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
@@ -69,6 +69,9 @@ struct PeerRow {
     since: Timestamp,
     topics: u64,
     conflicts: Vec<TopicName>,
+    /// Who has each of those names, where that is known.
+    #[serde(skip)]
+    holders: Vec<Option<PeerName>>,
     load: PeerLoad,
     #[serde(skip_serializing_if = "Option::is_none")]
     process: Option<Process>,
@@ -100,6 +103,7 @@ impl PeerRow {
             since: info.since,
             topics: info.topics,
             conflicts: info.conflicts,
+            holders: Vec::new(),
             load: status.as_ref().map_or(info.load, |status| status.load),
             process: status.map(|status| Process {
                 version: status.version,
@@ -113,6 +117,23 @@ impl PeerRow {
                 index_reachable: status.index_reachable,
                 damage: status.damage,
             }),
+        }
+    }
+}
+
+impl PeerRow {
+    fn conflict_text(&self, name: &TopicName, holder: Option<&PeerName>) -> String {
+        let own = &self.name;
+        match holder {
+            Some(holder) if holder == own => {
+                format!(
+                    "{name} is here, and another peer stores a topic of that name: 'tidings topic ls {name}'"
+                )
+            }
+            Some(holder) => format!(
+                "{name} belongs to a topic on {holder}: 'tidings topic rename {name} NEW --on {own}'"
+            ),
+            None => format!("{name} is the name of two topics: 'tidings topic ls {name}'"),
         }
     }
 }
@@ -179,11 +200,9 @@ impl Row for PeerRow {
             ("clients", output::number(load.connections)),
             ("disk free", output::bytes(load.disk_free_bytes)),
         ];
-        for name in &self.conflicts {
-            lines.push((
-                "conflict",
-                format!("{name} belongs to another peer's topic"),
-            ));
+        for (at, name) in self.conflicts.iter().enumerate() {
+            let holder = self.holders.get(at).and_then(Option::as_ref);
+            lines.push(("conflict", self.conflict_text(name, holder)));
         }
         lines.extend(self.process.iter().flat_map(Process::card));
         lines
@@ -264,7 +283,15 @@ async fn info(args: One, context: &Context) -> Result {
             None
         }
     };
-    context.output.one(&PeerRow::new(info, status))
+    let mut row = PeerRow::new(info, status);
+    // For people; programs have the names and may look them up.
+    if context.output.format == Format::Table {
+        for name in &row.conflicts {
+            let holder = context.client.lookup(name).await.ok();
+            row.holders.push(holder.map(|at| at.peer_name));
+        }
+    }
+    context.output.one(&row)
 }
 
 async fn retire(args: Retire, context: &Context) -> Result {

@@ -21,9 +21,9 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::fail::{Failure, Result};
 use crate::cli::input::{self, Messages, Source};
 use crate::cli::tally::Tally;
-use crate::cli::{Context, log, output, signals, values};
+use crate::cli::{Context, log, note_waiting, output, signals, values};
 use crate::client::{
-    Ack, ClientError, Compression, Header, Message, NewTopic, Publisher, PublisherOptions,
+    self, Ack, ClientError, Compression, Header, Message, NewTopic, Publisher, PublisherOptions,
 };
 use crate::types::{Durability, Offset, TopicName};
 
@@ -65,9 +65,9 @@ pub struct Publish {
     /// How batches are compressed: none, lz4 or zstd [default: none]
     #[arg(long, value_name = "CODEC", hide_possible_values = true)]
     compress: Option<Codec>,
-    /// Give up after so long without progress
+    /// Give up after so long without progress, or without a first connection
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = values::duration)]
-    timeout: Duration,
+    pub(super) timeout: Duration,
 }
 
 /// How batches are compressed.
@@ -214,7 +214,12 @@ pub async fn run(args: Publish, context: &Context) -> Result {
             if_not_exists: true,
             ..NewTopic::new(args.topic.clone())
         };
-        context.client.create_topic(&topic).await?;
+        let waiting = |error: &ClientError| note_waiting(&context.output, error, args.timeout);
+        // The index may be there before the first peer is.
+        client::insist(args.timeout, waiting, async || {
+            context.client.create_topic(&topic).await
+        })
+        .await?;
     }
     let options = PublisherOptions {
         compression: args.compress.map_or(Compression::None, Compression::from),

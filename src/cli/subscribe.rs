@@ -44,9 +44,9 @@ pub struct Subscribe {
     /// Stop where the topic ends now
     #[arg(long)]
     until_end: bool,
-    /// Give up when the topic's peer is away for so long
+    /// Give up when the topic's peer is away, or nobody answers at first, for so long
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = values::duration)]
-    timeout: Duration,
+    pub(super) timeout: Duration,
     #[command(flatten)]
     look: Look,
 }

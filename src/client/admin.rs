@@ -21,7 +21,7 @@ use crate::protocol::api::{
 };
 use crate::protocol::error::ApiError;
 use crate::types::{
-    Address, Gap, PeerName, SubscriptionName, TopicName, TopicPattern, TopicSettings,
+    Address, Gap, PeerName, SubscriptionName, TopicId, TopicName, TopicPattern, TopicSettings,
 };
 
 /// How long creating a topic waits for somebody else who is creating it just now.
@@ -103,19 +103,47 @@ impl Client {
 
     /// How is that peer?
     pub async fn peer_status(&self, peer: &PeerName) -> Result<PeerStatusAnswer, ClientError> {
+        let found = self.find_peer(peer).await?;
+        self.at_peer(&found, &PeerStatus {}, Effect::Reads).await
+    }
+
+    async fn find_peer(&self, peer: &PeerName) -> Result<PeerInfo, ClientError> {
         let peers = self.list_peers().await?;
-        let Some(found) = peers.into_iter().find(|info| info.name == *peer) else {
-            let name = peer.clone();
-            return Err(ApiError::PeerNotFound { name }.into());
-        };
-        match self.cluster.call(&found.address, &PeerStatus {}).await {
-            Err(CallError::Unreachable { .. }) if found.state != PeerState::Online => {
+        let found = peers.into_iter().find(|info| info.name == *peer);
+        found.ok_or_else(|| ApiError::PeerNotFound { name: peer.clone() }.into())
+    }
+
+    /// Sends a request to that peer and nobody else.
+    async fn at_peer<R: Request>(
+        &self,
+        peer: &PeerInfo,
+        request: &R,
+        effect: Effect,
+    ) -> Result<R::Answer, ClientError> {
+        match self.cluster.call(&peer.address, request).await {
+            Ok(answer) => Ok(answer),
+            Err(CallError::Unreachable { .. }) if peer.state != PeerState::Online => {
                 Err(ClientError::Api(ApiError::PeerNotOnline {
-                    peer: found.name,
-                    state: found.state.to_string(),
+                    peer: peer.name.clone(),
+                    state: peer.state.to_string(),
                 }))
             }
-            answer => answer.map_err(ClientError::of_read),
+            Err(error) => Err(effect.error(error)),
+        }
+    }
+
+    /// The same about a topic that this peer stores: a redirect means that it does not.
+    async fn own_topic<R: Request>(
+        &self,
+        peer: &PeerInfo,
+        request: &R,
+        effect: Effect,
+    ) -> Result<R::Answer, ClientError> {
+        match self.at_peer(peer, request, effect).await {
+            Err(ClientError::Api(ApiError::NotHosted { name, .. })) => {
+                Err(ApiError::TopicNotFound { name }.into())
+            }
+            answer => answer,
         }
     }
 
@@ -203,6 +231,56 @@ impl Client {
             location,
             info: Ok(info),
         })
+    }
+
+    /// What that peer stores under that name, be the name its own or another topic's: the way to a
+    /// topic in conflict, which the directory does not lead to.
+    pub async fn describe_topic_on(
+        &self,
+        peer: &PeerName,
+        topic: &TopicName,
+    ) -> Result<TopicReport, ClientError> {
+        let peer = self.find_peer(peer).await?;
+        let request = DescribeTopic {
+            name: topic.clone(),
+        };
+        let info = self.own_topic(&peer, &request, Effect::Reads).await?;
+        Ok(report_of(peer, info))
+    }
+
+    /// Gives another name to what that peer stores under this one.
+    pub async fn rename_topic_on(
+        &self,
+        peer: &PeerName,
+        topic: &TopicName,
+        new: &TopicName,
+    ) -> Result<TopicReport, ClientError> {
+        let peer = self.find_peer(peer).await?;
+        let request = RenameTopic {
+            name: topic.clone(),
+            new: new.clone(),
+        };
+        let info = self.own_topic(&peer, &request, Effect::Changes).await?;
+        self.cluster.forget(topic);
+        self.cluster.forget(new);
+        Ok(report_of(peer, info))
+    }
+
+    /// Deletes what that peer stores under that name, if it is the topic of that id.
+    pub async fn delete_topic_on(
+        &self,
+        peer: &PeerName,
+        topic: &TopicName,
+        id: TopicId,
+    ) -> Result<(), ClientError> {
+        let peer = self.find_peer(peer).await?;
+        let request = DeleteTopic {
+            name: topic.clone(),
+            id: Some(id),
+        };
+        self.own_topic(&peer, &request, Effect::Changes).await?;
+        self.cluster.forget(topic);
+        Ok(())
     }
 
     /// Everything about all topics whose names match, in the order of their names: those that
@@ -476,6 +554,23 @@ fn list_subscriptions_request(
     }
 }
 
+/// A topic as its host tells of it, wherever the directory leads.
+fn report_of(peer: PeerInfo, info: TopicInfo) -> TopicReport {
+    TopicReport {
+        location: TopicLocation {
+            name: info.name.clone(),
+            id: info.id,
+            epoch: info.epoch,
+            peer: peer.id,
+            peer_name: peer.name,
+            address: peer.address,
+            state: peer.state,
+            since: peer.since,
+        },
+        info: Ok(info),
+    }
+}
+
 /// Puts together what the index lists and what the peers say.
 fn merge_reports(
     listed: Vec<TopicLocation>,
@@ -515,19 +610,8 @@ fn merge_reports(
         })
         .collect();
     // What is left is stored, and not published by the index.
-    reports.extend(infos.into_values().map(|(peer, info)| TopicReport {
-        location: TopicLocation {
-            name: info.name.clone(),
-            id: info.id,
-            epoch: info.epoch,
-            peer: peer.id,
-            peer_name: peer.name,
-            address: peer.address,
-            state: peer.state,
-            since: peer.since,
-        },
-        info: Ok(info),
-    }));
+    let unpublished = infos.into_values();
+    reports.extend(unpublished.map(|(peer, info)| report_of(peer, info)));
     reports
         .sort_by(|a, b| (&a.location.name, a.location.id).cmp(&(&b.location.name, b.location.id)));
     reports

@@ -37,7 +37,7 @@ pub(super) enum Effect {
 }
 
 impl Effect {
-    fn error(self, error: CallError) -> ClientError {
+    pub fn error(self, error: CallError) -> ClientError {
         match self {
             Self::Reads => ClientError::of_read(error),
             Self::Changes => ClientError::of_change(error),

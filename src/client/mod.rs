@@ -63,8 +63,10 @@ pub use subscriber::{Delivery, ReceivedRecord, Subscriber, SubscriberOptions};
 pub use crate::protocol::batch::{Compression, Header};
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::protocol::api::HelloAnswer;
+use backoff::Backoff;
 use cluster::Cluster;
 
 /// A way into a cluster. See the [module](self).
@@ -81,10 +83,48 @@ impl Client {
         })
     }
 
+    /// The same, trying on for at most `patience` while nobody answers. `waiting` is told once, why.
+    pub async fn connect_within(
+        options: ConnectOptions,
+        patience: Duration,
+        waiting: impl FnOnce(&ClientError),
+    ) -> Result<Self, ClientError> {
+        insist(patience, waiting, async || {
+            Self::connect(options.clone()).await
+        })
+        .await
+    }
+
     /// What the node said of itself through which this client came in: its role, its name, the
     /// index servers it knows.
     pub fn seed(&self) -> HelloAnswer {
         self.cluster.seed().clone()
+    }
+}
+
+/// Repeats what fails and may succeed later, for at most `patience`. `waiting` is told once, why.
+/// What is repeated never includes what may have been done: that is
+/// [`OutcomeUnknown`](ClientError::OutcomeUnknown).
+pub async fn insist<T>(
+    patience: Duration,
+    waiting: impl FnOnce(&ClientError),
+    mut attempt: impl AsyncFnMut() -> Result<T, ClientError>,
+) -> Result<T, ClientError> {
+    let mut backoff = Backoff::new();
+    let mut waiting = Some(waiting);
+    loop {
+        let error = match attempt().await {
+            Err(error) if error.is_retryable() => error,
+            outcome => return outcome,
+        };
+        let pause = backoff.pause();
+        if backoff.since().elapsed() + pause > patience {
+            return Err(error);
+        }
+        if let Some(waiting) = waiting.take() {
+            waiting(&error);
+        }
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -10,6 +10,7 @@ mod processes;
 mod readers;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -56,18 +57,32 @@ pub async fn run() -> Result<bool> {
         .tempdir()
         .context("no scratch directory")?;
     let outcome = tell_story(scratch.path(), begun).await;
-    if !matches!(outcome, Ok(true)) {
-        let kept = scratch.keep();
-        say(&format!(
-            "everything is kept for a look: {}",
-            kept.display()
-        ));
+    match &outcome {
+        Ok(true) => {}
+        Err(error) if is_closed_pipe(error) => {}
+        _ => {
+            let kept = scratch.keep();
+            let kept = format!("everything is kept for a look: {}", kept.display());
+            // What is wrong is told in any case.
+            let _ = say(&kept);
+        }
     }
     outcome
 }
 
-fn say(line: &str) {
-    println!("{line}");
+/// Tells a line. Fails when nobody listens any more, which ends the demo.
+fn say(line: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}
+
+/// Whether the demo ended because whoever read its story had enough of it (`| head`).
+pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let is_closed = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(is_closed)
 }
 
 struct Cluster {
@@ -77,7 +92,7 @@ struct Cluster {
 }
 
 async fn tell_story(scratch: &std::path::Path, begun: Instant) -> Result<bool> {
-    say("Tidings demo: a week of earthquakes through a cluster that is killed in the middle\n");
+    say("Tidings demo: a week of earthquakes through a cluster that is killed in the middle\n")?;
     let inputs = read_inputs()?;
     let mut cluster = start_cluster(scratch).await?;
     let topics = create_topics(&cluster, &inputs).await?;
@@ -89,30 +104,38 @@ async fn tell_story(scratch: &std::path::Path, begun: Instant) -> Result<bool> {
         (&topics, &diaries[0]),
     )?;
     let slow = start_reader(&cluster, "archive", SLOW_PACE, (&topics, &diaries[1]))?;
-    say("3. two durable subscribers follow all topics: 'dashboard' at once, 'archive' slowly\n");
+    say("3. two durable subscribers follow all topics: 'dashboard' at once, 'archive' slowly\n")?;
 
     let (acknowledged, fast) =
         publish_through_crashes(&mut cluster, &inputs, (fast, &topics, &diaries[0])).await?;
     let total: usize = acknowledged.values().map(Vec::len).sum();
     say(&format!(
         "\n7. all {total} events are acknowledged; waiting for the subscribers to catch up"
-    ));
+    ))?;
     catch_up(&[&fast, &slow], total).await?;
     fast.stop().await?;
     slow.stop().await?;
-    say("   both have everything and committed where they are\n");
+    say("   both have everything and committed where they are\n")?;
 
     let locations = locate(&cluster.client, &topics).await?;
-    let fine = report(&inputs, &acknowledged, &diaries, &locations);
+    let fine = report(&inputs, &acknowledged, &diaries, &locations)?;
     for server in cluster.peers.iter_mut().chain([&mut cluster.index]) {
         server.stop().await?;
     }
-    say(&format!(
+    let told = say(&format!(
         "\n{} in {:.1} s",
         verdict(fine),
         begun.elapsed().as_secs_f64()
     ));
-    Ok(fine)
+    proved(fine, told)
+}
+
+/// What was proved. That something is wrong is the outcome also where nobody listens.
+fn proved(fine: bool, told: Result<()>) -> Result<bool> {
+    match fine {
+        true => told.map(|()| true),
+        false => Ok(false),
+    }
 }
 
 fn verdict(fine: bool) -> &'static str {
@@ -144,16 +167,16 @@ async fn start_cluster(scratch: &std::path::Path) -> Result<Cluster> {
         ServerProcess::peer(scratch, "harbour", index.address()).await?,
         ServerProcess::peer(scratch, "lighthouse", index.address()).await?,
     ];
-    say("1. three processes are running, each with a directory of its own:");
+    say("1. three processes are running, each with a directory of its own:")?;
     say(&format!(
         "   index       {:<18} keeps the registry: who hosts which topic",
         index.address()
-    ));
+    ))?;
     for (name, peer) in ["harbour", "lighthouse"].iter().zip(&peers) {
         say(&format!(
             "   {name:<11} {:<18} a peer: stores topics and serves them",
             peer.address()
-        ));
+        ))?;
     }
     let seed: Address = index.address().parse()?;
     let client = Client::connect(ConnectOptions::new(vec![seed]).with_name("tidings-demo")).await?;
@@ -191,7 +214,7 @@ async fn create_topics(cluster: &Cluster, inputs: &[Input]) -> Result<Vec<TopicN
         "\n2. one topic for each of {} seismic networks, placed by load: {}",
         topics.len(),
         spread.join(", ")
-    ));
+    ))?;
     Ok(topics)
 }
 
@@ -236,7 +259,7 @@ async fn publish_through_crashes(
     say(&format!(
         "4. {} events are sent; SIGKILL to peer harbour (pid {pid}), and publishing goes on",
         first.len()
-    ));
+    ))?;
     let harbour = &mut cluster.peers[0];
     let back = async {
         tokio::time::sleep(AWAY).await;
@@ -247,14 +270,14 @@ async fn publish_through_crashes(
     say(&format!(
         "   harbour is back on the same directory, recovered and serving after {} ms; what was on its way is sent again, once",
         took?.as_millis()
-    ));
+    ))?;
 
     let reading = fast.stop().await?;
     let fast = Reader::start(reading, topics, diary.clone());
-    say("5. 'dashboard' is stopped and started again: it goes on where it had committed");
+    say("5. 'dashboard' is stopped and started again: it goes on where it had committed")?;
 
     cluster.index.kill().await?;
-    say("6. SIGKILL to the index: publishers and subscribers know their peers and do not notice");
+    say("6. SIGKILL to the index: publishers and subscribers know their peers and do not notice")?;
     let index = &mut cluster.index;
     let back = async {
         tokio::time::sleep(AWAY).await;
@@ -265,7 +288,7 @@ async fn publish_through_crashes(
     say(&format!(
         "   the index is back after {} ms with its registry",
         took?.as_millis()
-    ));
+    ))?;
     Ok((publishing.finish().await?, fast))
 }
 
@@ -335,7 +358,7 @@ fn report(
     acknowledged: &Acknowledged,
     diaries: &[Arc<Mutex<Diary>>; 2],
     locations: &BTreeMap<TopicName, String>,
-) -> bool {
+) -> Result<bool> {
     let mut expected: BTreeMap<&TopicName, Vec<(u64, String)>> = BTreeMap::new();
     for input in inputs {
         let events = expected.entry(&input.topic).or_default();
@@ -378,6 +401,5 @@ fn report(
             mark.to_owned(),
         ]);
     }
-    say(&table.trim_fmt());
-    all_fine
+    proved(all_fine, say(&table.trim_fmt()))
 }

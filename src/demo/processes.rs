@@ -16,6 +16,8 @@ pub(super) struct ServerProcess {
     name: String,
     arguments: Vec<String>,
     data_dir: PathBuf,
+    /// An empty configuration.
+    config: PathBuf,
     log: PathBuf,
     address: String,
     child: Option<Child>,
@@ -24,7 +26,8 @@ pub(super) struct ServerProcess {
 impl ServerProcess {
     /// Starts an index server on a free port.
     pub async fn index(scratch: &Path) -> Result<Self> {
-        Self::start(scratch, "index", vec!["serve".into(), "index".into()]).await
+        let arguments = ["serve", "index"];
+        Self::start(scratch, "index", arguments.map(str::to_owned).to_vec()).await
     }
 
     /// Starts a peer on a free port.
@@ -43,9 +46,13 @@ impl ServerProcess {
     }
 
     async fn start(scratch: &Path, name: &str, arguments: Vec<String>) -> Result<Self> {
+        let config = scratch.join("tidings.toml");
+        std::fs::write(&config, "")
+            .with_context(|| format!("cannot write {}", config.display()))?;
         let mut server = Self {
             name: name.to_owned(),
             arguments,
+            config,
             data_dir: scratch.join(name),
             log: scratch.join(format!("{name}.log")),
             address: "127.0.0.1:0".to_owned(),
@@ -82,12 +89,20 @@ impl ServerProcess {
             .append(true)
             .open(&self.log);
         let log = log.with_context(|| format!("cannot write {}", self.log.display()))?;
-        let mut child = Command::new(std::env::current_exe().context("cannot find this program")?)
+        let mut command =
+            Command::new(std::env::current_exe().context("cannot find this program")?);
+        // Nothing that is set up around us may reach the servers: the story is the same everywhere.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("TIDINGS_") {
+                command.env_remove(name);
+            }
+        }
+        let mut child = command
             .args(&self.arguments)
             .args(["--listen", &self.address, "--data-dir"])
             .arg(&self.data_dir)
-            .env_remove("TIDINGS_INDEX")
-            .env_remove("TIDINGS_PEER")
+            .arg("--config")
+            .arg(&self.config)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)

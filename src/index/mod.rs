@@ -13,11 +13,11 @@
 //!
 //! Invariants:
 //!
-//! 1. **One thread owns the state and the store** ([`keeper`]). It may block on
+//! 1. **One thread owns the state and the store** (`keeper`). It may block on
 //!    the disk; nobody waits for it but those whose commands it has.
 //! 2. **An answer that relied on a change goes out after the change is durable**,
 //!    refusals included: what they are based on could otherwise be taken back.
-//! 3. **What is not durable is not shown** ([`published`]): lookups, listings and
+//! 3. **What is not durable is not shown** (`published`): lookups, listings and
 //!    watches read the directory, which is brought up to date after the sync.
 //! 4. **Lookups never wait for the disk.** They share a lock with the keeper only
 //!    while it copies changed entries, at most [`limits::SHOW_BUCKETS_MAX`] buckets

@@ -43,9 +43,13 @@ impl Directory {
         }
     }
 
-    /// Where a topic is that is stored here.
+    /// Where a topic is that is stored here. One whose name belongs to another topic is not what is
+    /// meant by the name.
     pub fn own(&self, name: &TopicName) -> Option<TopicLocation> {
         let stored = self.store.stored_topic(name)?;
+        if self.registrar.conflict(stored.id).is_some() {
+            return None;
+        }
         Some(TopicLocation {
             name: name.clone(),
             id: stored.id,
@@ -75,6 +79,7 @@ impl Directory {
             .await
         {
             Ok(location) => {
+                self.registrar.meet(location.peer);
                 self.remember(&location);
                 Ok(location)
             }

@@ -18,9 +18,12 @@
 //! Deliberately missing: replication, moving topics, and who may do what.
 
 mod directory;
+mod known;
 mod registrar;
 mod service;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

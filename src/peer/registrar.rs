@@ -4,11 +4,11 @@
 //! When the index does not know the peer (it lost its registry, or never had
 //! it), everything is told again; when the index does not answer, the task
 //! tries on, and nobody else notices. Claims for new names go over the same
-//! connection.
+//! connection, and may find out first that the index does not know the peer:
+//! one registration runs at a time, and serves all who wanted one.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, Notify};
@@ -18,12 +18,14 @@ use crate::limits;
 use crate::net::shutdown::CancellationToken;
 use crate::net::{CallError, Connection, DialOptions, Traffic};
 use crate::protocol::api::{
-    ClaimTopic, ConfirmTopic, Conflict, Depart, DropTopic, Heartbeat, ListPeers, Nonce, PeerInfo,
-    PeerLoad, RegisterPeer, RegisterTopics, Request, StoredTopic,
+    ClaimTopic, ConfirmTopic, Conflict, Depart, DropTopic, Heartbeat, ListPeers, Lookup, Nonce,
+    PeerInfo, PeerLoad, RegisterPeer, RegisterTopics, Request, StoredTopic,
 };
 use crate::protocol::error::ApiError;
 use crate::store::{Store, random_id};
-use crate::types::{Address, LeaderEpoch, TopicId, TopicName};
+use crate::types::{Address, LeaderEpoch, PeerId, TopicId, TopicName};
+
+use super::known::Known;
 
 /// What a registrar needs.
 pub(super) struct RegistrarOptions {
@@ -44,17 +46,35 @@ pub(super) struct Registrar {
     reachable: AtomicBool,
     displaced: AtomicBool,
     wake: Notify,
-    conflicts: RwLock<HashMap<TopicId, Conflict>>,
-    peers: RwLock<Vec<PeerInfo>>,
-    bytes: LastBytes,
+    /// Held while everything is told.
+    registering: Mutex<()>,
+    /// How often everything was told.
+    registrations: AtomicU64,
+    known: Known,
+    rates: std::sync::Mutex<Rates>,
 }
 
-/// What the traffic was at the last heartbeat.
-#[derive(Default)]
-struct LastBytes {
-    bytes_in: AtomicU64,
-    bytes_out: AtomicU64,
-    at_ms: AtomicU64,
+/// What the traffic was a while ago, and how much it was per second then.
+struct Rates {
+    at: Instant,
+    bytes: [u64; 2],
+    per_second: [u64; 2],
+}
+
+impl Rates {
+    /// Bytes per second, in and out. Over a while: asked twice in a millisecond, it answers the same.
+    fn over_a_while(&mut self, bytes: [u64; 2]) -> [u64; 2] {
+        let passed = self.at.elapsed();
+        if passed >= limits::RATES_OVER {
+            let millis = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
+            for (n, bytes) in bytes.into_iter().enumerate() {
+                let more = bytes.saturating_sub(self.bytes[n]);
+                self.per_second[n] = more.saturating_mul(1000) / millis;
+            }
+            (self.at, self.bytes) = (Instant::now(), bytes);
+        }
+        self.per_second
+    }
 }
 
 /// Longest time an index may take to answer.
@@ -80,9 +100,14 @@ impl Registrar {
             reachable: AtomicBool::new(false),
             displaced: AtomicBool::new(false),
             wake: Notify::new(),
-            conflicts: RwLock::default(),
-            peers: RwLock::default(),
-            bytes: LastBytes::default(),
+            registering: Mutex::default(),
+            registrations: AtomicU64::new(0),
+            known: Known::default(),
+            rates: std::sync::Mutex::new(Rates {
+                at: Instant::now(),
+                bytes: [0; 2],
+                per_second: [0; 2],
+            }),
         })
     }
 
@@ -98,19 +123,24 @@ impl Registrar {
 
     /// The conflict a topic is in, if it is: its name belongs to another topic.
     pub fn conflict(&self, id: TopicId) -> Option<Conflict> {
-        self.conflicts
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&id)
-            .cloned()
+        self.known.conflict(id)
+    }
+
+    /// The topic has a name of its own now, or is gone.
+    pub fn settle(&self, id: TopicId) {
+        self.known.settle(id);
     }
 
     /// The other peers, as the index told last.
     pub fn known_peers(&self) -> Vec<PeerInfo> {
-        self.peers
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.known.peers()
+    }
+
+    /// A topic turned out to be at that peer: who it is should be known when the index does not answer.
+    pub fn meet(&self, peer: PeerId) {
+        if peer != self.options.store.peer() {
+            self.known.meet(peer);
+        }
     }
 
     /// Has the whole list told again: something changed that the index could not be told.
@@ -153,12 +183,14 @@ impl Registrar {
     /// One heartbeat, or a registration where one is due.
     async fn tell(&self) -> Result<(), CallError> {
         if self.stale.swap(false, Ordering::AcqRel) {
-            if let Err(error) = self.register().await {
+            if let Err(error) = self.register(None).await {
                 self.stale.store(true, Ordering::Release);
                 return Err(error);
             }
+            self.learn_peers().await;
             return Ok(());
         }
+        let seen = self.registrations.load(Ordering::Acquire);
         let heartbeat = Heartbeat {
             peer: self.options.store.peer(),
             nonce: self.nonce,
@@ -167,12 +199,13 @@ impl Registrar {
         match self.ask(&heartbeat).await {
             Ok(_) => {
                 self.reachable.store(true, Ordering::Release);
+                self.look_after_conflicts().await?;
                 self.learn_peers().await;
                 Ok(())
             }
             Err(CallError::Api(ApiError::NotRegistered)) => {
                 info!("the index does not know this peer, registering");
-                self.register().await
+                self.register(Some(seen)).await
             }
             Err(error) => Err(error),
         }
@@ -196,7 +229,13 @@ impl Registrar {
         }
     }
 
-    async fn register(&self) -> Result<(), CallError> {
+    /// Tells the index everything. Not if that was done since `seen` registrations were counted: then
+    /// whoever asks was answered before it.
+    async fn register(&self, seen: Option<u64>) -> Result<(), CallError> {
+        let _one_at_a_time = self.registering.lock().await;
+        if seen.is_some_and(|seen| seen != self.registrations.load(Ordering::Acquire)) {
+            return Ok(());
+        }
         let store = &self.options.store;
         let introduction = RegisterPeer {
             peer: store.peer(),
@@ -226,39 +265,42 @@ impl Registrar {
             };
             let answer = self.ask_within(&part, REGISTER_TIMEOUT).await?;
             if n == last {
-                self.note_conflicts(answer.conflicts);
+                self.known.note_conflicts(answer.conflicts);
             }
         }
+        self.registrations.fetch_add(1, Ordering::AcqRel);
         self.reachable.store(true, Ordering::Release);
         info!(peer = %store.name(), topics = count, "registered at the index");
-        self.learn_peers().await;
         Ok(())
     }
 
-    fn note_conflicts(&self, conflicts: Vec<Conflict>) {
-        for conflict in &conflicts {
-            error!(
-                topic = %conflict.name,
-                holder = %conflict.holder,
-                "the name of a stored topic belongs to another topic: rename one of them"
-            );
+    /// Tells everything again when the name of a topic in conflict is free.
+    async fn look_after_conflicts(&self) -> Result<(), CallError> {
+        for conflict in self.known.some_conflicts() {
+            let lookup = Lookup {
+                name: conflict.name.clone(),
+                local_only: false,
+            };
+            match self.ask(&lookup).await {
+                Err(CallError::Api(ApiError::TopicNotFound { .. })) => {
+                    info!(topic = %conflict.name, "the name of a topic in conflict is free, registering");
+                    self.register(None).await?;
+                    self.known.told_for(conflict.id);
+                    return Ok(());
+                }
+                Ok(_) | Err(CallError::Api(_)) => {}
+                Err(error) => return Err(error),
+            }
         }
-        let by_id = conflicts
-            .into_iter()
-            .map(|conflict| (conflict.id, conflict))
-            .collect();
-        *self
-            .conflicts
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = by_id;
+        Ok(())
     }
 
-    /// Whom to ask when the index does not answer.
+    /// Whom to ask when the index does not answer. Asked for now and then, see [`limits::PEERS_LISTED_EVERY`].
     async fn learn_peers(&self) {
-        if let Ok(mut peers) = self.ask(&ListPeers {}).await {
-            peers.retain(|peer| peer.id != self.options.store.peer());
-            peers.truncate(limits::PEERS_MAX);
-            *self.peers.write().unwrap_or_else(PoisonError::into_inner) = peers;
+        if self.known.wants_list()
+            && let Ok(peers) = self.ask(&ListPeers {}).await
+        {
+            self.known.note_peers(peers, self.options.store.peer());
         }
     }
 
@@ -273,9 +315,10 @@ impl Registrar {
             name: name.clone(),
             id,
         };
+        let seen = self.registrations.load(Ordering::Acquire);
         match self.ask(&claim).await {
             Err(CallError::Api(ApiError::NotRegistered)) => {
-                self.register().await.map_err(unavailable)?;
+                self.register(Some(seen)).await.map_err(unavailable)?;
                 self.ask(&claim)
                     .await
                     .map(|claimed| claimed.epoch)
@@ -305,10 +348,6 @@ impl Registrar {
 
     /// A topic or a claim is gone. If the index cannot be told now, the next registration says so.
     pub async fn release(&self, name: &TopicName, id: TopicId) {
-        self.conflicts
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&id);
         if self.options.indexes.is_empty() {
             return;
         }
@@ -367,6 +406,8 @@ impl Registrar {
             match Connection::connect(address, &dial_options()).await {
                 Ok(connection) => {
                     *held = Some(connection.clone());
+                    // Perhaps an index that was away for long, and knows others by now.
+                    self.known.list_soon();
                     return Ok(connection);
                 }
                 Err(error) => last = Some(error),
@@ -378,25 +419,21 @@ impl Registrar {
         }))
     }
 
-    /// How busy the peer is; rates are since the last call.
+    /// How busy the peer is.
     pub fn load(&self) -> PeerLoad {
         let (store, traffic) = (&self.options.store, &self.options.traffic);
         let figures = store.figures();
-        let (bytes_in, bytes_out) = (traffic.bytes_in(), traffic.bytes_out());
-        let now = now_ms();
-        let since_ms = now
-            .saturating_sub(self.bytes.at_ms.swap(now, Ordering::Relaxed))
-            .max(1);
-        let rate = |now: u64, last: &AtomicU64| {
-            now.saturating_sub(last.swap(now, Ordering::Relaxed))
-                .saturating_mul(1000)
-                / since_ms
-        };
+        let [bytes_in_per_second, bytes_out_per_second] = self
+            .rates
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .over_a_while([traffic.bytes_in(), traffic.bytes_out()]);
         PeerLoad {
             topics: store.topic_count() as u64,
-            stored_bytes: figures.journal_bytes,
-            bytes_in_per_second: rate(bytes_in, &self.bytes.bytes_in),
-            bytes_out_per_second: rate(bytes_out, &self.bytes.bytes_out),
+            // What `topic info` sums to, not the slots it lies in: a peer with no message has two of those.
+            stored_bytes: figures.live_bytes,
+            bytes_in_per_second,
+            bytes_out_per_second,
             connections: traffic.connections() as u64,
             disk_free_bytes: figures.disk_free_bytes,
         }
@@ -419,11 +456,4 @@ pub(super) fn unavailable(error: CallError) -> ApiError {
             reason: error.to_string(),
         },
     }
-}
-
-/// Milliseconds on a clock that never jumps.
-fn now_ms() -> u64 {
-    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    let start = START.get_or_init(Instant::now);
-    u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

@@ -15,14 +15,15 @@ use crate::protocol::api::{
     DeleteSubscription, DeleteTopic, DescribeSubscription, DescribeTopic, DescribeTopics, Done,
     FindOffset, HelloAnswer, ListPeers, ListSubscriptions, ListTopics, Lookup, PROTOCOL_MAX,
     PeerInfo, PeerState, PeerStatus, PeerStatusAnswer, Ping, PlaceTopic, PurgeTopic, RenameTopic,
-    Request, RetirePeer, Role, SeekSubscription, SetTopic, TopicInfo, TopicLocation, TopicPage,
+    Request, RetirePeer, Role, SeekSubscription, SetTopic, StoredTopic, TopicInfo, TopicLocation,
+    TopicPage,
 };
 use crate::protocol::batch::CheckedBatch;
-use crate::protocol::data::{Fetch, Publish};
+use crate::protocol::data::{Fetch, Publish, Published};
 use crate::protocol::error::ApiError;
 use crate::store::{NewTopic, Store, random_id};
 use crate::time::Timestamp;
-use crate::types::{Address, TopicId, TopicName};
+use crate::types::{Address, LeaderEpoch, TopicId, TopicName};
 
 /// Answers requests to a peer.
 pub(super) struct PeerService {
@@ -64,24 +65,47 @@ impl PeerService {
 
     /// The batch is checked here, on the connection's thread; the answer comes from the store's.
     fn publish(&self, call: Call, reply: Reply) -> Handling {
-        match self.checked(call) {
-            Ok((publish, batch)) => {
-                let done = move |outcome: Result<crate::protocol::data::Published, ApiError>| {
+        let publish = match Publish::decode(call.body) {
+            Ok(publish) => publish,
+            Err(error) => return refuse(reply, &error.into()),
+        };
+        // Another process has the identity: what it stored is not known here.
+        if self.registrar.is_displaced() {
+            return refuse(reply, &ApiError::Displaced);
+        }
+        match self.checked(&publish) {
+            Ok(batch) => {
+                let done = move |outcome: Result<Published, ApiError>| {
                     reply.send_raw(outcome.map(|published| Body::copy(&published.encode())));
                 };
                 self.store
                     .append(publish.topic, publish.epoch, batch, Box::new(done));
+                Handling::Answered
             }
-            Err(error) => reply.error(&error),
+            Err(refusal) => self.refuse_new(publish, refusal, reply),
         }
-        Handling::Answered
     }
 
-    fn checked(&self, call: Call) -> Result<(Publish, CheckedBatch), ApiError> {
-        let publish = Publish::decode(call.body)?;
-        if self.registrar.is_displaced() {
-            return Err(ApiError::Displaced);
-        }
+    /// Refuses a batch, unless it was stored before: the rule may have been another then, and the
+    /// batch is one whose acknowledgement was lost.
+    fn refuse_new(&self, publish: Publish, refusal: ApiError, reply: Reply) -> Handling {
+        let batch = match CheckedBatch::check(publish.batch, limits::MESSAGE_BYTES_MAX) {
+            Ok(batch) if !batch.header().producer.is_zero() => batch,
+            _ => return refuse(reply, &refusal),
+        };
+        let store = self.store.clone();
+        Handling::Finish(Box::pin(async move {
+            let known = store.stored_before(publish.topic, publish.epoch, &batch);
+            let answer = match known.await {
+                Ok(Some(published)) => Ok(Body::copy(&published.encode())),
+                Ok(None) => Err(refusal),
+                Err(error) => Err(error),
+            };
+            reply.send_raw(answer);
+        }))
+    }
+
+    fn checked(&self, publish: &Publish) -> Result<CheckedBatch, ApiError> {
         if let Some(conflict) = self.registrar.conflict(publish.topic) {
             return Err(ApiError::NameConflict {
                 name: conflict.name,
@@ -97,7 +121,7 @@ impl PeerService {
             return Err(ApiError::BadBatch { reason });
         }
         let batch = CheckedBatch::check(publish.batch.clone(), self.message_bytes_max)?;
-        Ok((publish, batch))
+        Ok(batch)
     }
 
     /// Memory for the answer is asked for only when there is something to answer with.
@@ -180,42 +204,54 @@ impl PeerService {
             .delete_topic(request.name.clone(), request.id)
             .await;
         let id = self.or_redirect(&request.name, deleted).await?;
+        self.registrar.settle(id);
         self.registrar.release(&request.name, id).await;
         Ok(Done {})
     }
 
     async fn rename(&self, request: RenameTopic) -> Result<TopicInfo, ApiError> {
-        let id = match self.store.id_of(&request.name) {
-            Ok(id) => id,
-            Err(_) => return Err(self.directory.redirect(&request.name).await),
+        let Some(stored) = self.store.stored_topic(&request.name) else {
+            return Err(self.directory.redirect(&request.name).await);
         };
+        let (id, stored_epoch) = (stored.id, stored.epoch);
         if self.store.id_of(&request.new).is_ok() {
             return Err(ApiError::TopicExists { name: request.new });
         }
         let epoch = self.registrar.claim(&request.new, id).await?;
-        let renamed = self
-            .store
-            .rename_topic(request.name.clone(), request.new.clone())
-            .await;
-        let info = match renamed {
+        let info = match self.rename_stored(&request, stored, epoch).await {
             Ok(info) => info,
             Err(error) => {
                 self.registrar.release(&request.new, id).await;
+                if epoch > stored_epoch {
+                    // That may have been set already.
+                    self.registrar.tell_again();
+                }
                 return Err(error);
             }
         };
-        if self
-            .registrar
-            .confirm(&request.new, id, epoch)
-            .await
-            .is_err()
-        {
+        match self.registrar.confirm(&request.new, id, epoch).await {
+            // It is published under its new name, whatever became of the old one.
+            Ok(()) => self.registrar.settle(id),
             // The topic has its new name; the index hears of it with the next registration.
-            self.registrar.tell_again();
-        } else if self.registrar.conflict(id).is_some() {
-            self.registrar.tell_again();
+            Err(_) => self.registrar.tell_again(),
         }
-        Ok(info)
+        Ok(self.with_conflict(info))
+    }
+
+    /// The name, and the epoch that the index granted with it: it tells both to clients.
+    async fn rename_stored(
+        &self,
+        request: &RenameTopic,
+        stored: StoredTopic,
+        epoch: LeaderEpoch,
+    ) -> Result<TopicInfo, ApiError> {
+        if epoch > stored.epoch {
+            self.store.set_epoch(stored.id, epoch).await?;
+        }
+        let renamed = self
+            .store
+            .rename_topic(request.name.clone(), request.new.clone());
+        renamed.await
     }
 
     /// An answer about a topic that is not stored here tells where it is.

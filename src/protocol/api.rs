@@ -1,7 +1,7 @@
 //! Requests and answers: who may send what to whom.
 //!
 //! A control request is a struct with [`Request`]; its answer is another. Both
-//! are encoded by [`codec`](crate::protocol::codec). `Publish` and `Fetch` are
+//! are encoded by [`codec`]. `Publish` and `Fetch` are
 //! raw and live in [`data`](crate::protocol::data). Within a version of a
 //! request its fields never change; a new field means a new version.
 

@@ -126,11 +126,21 @@ impl Published {
                 });
             }
         };
+        let duplicate = match body.get_u8() {
+            0 => false,
+            1 => true,
+            other => {
+                return Err(Malformed {
+                    what: "Published",
+                    reason: format!("duplicate {other}"),
+                });
+            }
+        };
         Ok(Self {
             base_offset,
             end_offset,
             durability,
-            duplicate: body.get_u8() != 0,
+            duplicate,
         })
     }
 }
@@ -179,15 +189,26 @@ impl Fetch {
                 reason: format!("{} bytes instead of {}", body.len(), Self::BYTES),
             });
         }
-        Ok(Self {
+        let fetch = Self {
             topic: get_id(&mut body),
             epoch: LeaderEpoch::new(body.get_u32_le()),
             offset: Offset::new(body.get_u64_le()),
             max_bytes: body.get_u32_le(),
             min_bytes: body.get_u32_le(),
             max_wait_ms: body.get_u32_le(),
-            pass_damage: body.get_u8() & 1 != 0,
-        })
+            pass_damage: false,
+        };
+        // A flag of a later version is refused: to ignore it would be to answer another question.
+        match body.get_u8() {
+            flags @ (0 | 1) => Ok(Self {
+                pass_damage: flags == 1,
+                ..fetch
+            }),
+            flags => Err(Malformed {
+                what: "Fetch",
+                reason: format!("flags {flags:#04x}, only bit 0 has a meaning"),
+            }),
+        }
     }
 }
 
@@ -367,6 +388,44 @@ mod tests {
                 Fetched::decode(Bytes::copy_from_slice(&bytes[..cut])).is_err(),
                 "cut at {cut}"
             );
+        }
+    }
+
+    #[test]
+    fn bits_without_a_meaning_are_refused() {
+        let fetch = Fetch {
+            topic: TopicId::from_bytes([7; 16]),
+            epoch: LeaderEpoch::new(3),
+            offset: Offset::new(5),
+            max_bytes: 1,
+            min_bytes: 2,
+            max_wait_ms: 3,
+            pass_damage: true,
+        };
+        let mut body = fetch.encode();
+        assert_eq!(Fetch::decode(Bytes::from(body.clone())), Ok(fetch));
+        for flags in 2..=255 {
+            body[Fetch::BYTES - 1] = flags;
+            assert!(
+                Fetch::decode(Bytes::from(body.clone())).is_err(),
+                "flags {flags}"
+            );
+        }
+        let published = Published {
+            base_offset: Offset::new(5),
+            end_offset: Offset::new(9),
+            durability: Durability::Os,
+            duplicate: false,
+        };
+        for at in [16, 17] {
+            for byte in 2..=255 {
+                let mut body = published.encode();
+                body[at] = byte;
+                assert!(
+                    Published::decode(Bytes::copy_from_slice(&body)).is_err(),
+                    "{byte} at {at}"
+                );
+            }
         }
     }
 

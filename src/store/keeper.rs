@@ -109,12 +109,18 @@ impl Keeper {
         }
     }
 
+    /// Looks around meanwhile as often as ever, and not each time it finds the group still on its way:
+    /// looking asks the file system.
     fn wait_for_group(&self, group: u64) -> bool {
+        let mut next_tick = Instant::now() + TICK;
         while self.shared.synced_group.load(Ordering::Acquire) < group {
             if self.shared.failure().is_some() {
                 return false;
             }
-            self.tick();
+            if next_tick <= Instant::now() {
+                self.tick();
+                next_tick = Instant::now() + TICK;
+            }
             std::thread::sleep(Duration::from_millis(1));
         }
         true

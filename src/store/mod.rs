@@ -11,7 +11,7 @@
 //! Four threads own four things: the writer the state and the stream's end, the
 //! sync thread the durable position, the keeper the sealed segments, the
 //! applier the catalog. What they tell each other is bounded; readers touch
-//! only what is published in [`shared`]. The format and the argument for it are
+//! only what is published in `shared`. The format and the argument for it are
 //! in `docs/storage-format.md`; J1 to J15 below refer to it.
 //!
 //! Deliberately missing: sockets, names at the index, who may do what.
@@ -123,6 +123,8 @@ pub struct Opened {
 pub struct StoreFigures {
     /// Bytes of record batches taken since the start.
     pub payload_bytes: u64,
+    /// Bytes of the live record batches of all topics.
+    pub live_bytes: u64,
     /// Segments that hold something.
     pub segments: u64,
     /// Bytes of all slots.
@@ -199,7 +201,11 @@ impl Store {
         batch: CheckedBatch,
         done: Done<Published>,
     ) {
-        if let Some(refusal) = self.refusal().or_else(|| self.too_large(&batch)) {
+        // Only the writer knows whether it was stored before: then it is no new batch, and refusing it
+        // would be a lie. Where the writer may be waiting for the disk, an answer now is worth more.
+        let may_be_known = !batch.header().producer.is_zero() && self.pool.trouble().is_none();
+        let refusal = self.refusal().filter(|_| !may_be_known);
+        if let Some(refusal) = refusal.or_else(|| self.too_large(&batch)) {
             return done(Err(refusal));
         }
         self.push(Command::Append(Append {
@@ -228,6 +234,28 @@ impl Store {
             Box::new(|outcome| drop(sender.send(outcome))),
         );
         receiver.await.unwrap_or_else(|_| Err(self.stopped_error()))
+    }
+
+    /// Where a batch was stored before, if it is known that it was. For batches that a rule refuses
+    /// which may have been another when they were stored.
+    ///
+    /// # Errors
+    /// Only if the store has stopped.
+    pub async fn stored_before(
+        &self,
+        topic: TopicId,
+        epoch: LeaderEpoch,
+        batch: &CheckedBatch,
+    ) -> Result<Option<Published>, ApiError> {
+        let facts = staging::facts_of(batch);
+        if facts.producer.is_zero() {
+            return Ok(None);
+        }
+        self.change(topic, move |context| {
+            let known = staging::stored_before(context.state, topic, epoch, &facts);
+            Ok((known, Vec::new()))
+        })
+        .await
     }
 
     /// Why nothing can be published now: checked before a batch is queued, so that it costs nothing.
@@ -407,6 +435,7 @@ impl Store {
         let slots = segments + self.pool.free_slots() as u64;
         StoreFigures {
             payload_bytes: shared.payload_bytes.load(Ordering::Relaxed),
+            live_bytes: shared.live_bytes(),
             segments,
             journal_bytes: slots * u64::from(shared.dir.slot_bytes()),
             disk_free_bytes: shared.dir.free_bytes().unwrap_or(0),

@@ -14,6 +14,7 @@ use super::index::TopicIndex;
 use super::segments::Segments;
 use super::tail::TailCache;
 use crate::journal::JournalDir;
+use crate::limits;
 use crate::protocol::error::ApiError;
 use crate::topic::Topic;
 use crate::types::{Gap, LeaderEpoch, Offset, Retention, TopicId, TopicName};
@@ -26,14 +27,17 @@ pub(super) struct TopicShared {
     durable_end: AtomicU64,
     /// Bytes of its live record batches.
     bytes: AtomicU64,
+    /// Those of all topics.
+    all_bytes: Arc<AtomicU64>,
     readable_end: watch::Sender<u64>,
     gaps: RwLock<Arc<[Gap]>>,
     index: RwLock<TopicIndex>,
 }
 
 impl TopicShared {
-    /// A topic as recovery or creation left it: everything it has is durable.
-    pub fn new(topic: &Topic) -> Self {
+    /// A topic as recovery or creation left it: everything it has is durable. Its bytes are counted
+    /// by the first [`follow`](Self::follow).
+    fn new(topic: &Topic, all_bytes: Arc<AtomicU64>) -> Self {
         let readable = match topic.row.quarantine {
             Some(quarantine) => quarantine.intact_end,
             None => topic.row.end,
@@ -43,7 +47,8 @@ impl TopicShared {
             epoch: AtomicU32::new(topic.row.epoch.get()),
             start: AtomicU64::new(topic.row.start.get()),
             durable_end: AtomicU64::new(topic.row.end.get()),
-            bytes: AtomicU64::new(topic.row.bytes),
+            bytes: AtomicU64::new(0),
+            all_bytes,
             readable_end: watch::Sender::new(readable.get()),
             gaps: RwLock::new(topic.row.gaps.clone().into()),
             index: RwLock::default(),
@@ -67,7 +72,12 @@ impl TopicShared {
     }
 
     pub fn set_bytes(&self, bytes: u64) {
-        self.bytes.store(bytes, Ordering::Release);
+        let before = self.bytes.swap(bytes, Ordering::AcqRel);
+        if bytes >= before {
+            self.all_bytes.fetch_add(bytes - before, Ordering::Relaxed);
+        } else {
+            self.all_bytes.fetch_sub(before - bytes, Ordering::Relaxed);
+        }
     }
 
     pub fn readable_end(&self) -> Offset {
@@ -156,6 +166,9 @@ pub(super) struct Shared {
     notices: Mutex<BTreeMap<&'static str, String>>,
     /// Bytes of record batches taken since the start.
     pub payload_bytes: AtomicU64,
+    /// Bytes of the live record batches of all topics, kept as they change: a sum over a million
+    /// topics at each heartbeat would be felt.
+    live_bytes: Arc<AtomicU64>,
     /// Publishing is refused: free bytes, and what is needed; both 0 while there is room.
     pub reserve_free: AtomicU64,
     pub reserve_needed: AtomicU64,
@@ -182,6 +195,7 @@ impl Shared {
             retained: Mutex::default(),
             notices: Mutex::default(),
             payload_bytes: AtomicU64::new(0),
+            live_bytes: Arc::default(),
             reserve_free: AtomicU64::new(0),
             reserve_needed: AtomicU64::new(0),
             reserve_reached: AtomicBool::new(false),
@@ -216,7 +230,7 @@ impl Shared {
         let shared = topics
             .by_id
             .entry(topic.id)
-            .or_insert_with(|| Arc::new(TopicShared::new(topic)))
+            .or_insert_with(|| Arc::new(TopicShared::new(topic, self.live_bytes.clone())))
             .clone();
         drop(topics);
         if shared.follow(topic) {
@@ -256,14 +270,23 @@ impl Shared {
         self.retained().remove(&topic.id);
         self.discards.fetch_add(1, Ordering::AcqRel);
         if let Some(gone) = gone {
+            gone.set_bytes(0);
             gone.wake();
         }
     }
 
+    /// Bytes of the live record batches of all topics.
+    pub fn live_bytes(&self) -> u64 {
+        self.live_bytes.load(Ordering::Relaxed)
+    }
+
     /// Notes damage, one line for people.
-    pub fn report_damage(&self, line: String) {
+    pub fn report_damage(&self, mut line: String) {
+        // A line may name a path, which may be as long as it likes; all lines go into one answer.
+        let end = line.floor_char_boundary(limits::DAMAGE_LINE_BYTES_MAX);
+        line.truncate(end);
         let mut damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
-        if damage.len() < DAMAGE_LINES_MAX && !damage.contains(&line) {
+        if damage.len() < limits::DAMAGE_LINES_MAX && !damage.contains(&line) {
             tracing::error!(damage = %line, "damage found in the store");
             damage.push(line);
         }
@@ -328,6 +351,3 @@ impl Shared {
         self.failure.subscribe()
     }
 }
-
-/// Most lines of damage kept for people; the log has them all.
-const DAMAGE_LINES_MAX: usize = 1000;

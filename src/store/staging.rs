@@ -183,15 +183,7 @@ impl Staging {
         let base = match admission {
             Ok(Admission::Append(base)) => base,
             Ok(Admission::Duplicate { base, end }) => {
-                let durability = state
-                    .topic(append.topic)
-                    .map_or(Durability::Fsync, |t| t.row.settings.durability);
-                let published = Published {
-                    base_offset: base,
-                    end_offset: end,
-                    durability,
-                    duplicate: true,
-                };
+                let published = published_before(state, append.topic, base, end);
                 self.waiters.push(Waiter::Append(append.done, published));
                 return;
             }
@@ -233,6 +225,15 @@ impl Staging {
         });
         if !surplus.is_empty() {
             self.forget_producers(state, append.topic, &surplus, now);
+        }
+    }
+
+    /// Refuses a batch, unless it was stored before.
+    pub fn refuse_new(&mut self, state: &State, append: Append, refusal: ApiError) {
+        let facts = facts_of(&append.batch);
+        match stored_before(state, append.topic, append.epoch, &facts) {
+            Some(published) => self.waiters.push(Waiter::Append(append.done, published)),
+            None => (append.done)(Err(refusal)),
         }
     }
 
@@ -303,7 +304,30 @@ impl Staging {
     }
 }
 
-fn facts_of(batch: &CheckedBatch) -> BatchFacts {
+/// Where a batch was stored before, if that is known.
+pub(super) fn stored_before(
+    state: &State,
+    topic: TopicId,
+    epoch: LeaderEpoch,
+    facts: &BatchFacts,
+) -> Option<Published> {
+    match state.topic(topic).ok()?.admit(epoch, facts) {
+        Ok(Admission::Duplicate { base, end }) => Some(published_before(state, topic, base, end)),
+        Ok(Admission::Append(_)) | Err(_) => None,
+    }
+}
+
+fn published_before(state: &State, topic: TopicId, base: Offset, end: Offset) -> Published {
+    let topic = state.topic(topic);
+    Published {
+        base_offset: base,
+        end_offset: end,
+        durability: topic.map_or(Durability::Fsync, |topic| topic.row.settings.durability),
+        duplicate: true,
+    }
+}
+
+pub(super) fn facts_of(batch: &CheckedBatch) -> BatchFacts {
     let header = batch.header();
     BatchFacts {
         producer: header.producer,

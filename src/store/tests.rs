@@ -9,6 +9,7 @@ use crate::time::Timestamp;
 use crate::types::{Durability, Gap, GapReason, ProducerId, Sequence, TopicName, TopicSettings};
 
 mod cold;
+mod duplicates;
 mod pieces;
 mod reserve;
 pub(super) mod retention;

@@ -136,7 +136,7 @@ impl Store {
         after: Option<TopicName>,
         limit: u32,
     ) -> Result<TopicInfoPage, ApiError> {
-        let limit = (limit as usize).clamp(1, DESCRIBED_PER_PAGE_MAX);
+        let limit = (limit as usize).clamp(1, limits::DESCRIBED_PER_PAGE_MAX);
         self.change(TopicId::zero(), move |context| {
             let names = context.state.names_after(after.as_ref());
             let mut matching = names
@@ -412,7 +412,7 @@ impl Store {
         limit: u32,
     ) -> Result<SubscriptionPage, ApiError> {
         let only = topic.map(|name| self.id_of(&name)).transpose()?;
-        let limit = (limit as usize).clamp(1, DESCRIBED_PER_PAGE_MAX);
+        let limit = (limit as usize).clamp(1, limits::DESCRIBED_PER_PAGE_MAX);
         let (infos, more) = self
             .change(TopicId::zero(), move |context| {
                 let keys = subscriptions_after(context, only, after.as_ref(), limit + 1);
@@ -530,10 +530,6 @@ impl Store {
         })
     }
 }
-
-/// Most entries in one page that the writer's thread puts together.
-const DESCRIBED_PER_PAGE_MAX: usize = 500;
-const _: () = assert!(DESCRIBED_PER_PAGE_MAX <= limits::PAGE_ENTRIES_MAX);
 
 fn row_of(new: NewTopic, now: Timestamp) -> TopicRow {
     TopicRow {

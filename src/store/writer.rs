@@ -224,7 +224,7 @@ impl Writer {
         while let Some(command) = self.next_command(&staging) {
             match command {
                 Command::Append(append) if let Some(refusal) = self.shared.refusal() => {
-                    (append.done)(Err(refusal))
+                    staging.refuse_new(&self.state, append, refusal)
                 }
                 Command::Append(append) => {
                     let bound = self.durable_bound(append.topic);

@@ -88,13 +88,23 @@ impl Topic {
     /// Decides on a batch. Changes nothing; [`appended`](Self::appended) does once it is in the group.
     pub fn admit(&self, epoch: LeaderEpoch, batch: &BatchFacts) -> Result<Admission, ApiError> {
         self.check_epoch(epoch)?;
-        self.check_writable()?;
-        if !batch.producer.is_zero() {
+        let sequence = if batch.producer.is_zero() {
+            Ok(None)
+        } else {
             let known = self.producers.get(&batch.producer);
-            if let Some(duplicate) = super::producers::check(known, batch, self.row.jump_before)? {
-                return Ok(duplicate);
-            }
+            super::producers::check(known, batch, self.row.jump_before)
+        };
+        // What is stored is stored, whatever is refused now; but not what a quarantine has made uncertain.
+        let is_intact = |end: Offset| {
+            (self.row.quarantine).is_none_or(|quarantine| end <= quarantine.intact_end)
+        };
+        if let Ok(Some(Admission::Duplicate { base, end })) = sequence
+            && is_intact(end)
+        {
+            return Ok(Admission::Duplicate { base, end });
         }
+        self.check_writable()?;
+        sequence?;
         match self.row.end.checked_add(u64::from(batch.count)) {
             Some(_) => Ok(Admission::Append(self.row.end)),
             None => Err(ApiError::BadBatch {
@@ -290,6 +300,34 @@ mod tests {
             jump_before: None,
         };
         Topic::new(TopicId::from_bytes([1; 16]), row)
+    }
+
+    #[test]
+    fn in_quarantine_only_what_is_intact_is_a_duplicate() {
+        let mut topic = os_topic();
+        let facts = |first| BatchFacts {
+            producer: crate::types::ProducerId::from_bytes([1; 16]),
+            first: crate::types::Sequence::new(first),
+            count: 2,
+            bytes: 10,
+        };
+        topic.appended(&facts(0), Offset::ZERO, Timestamp::default());
+        topic.quarantine(Offset::new(4), StateNumber::ZERO);
+        // Part of a batch that reaches over what is intact may be what was lost.
+        topic.appended(&facts(2), Offset::new(2), Timestamp::default());
+        let epoch = LeaderEpoch::new(1);
+        let duplicate = Admission::Duplicate {
+            base: Offset::ZERO,
+            end: Offset::new(2),
+        };
+        assert_eq!(topic.admit(epoch, &facts(0)), Ok(duplicate));
+        for other in [2, 4, 9] {
+            let refused = topic.admit(epoch, &facts(other));
+            assert!(
+                matches!(refused, Err(ApiError::TopicQuarantined { .. })),
+                "{other}: {refused:?}"
+            );
+        }
     }
 
     /// Each unclean stop added a gap, until the row was too large to be written and the peer never started again.

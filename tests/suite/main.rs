@@ -3,6 +3,7 @@
 //! a module for each subject.
 
 mod cli;
+mod conflict;
 mod data;
 mod demo;
 mod python_client;

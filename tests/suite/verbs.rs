@@ -687,3 +687,51 @@ fn a_measurement_brings_its_own_cluster() {
         "{report}"
     );
 }
+
+/// A script that starts servers and then publishes need not know when they are ready.
+#[test]
+fn publishing_waits_for_a_first_connection() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = port.local_addr().expect("bound").to_string();
+    drop(port);
+    let tidings = |args: &[&str]| {
+        let mut command = command(dir.path());
+        command.args(args).env("TIDINGS_INDEX", &address);
+        command
+    };
+    let quick = Instant::now();
+    let error = run_with(tidings(&["topic", "ls", "-o", "json"]), b"").json_error();
+    assert_eq!(error["name"], "Unreachable");
+    for verb in [["pub", "t", "a"], ["sub", "t", "-n1"]] {
+        let args = [&verb[..], &["--timeout", "200ms", "-o", "json", "-q"]].concat();
+        assert_eq!(
+            run_with(tidings(&args), b"").json_error()["name"],
+            "Unreachable"
+        );
+    }
+    assert!(quick.elapsed() < Duration::from_secs(10));
+
+    let mut publishing = tidings(&["pub", "t", "--create", "a"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut told = BufReader::new(publishing.stderr.take().expect("piped")).lines();
+    let waits = told.next().expect("a note").expect("text");
+    assert!(
+        waits.contains(&address) && waits.contains("trying for up to 1m"),
+        "{waits}"
+    );
+    let mut up = tidings(&["up", "--listen", "127.0.0.1:0", "--log", "off"]);
+    up.args(["--index-listen", &address])
+        .env_remove("TIDINGS_INDEX");
+    let (mut servers, _) = ready(up, 2);
+    // Perhaps it waits once more, for the peer: the index is there first.
+    let published = told.map(|line| line.expect("text")).last();
+    signal(&servers, Signal::TERM);
+    assert!(servers.wait().expect("it ends").success());
+    let expected = "published 1 to t, offsets 0..1, fsync";
+    assert_eq!(published.as_deref(), Some(expected));
+    assert!(publishing.wait().expect("it ends").success());
+}

@@ -54,12 +54,14 @@ fn replacing_keeps_the_old_one_aside() {
     replaced(&lock, &[]);
     assert_eq!(
         names(dir.path()),
-        [
-            "catalog",
-            "catalog.ruined-1",
-            "catalog.ruined-2",
-            "catalog.ruined-3"
-        ]
+        ["catalog", "catalog.ruined-2", "catalog.ruined-3"],
+        "only the newest are kept"
+    );
+    // The numbers go on, so that a name is never that of another ruin.
+    replaced(&lock, &rows[..1]);
+    assert_eq!(
+        names(dir.path()),
+        ["catalog", "catalog.ruined-3", "catalog.ruined-4"]
     );
 }
 

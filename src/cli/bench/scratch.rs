@@ -66,7 +66,13 @@ fn spawn(dir: &Path) -> std::io::Result<Child> {
     // An empty file, so that no configuration around us reaches the servers.
     let config = dir.join("tidings.toml");
     std::fs::write(&config, "")?;
-    Command::new(std::env::current_exe()?)
+    let mut command = Command::new(std::env::current_exe()?);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TIDINGS_") {
+            command.env_remove(name);
+        }
+    }
+    command
         .args([
             "up",
             "--listen",

@@ -4,6 +4,10 @@
 //! and whether that peer can be reached, the host knows everything else. When
 //! the host does not answer, the index's part is shown and the rest is `null`
 //! (`-` in tables), because an absent peer must not hide its topics.
+//!
+//! A topic whose name belongs to another one (a peer came back after its name
+//! was taken) is in *conflict*: it is listed with that state, and the name leads
+//! to the other one everywhere. `--on PEER` says which of the two is meant.
 
 mod row;
 mod settings;
@@ -53,7 +57,8 @@ Examples:
         after_help = "\
 Examples:
   tidings topic info quakes.ci
-  tidings topic info quakes.ci -o json"
+  tidings topic info quakes.ci -o json
+  tidings topic info quakes.ci --on peer-2          what that peer stores under the name"
     )]
     Info(One),
     /// Change settings of a topic; 'none' removes a bound
@@ -65,7 +70,8 @@ Examples:
     /// Give a topic another name
     #[command(after_help = "\
 Examples:
-  tidings topic rename quakes.ci quakes.california")]
+  tidings topic rename quakes.ci quakes.california
+  tidings topic rename quakes.ci quakes.old --on peer-2     ends a conflict over the name")]
     Rename(Rename),
     /// Discard the messages before an offset or a time
     #[command(after_help = "\
@@ -79,7 +85,8 @@ Examples:
         visible_alias = "delete",
         after_help = "\
 Examples:
-  tidings topic rm quakes.ci --force"
+  tidings topic rm quakes.ci --force
+  tidings topic rm quakes.ci --on peer-2 --force    what that peer stores under the name"
     )]
     Rm(Rm),
     /// End a quarantine: go on without what was lost to damage
@@ -122,6 +129,16 @@ pub struct Ls {
 pub struct One {
     /// Name of the topic
     name: TopicName,
+    #[command(flatten)]
+    store: OnPeer,
+}
+
+/// Which of two topics of one name is meant.
+#[derive(Debug, Args)]
+pub struct OnPeer {
+    /// What this peer stores under the name, even where the name belongs to another topic
+    #[arg(long, value_name = "PEER")]
+    on: Option<PeerName>,
 }
 
 /// Arguments of `set`.
@@ -141,6 +158,8 @@ pub struct Rename {
     name: TopicName,
     /// The name it gets
     new: TopicName,
+    #[command(flatten)]
+    store: OnPeer,
 }
 
 /// Arguments of `purge`.
@@ -163,6 +182,8 @@ pub struct Rm {
     /// Names of the topics
     #[arg(required = true, value_name = "NAME")]
     names: Vec<TopicName>,
+    #[command(flatten)]
+    store: OnPeer,
     /// Do not ask
     #[arg(short, long)]
     force: bool,
@@ -183,7 +204,9 @@ pub async fn run(verb: Verb, context: &Context) -> Result {
     match verb {
         Verb::Create(args) => create(args, context).await,
         Verb::Ls(args) => ls(args, context).await,
-        Verb::Info(args) => context.output.one(&row(&args.name, context).await?),
+        Verb::Info(args) => context
+            .output
+            .one(&row_on(&args.store, &args.name, context).await?),
         Verb::Set(args) => set(args, context).await,
         Verb::Rename(args) => rename(args, context).await,
         Verb::Purge(args) => purge(args, context).await,
@@ -226,6 +249,7 @@ async fn ls(args: Ls, context: &Context) -> Result {
         });
     }
     note_silent_hosts(&reports, context);
+    note_conflicts(&reports, context);
     let rows: Vec<_> = reports.into_iter().map(TopicRow::from).collect();
     context.output.list(&rows)
 }
@@ -241,6 +265,25 @@ fn note_silent_hosts(reports: &[TopicReport], context: &Context) {
         context
             .output
             .note(format!("{peer} does not answer: {error}"));
+    }
+}
+
+/// Says what to do about names that two topics want.
+fn note_conflicts(reports: &[TopicReport], context: &Context) {
+    let in_conflict = |report: &&TopicReport| report.info.as_ref().is_ok_and(|info| info.conflict);
+    for report in reports.iter().filter(in_conflict) {
+        let (name, peer) = (&report.location.name, &report.location.peer_name);
+        context.output.note(format!(
+            "{name} on {peer} is stored under a name that belongs to another topic: 'tidings topic rename {name} NEW --on {peer}' gives it one of its own"
+        ));
+    }
+}
+
+/// One topic, or what one peer stores under its name.
+async fn row_on(store: &OnPeer, name: &TopicName, context: &Context) -> Result<TopicRow> {
+    match &store.on {
+        Some(peer) => Ok(context.client.describe_topic_on(peer, name).await?.into()),
+        None => row(name, context).await,
     }
 }
 
@@ -278,11 +321,18 @@ async fn set(args: Set, context: &Context) -> Result {
 }
 
 async fn rename(args: Rename, context: &Context) -> Result {
-    context.client.rename_topic(&args.name, &args.new).await?;
-    context
-        .output
-        .note(format!("renamed {} to {}", args.name, args.new));
-    let row = row(&args.new, context).await?;
+    let (name, new) = (&args.name, &args.new);
+    let row = match &args.store.on {
+        Some(peer) => {
+            let renamed = context.client.rename_topic_on(peer, name, new).await?;
+            TopicRow::from(renamed)
+        }
+        None => {
+            context.client.rename_topic(name, new).await?;
+            row(new, context).await?
+        }
+    };
+    context.output.note(format!("renamed {name} to {new}"));
     context.output.done(&[row])
 }
 
@@ -316,7 +366,7 @@ async fn rm(args: Rm, context: &Context) -> Result {
     // middle of a list must not leave half of it done.
     let mut rows = Vec::new();
     for name in &args.names {
-        rows.push(row(name, context).await?);
+        rows.push(row_on(&args.store, name, context).await?);
     }
     let messages: u64 = rows.iter().filter_map(|row| row.records).sum();
     confirm::destruction(
@@ -328,7 +378,13 @@ async fn rm(args: Rm, context: &Context) -> Result {
         ),
     )?;
     for row in &rows {
-        context.client.delete_topic(&row.name).await?;
+        match &args.store.on {
+            Some(peer) => {
+                let (name, id) = (&row.name, row.id);
+                context.client.delete_topic_on(peer, name, id).await?;
+            }
+            None => context.client.delete_topic(&row.name).await?,
+        }
         context.output.note(format!("deleted {}", row.name));
     }
     context.output.done(&rows)

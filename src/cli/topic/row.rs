@@ -15,8 +15,9 @@ use crate::types::{
 pub struct TopicRow {
     /// Its name.
     pub name: TopicName,
+    /// Its id.
     #[serde(serialize_with = "output::as_text")]
-    id: TopicId,
+    pub id: TopicId,
     /// Its host.
     pub peer: PeerName,
     address: Address,

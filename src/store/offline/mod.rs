@@ -8,7 +8,7 @@
 //!      recovery::inspect, journal (read only)    everything a peer does at a start
 //! ```
 //!
-//! Reading tools look at an [`Image`](image::Image): the state as the next start
+//! Reading tools look at an `Image`: the state as the next start
 //! would make it, from the same recovery code, of a stopped store or of a copy
 //! of a running one. They write nothing, nowhere in the directory: slots are
 //! opened for reading, the catalog is read from a scratch copy, because opening
