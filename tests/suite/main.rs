@@ -6,5 +6,6 @@ mod cli;
 mod data;
 mod demo;
 mod python_client;
+mod space;
 mod support;
 mod verbs;
