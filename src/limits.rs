@@ -233,12 +233,14 @@ pub const DAMAGE_LINE_BYTES_MAX: usize = KIB;
 
 // --- discarding ----------------------------------------------------------------
 
-/// Retention, freeing and copying are looked at so often.
-pub const RECLAIM_EVERY: Duration = Duration::from_secs(1);
+/// Retention, freeing and copying are looked at so often, and a state snapshot is written no more often.
+pub const RECLAIM_EVERY_DEFAULT: Duration = Duration::from_secs(1);
+/// And at least so often while something of it waits for the disk.
+pub const RECLAIM_EVERY_BUSY: Duration = Duration::from_millis(50);
+/// Looking more often than this is looking all the time.
+pub const RECLAIM_EVERY_MIN: Duration = Duration::from_millis(1);
 /// A repair waits so long for its state snapshot to be relied on.
 pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(600);
-/// And so often while something of it waits for the disk.
-pub const RECLAIM_EVERY_BUSY: Duration = Duration::from_millis(50);
 /// Extents one step of a topic's retention passes over; the next step goes on.
 pub const RETENTION_EXTENTS_MAX: usize = 65_536;
 /// Steps of retention handed to the writer before their outcome is waited for.
@@ -255,14 +257,13 @@ pub const SNAPSHOT_GROUP_BYTES: usize = 128 * KIB;
 pub const SNAPSHOT_GAIN_MIN: u64 = 8;
 /// A snapshot is written at the latest after so many segments: a rebuild of the catalog reads no more than these.
 pub const SNAPSHOT_SEGMENTS_MAX: u64 = 64;
-/// And not more often than this.
-pub const SNAPSHOT_EVERY_MIN: Duration = Duration::from_secs(1);
 /// Size of a row before any snapshot was written, in bytes: a guess on the large side.
 pub const SNAPSHOT_ROW_BYTES: u64 = 512;
 /// Free slots kept for the segments to come, beside the one that is ready.
 pub const FREE_SLOTS_KEPT: usize = 2;
-/// Further ones are deleted when nobody took them for so long: a busy peer uses them before.
-pub const FREE_SLOT_KEPT_FOR: Duration = Duration::from_secs(2);
+/// Further ones are deleted when nobody took them between so many looks of the reclaimer: a busy peer uses
+/// them before.
+pub const FREE_SLOT_KEPT_LOOKS: u32 = 2;
 /// A segment is copied together with others when at most so much of its slot is live, in percent.
 pub const COLD_LIVE_PERCENT: u64 = 50;
 /// The same while the store takes more space than it should: beyond this copying moves more than it frees.

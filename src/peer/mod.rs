@@ -192,7 +192,7 @@ fn check(options: &PeerOptions) -> Result<(), PeerError> {
 
 /// Largest batch a peer takes: one largest message with what is around it, or what publishers usually send.
 pub(crate) fn batch_bytes_max(message_bytes_max: usize) -> usize {
-    message_bytes_max + 64 * limits::KIB
+    message_bytes_max.max(limits::BATCH_BYTES_TARGET) + 64 * limits::KIB
 }
 
 fn log_opened(store: &Store, opened: &Opened) {

@@ -106,8 +106,8 @@ impl Expiry {
             }
             self.producers = asker.shared.topics().by_id.keys().copied().collect();
             self.pass_begun = Some(Instant::now());
-            let looks =
-                limits::PRODUCERS_LOOKED_AT_EVERY.as_secs() / limits::RECLAIM_EVERY.as_secs();
+            let every = asker.shared.reclaim_every.as_micros();
+            let looks = limits::PRODUCERS_LOOKED_AT_EVERY.as_micros() / every;
             let looks = usize::try_from(looks).unwrap_or(usize::MAX);
             let share = self.producers.len().div_ceil(looks);
             self.topics_per_look = share.max(limits::RETENTION_STEPS_AT_ONCE);

@@ -84,6 +84,9 @@ pub struct StoreOptions {
     pub page_cache_only: bool,
     /// Discard what retention says, and give back space.
     pub reclaim: bool,
+    /// How often that is looked at: how long at the most something superfluous goes unnoticed, and how far apart
+    /// state snapshots are at the least.
+    pub reclaim_every: Duration,
 }
 
 impl StoreOptions {
@@ -97,6 +100,7 @@ impl StoreOptions {
             reserve_bytes: None,
             page_cache_only: false,
             reclaim: true,
+            reclaim_every: limits::RECLAIM_EVERY_DEFAULT,
         }
     }
 }
@@ -110,6 +114,8 @@ pub struct Opened {
     pub clean_stop: bool,
     /// The catalog was built again from the journal, and why.
     pub rebuilt: Option<String>,
+    /// It was built from a state snapshot, since the journal does not reach back to its first group or need not.
+    pub from_snapshot: bool,
     /// A torn tail was cut, and why.
     pub torn: Option<String>,
     /// Groups that were replayed.
@@ -137,6 +143,25 @@ pub struct StoreFigures {
     pub sync_micros: u64,
     /// Bytes of memory in the tail cache.
     pub tail_cache_bytes: u64,
+    /// What was done to give space back.
+    pub reclaimed: ReclaimFigures,
+}
+
+/// What the reclaimer did since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReclaimFigures {
+    /// State snapshots that were written and came to be relied on.
+    pub snapshots: u64,
+    /// Segments given up because nothing in them lived.
+    pub segments_freed: u64,
+    /// Segments whose live records were copied into cold ones, and that were given up.
+    pub segments_copied: u64,
+    /// Cold segments written for that.
+    pub cold_segments: u64,
+    /// Slots that held something and were used again.
+    pub slots_reused: u64,
+    /// Slots that held something and were deleted.
+    pub slots_deleted: u64,
 }
 
 /// The handle of a store; clones share it. When the last one is dropped the store stops in the
@@ -442,6 +467,7 @@ impl Store {
             syncs: shared.syncs.load(Ordering::Relaxed),
             sync_micros: shared.sync_micros.load(Ordering::Relaxed),
             tail_cache_bytes: shared.tail.bytes() as u64,
+            reclaimed: shared.reclaimed.figures(),
         }
     }
 

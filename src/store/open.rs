@@ -98,7 +98,11 @@ fn open_with(options: &StoreOptions, accept: bool) -> Result<(Store, Opened), Op
         ..base
     };
     let fresh = layout.is_fresh() && loaded.rows.is_empty();
-    let shared = Arc::new(Shared::new(dir, options.tail_cache_bytes));
+    let shared = Arc::new(Shared::new(
+        dir,
+        options.tail_cache_bytes,
+        options.reclaim_every,
+    ));
     let recovered = match recover(&shared.dir, &layout, accepting(base), shared.tail.pool()) {
         Err(RecoveryError::StaleCatalog { segment }) => {
             // sled went back to an older state of its own: the journal knows better.
@@ -125,6 +129,7 @@ fn open_with(options: &StoreOptions, accept: bool) -> Result<(Store, Opened), Op
     let opened = Opened {
         fresh,
         clean_stop: recovered.clean_stop,
+        from_snapshot: rebuilt.is_some() && recovered.from_snapshot,
         rebuilt: rebuilt.filter(|_| !fresh),
         torn: recovered.torn.clone(),
         groups: recovered.groups,

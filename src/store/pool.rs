@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::shared::Shared;
+use super::shared::{Shared, count};
 use crate::journal::{
     JournalError, Kind, PrepareOptions, Resume, Salt, Seed, SlotHandle, SlotHeader, SnapshotAt,
 };
@@ -92,7 +92,10 @@ impl SlotPool {
     /// Prepares a slot now, on the calling thread. The segment gets the next number.
     pub fn prepare(&self, kind: Kind, resume: Option<Resume>) -> Result<Prepared, JournalError> {
         let id = self.lock().free.pop_first().map(|(id, _)| id);
-        self.prepare_in(id, kind, resume)
+        let prepared = self.prepare_in(id, kind, resume)?;
+        let reused = usize::from(id.is_some());
+        count(&self.shared.reclaimed.slots_reused, reused);
+        Ok(prepared)
     }
 
     /// The same in this slot, or in a new one.
@@ -146,6 +149,14 @@ impl SlotPool {
             let _ = self.shared.dir.remove_slot(slot.id());
         }
         prepared.map(|()| Prepared { slot, header })
+    }
+
+    /// How long a free slot too many waits for somebody who takes it; where space is short, not at all.
+    fn kept_for(&self) -> Duration {
+        match self.shared.refusal() {
+            Some(_) => Duration::ZERO,
+            None => self.shared.reclaim_every * limits::FREE_SLOT_KEPT_LOOKS,
+        }
     }
 
     fn last_given(&self) -> u64 {
@@ -236,12 +247,11 @@ impl SlotPool {
                 if inner.stopping {
                     return;
                 }
-                if let Some(work) =
-                    inner.next_work(self.last_given(), self.shared.refusal().is_some())
-                {
+                if let Some(work) = inner.next_work(self.last_given(), self.kept_for()) {
                     break work;
                 }
-                let waited = self.changed.wait_timeout(inner, LOOK_EVERY);
+                let look_every = LOOK_EVERY.min(self.shared.reclaim_every);
+                let waited = self.changed.wait_timeout(inner, look_every);
                 inner = waited.unwrap_or_else(PoisonError::into_inner).0;
             };
             drop(inner);
@@ -279,9 +289,10 @@ impl SlotPool {
     }
 
     fn delete(&self, slot: u32) {
-        if let Err(error) = self.shared.dir.remove_slot(slot) {
+        match self.shared.dir.remove_slot(slot) {
+            Ok(()) => count(&self.shared.reclaimed.slots_deleted, 1),
             // It is still there, or its name may come back after a power cut: free either way, at the next start.
-            tracing::warn!(%error, "cannot delete a free journal slot");
+            Err(error) => tracing::warn!(%error, "cannot delete a free journal slot"),
         }
     }
 
@@ -317,12 +328,13 @@ impl Inner {
             .max_by_key(|at| at.group);
     }
 
-    /// What to do next. `last_given` is the highest segment number so far.
-    fn next_work(&mut self, last_given: u64, starved: bool) -> Option<Work> {
+    /// What to do next. `last_given` is the highest segment number so far, `kept_for` how long a free slot waits
+    /// to be used again.
+    fn next_work(&mut self, last_given: u64, kept_for: Duration) -> Option<Work> {
         let Some(ready) = self.ready.as_ref().map(|ready| ready.header) else {
             return Some(Work::Prepare);
         };
-        let unused = |since: &Instant| starved || since.elapsed() >= limits::FREE_SLOT_KEPT_FOR;
+        let unused = |since: &Instant| since.elapsed() >= kept_for;
         let mut surplus = self
             .free
             .iter()

@@ -35,6 +35,7 @@ use super::asker::{Asker, Reply};
 use super::cold::{self, Choice, Copied, Leaving, Pace, Usage, choose, slots_of};
 use super::expiry::Expiry;
 use super::segments::Segment;
+use super::shared::count;
 use super::snapshot::{Written, row_of_at, verify};
 use crate::journal::SnapshotAt;
 use crate::limits;
@@ -98,18 +99,19 @@ impl Reclaimer {
     /// Runs until it is told to stop.
     pub fn run(mut self) {
         let stop = self.asker.stop.clone();
+        let every = self.asker.shared.reclaim_every;
         let mut next_expiry = Instant::now();
         loop {
             if next_expiry <= Instant::now() {
                 self.expiry.look(&mut self.asker);
-                next_expiry = Instant::now() + limits::RECLAIM_EVERY;
+                next_expiry = Instant::now() + every;
             }
             self.round();
             let idle = matches!(self.phase, Phase::Idle) && !self.asker.is_releasing();
             let wait = if idle {
-                limits::RECLAIM_EVERY
+                every
             } else {
-                limits::RECLAIM_EVERY_BUSY
+                limits::RECLAIM_EVERY_BUSY.min(every)
             };
             let failed = self.asker.shared.failure().is_some();
             if stop.wait(wait) || failed {
@@ -204,6 +206,7 @@ impl Reclaimer {
             .asker
             .ask(TopicId::zero(), |context| Ok(cold::free(context, leaving)));
         if let Some((Ok(given), group)) = freed {
+            count(&self.asker.shared.reclaimed.segments_freed, given.len());
             self.asker.given(given, group);
         }
     }
@@ -264,7 +267,12 @@ impl Reclaimer {
             cold::swap(context, sources, outputs)
         });
         match swapped {
-            Some((Ok(given), group)) => self.asker.given(given, group),
+            Some((Ok(given), group)) => {
+                let reclaimed = &self.asker.shared.reclaimed;
+                count(&reclaimed.segments_copied, given.len());
+                count(&reclaimed.cold_segments, slots.len());
+                self.asker.given(given, group);
+            }
             // Anything else may have been decided before the store stopped: the next start finds out.
             Some((Err(error @ ApiError::InvalidArgument { .. }), _)) => {
                 tracing::debug!(%error, "a copy was not needed");
@@ -300,7 +308,7 @@ impl Reclaimer {
     /// Whether a snapshot would let go of enough to be worth writing.
     fn wants_snapshot(&self) -> bool {
         let starved = self.is_starved();
-        let recent = |begun: Instant| begun.elapsed() < limits::SNAPSHOT_EVERY_MIN;
+        let recent = |begun: Instant| begun.elapsed() < self.asker.shared.reclaim_every;
         if (self.snapshot_begun.is_some_and(recent) && !starved)
             || Instant::now() < self.snapshot_after
         {
@@ -384,6 +392,7 @@ impl Reclaimer {
         });
         if matches!(put, Some((Ok(()), _))) {
             tracing::debug!(at = %begin.place, rows = written.rows, bytes = written.bytes, "state snapshot");
+            count(&self.asker.shared.reclaimed.snapshots, 1);
             self.snapshot = Some(begin);
         }
         Phase::Idle

@@ -7,9 +7,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::ReclaimFigures;
 use super::index::TopicIndex;
 use super::segments::Segments;
 use super::tail::TailCache;
@@ -144,6 +146,36 @@ pub(super) struct Topics {
     pub by_name: BTreeMap<TopicName, TopicId>,
 }
 
+/// What was done to give space back, counted for people.
+#[derive(Default)]
+pub(super) struct Reclaimed {
+    pub snapshots: AtomicU64,
+    pub segments_freed: AtomicU64,
+    pub segments_copied: AtomicU64,
+    pub cold_segments: AtomicU64,
+    pub slots_reused: AtomicU64,
+    pub slots_deleted: AtomicU64,
+}
+
+impl Reclaimed {
+    pub fn figures(&self) -> ReclaimFigures {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        ReclaimFigures {
+            snapshots: of(&self.snapshots),
+            segments_freed: of(&self.segments_freed),
+            segments_copied: of(&self.segments_copied),
+            cold_segments: of(&self.cold_segments),
+            slots_reused: of(&self.slots_reused),
+            slots_deleted: of(&self.slots_deleted),
+        }
+    }
+}
+
+/// Adds to a counter that nothing is decided by.
+pub(super) fn count(counter: &AtomicU64, by: usize) {
+    counter.fetch_add(by as u64, Ordering::Relaxed);
+}
+
 /// Everything shared.
 pub(super) struct Shared {
     pub dir: JournalDir,
@@ -160,6 +192,10 @@ pub(super) struct Shared {
     pub rows: AtomicU64,
     /// Segments that could be given up, as far as was looked; `u64::MAX` before the first look.
     pub reclaimable: AtomicU64,
+    /// How often the reclaimer looks.
+    pub reclaim_every: Duration,
+    /// What it did.
+    pub reclaimed: Reclaimed,
     /// The topics that do not keep everything.
     retained: Mutex<HashMap<TopicId, Retention>>,
     /// What people should know that is no damage, by subject.
@@ -181,7 +217,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub fn new(dir: JournalDir, tail_bytes: usize) -> Self {
+    pub fn new(dir: JournalDir, tail_bytes: usize, reclaim_every: Duration) -> Self {
         Self {
             dir,
             tail: TailCache::new(tail_bytes),
@@ -192,6 +228,8 @@ impl Shared {
             discards: AtomicU64::new(0),
             rows: AtomicU64::new(0),
             reclaimable: AtomicU64::new(u64::MAX),
+            reclaim_every: reclaim_every.max(limits::RECLAIM_EVERY_MIN),
+            reclaimed: Reclaimed::default(),
             retained: Mutex::default(),
             notices: Mutex::default(),
             payload_bytes: AtomicU64::new(0),

@@ -7,5 +7,6 @@ mod conflict;
 mod data;
 mod demo;
 mod python_client;
+mod space;
 mod support;
 mod verbs;

@@ -191,6 +191,14 @@ impl Disk {
         &self.tree
     }
 
+    /// A part of the tree is gone, and nobody looks for it again.
+    pub fn forget(&mut self, name: &str) {
+        let gone = self.root.join(name);
+        self.tree.retain(|path, _| !path.starts_with(&gone));
+        self.directories.retain(|path| !path.starts_with(&gone));
+        self.inodes.retain(|path, _| !path.starts_with(&gone));
+    }
+
     /// Makes the directory one of those a power cut can leave after the process that wrote `log`, which
     /// worked on the directory as this disk has it. What it is then is what is durable.
     pub fn cut_power(&mut self, log: &Path, survives: Survives, dice: &mut Dice) {

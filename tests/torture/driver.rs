@@ -17,7 +17,7 @@ use tidings::types::{
 };
 use tokio::sync::Semaphore;
 
-use crate::words::{Change, Dice, End, Id, Item, Lane, Plan, Said, recognise};
+use crate::words::{Change, Dice, End, Id, Item, Lane, Plan, Reclaimed, Said, recognise};
 
 const EPOCH: LeaderEpoch = LeaderEpoch::new(1);
 /// Batches of one lane that wait for their acknowledgement at once.
@@ -26,6 +26,8 @@ const IN_FLIGHT: usize = 4;
 const ITEMS_PER_LINE: usize = 24;
 const TOPICS_WANTED: usize = 5;
 const TOPICS_MAX: usize = 9;
+/// How often the driver looks what was reclaimed.
+const TELL_EVERY: Duration = Duration::from_millis(5);
 
 /// Says one line.
 fn say(said: &Said) {
@@ -103,6 +105,7 @@ pub fn main() {
         page_cache_only: plan.page_cache_only,
         reserve_bytes: Some(0),
         tail_cache_bytes: 4 * limits::MIB,
+        reclaim_every: Duration::from_millis(plan.reclaim_every),
         ..StoreOptions::new(&plan.dir)
     };
     let (store, opened) = match Store::open(&options) {
@@ -114,19 +117,18 @@ pub fn main() {
         clean: opened.clean_stop,
         torn: opened.torn,
         rebuilt: opened.rebuilt,
+        from_snapshot: opened.from_snapshot,
         ms: u64::try_from(opened.took.as_millis()).expect("not that long"),
     });
     let end = plan.end;
     let driver = Arc::new(Driver::new(store, plan));
     runtime.block_on(driver.clone().live());
     match end {
-        End::Abrupt => std::process::exit(0),
-        End::Idle => {
-            std::thread::sleep(2 * limits::IDLE_MARK_AFTER);
-            std::process::exit(0)
-        }
+        End::Abrupt => {}
+        End::Idle => std::thread::sleep(2 * limits::IDLE_MARK_AFTER),
         End::Clean => say(&Said::Stopped(driver.store.stop())),
     }
+    driver.tell_reclaimed(Reclaimed::default());
     // What else runs here is of no interest; the store has stopped.
     std::process::exit(0);
 }
@@ -160,12 +162,39 @@ impl Driver {
             .map(|reader| tokio::spawn(self.clone().reader(reader)))
             .collect();
         tasks.spawn(self.clone().changer());
+        let teller = tokio::spawn(self.clone().tell_of_reclaiming());
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
                 say(&Said::Wrong(format!("a task of the driver: {error}")));
             }
         }
         readers.iter().for_each(tokio::task::JoinHandle::abort);
+        teller.abort();
+    }
+
+    /// Says what was done to give space back, as soon as something more was.
+    async fn tell_of_reclaiming(self: Arc<Self>) {
+        let mut told = Reclaimed::default();
+        loop {
+            tokio::time::sleep(TELL_EVERY).await;
+            told = self.tell_reclaimed(told);
+        }
+    }
+
+    fn tell_reclaimed(&self, told: Reclaimed) -> Reclaimed {
+        let figures = self.store.figures().reclaimed;
+        let now = Reclaimed {
+            snapshots: figures.snapshots,
+            freed: figures.segments_freed,
+            copied: figures.segments_copied,
+            cold: figures.cold_segments,
+            reused: figures.slots_reused,
+            deleted: figures.slots_deleted,
+        };
+        if now != told {
+            say(&Said::Reclaimed(now));
+        }
+        now
     }
 
     fn open_topics(&self) -> Vec<Known> {
@@ -430,14 +459,14 @@ impl Driver {
         }
         let topic = dice.pick(&topics)?.clone();
         let (id, name) = (topic.id, topic.name.clone());
-        let roll = dice.below(100);
-        match roll {
-            0..4 => return Some(Change::Delete { id, name }),
-            4..8 => {
+        let (delete, purge) = if self.plan.discards { (12, 18) } else { (4, 4) };
+        match dice.below(100) {
+            roll if roll < delete => return Some(Change::Delete { id, name }),
+            roll if roll < delete + 4 => {
                 let to = format!("t.{id:?}.{}", dice.below(1000));
                 return Some(Change::Rename { id, name, to });
             }
-            8..14 => {
+            roll if roll < delete + 10 => {
                 let os = topic.os ^ dice.percent(30);
                 let retain_records = dice.percent(50).then(|| 50 + dice.below(400));
                 return Some(Change::Set {
@@ -447,9 +476,10 @@ impl Driver {
                     retain_records,
                 });
             }
-            14..18 => {
-                let found = self.place(&name, Position::Beginning).await?;
-                let to = found.0 + dice.below((found.1 - found.0) / 2 + 1);
+            roll if roll < delete + 10 + purge => {
+                let (start, end) = self.place(&name, Position::Beginning).await?;
+                let most = if self.plan.discards { 1 } else { 2 };
+                let to = start + dice.below((end - start) / most + 1);
                 return Some(Change::Purge { id, name, to });
             }
             _ => {}

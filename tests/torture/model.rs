@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::words::{Change, Id, Item, Said};
+use crate::words::{Change, Id, Item, Reclaimed, Said};
 
 /// Whether something may be missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,17 +97,44 @@ pub struct Model {
     back: BTreeSet<Id>,
     /// A change that was asked for and not answered.
     pending: Option<Change>,
+    pub figures: Figures,
+}
+
+/// Counted for the report.
+#[derive(Debug, Clone, Default)]
+pub struct Figures {
     pub acknowledged: u64,
     pub duplicates: u64,
     pub found: u64,
     /// What opening said, for the report.
     pub torn: u64,
     pub rebuilt: u64,
+    pub from_snapshot: u64,
+    pub catalogs_lost: u64,
+    pub reclaimed: Reclaimed,
     pub quarantines: u64,
     pub named: u64,
     pub refused_to_open: u64,
     /// Lives that ended before the store was open.
     pub in_recovery: u64,
+}
+
+impl Figures {
+    /// Adds those of another directory.
+    pub fn add(&mut self, other: &Self) {
+        self.acknowledged += other.acknowledged;
+        self.duplicates += other.duplicates;
+        self.found += other.found;
+        self.torn += other.torn;
+        self.rebuilt += other.rebuilt;
+        self.from_snapshot += other.from_snapshot;
+        self.catalogs_lost += other.catalogs_lost;
+        self.reclaimed.add(&other.reclaimed);
+        self.quarantines += other.quarantines;
+        self.named += other.named;
+        self.refused_to_open += other.refused_to_open;
+        self.in_recovery += other.in_recovery;
+    }
 }
 
 /// Answers that name damage.
@@ -116,17 +143,12 @@ const NAMED: [&str; 2] = ["TopicQuarantined", "Damaged"];
 type Verdict = Result<(), String>;
 
 impl Model {
-    /// Adds the figures of another directory.
-    pub fn add(&mut self, other: &Self) {
-        self.acknowledged += other.acknowledged;
-        self.duplicates += other.duplicates;
-        self.found += other.found;
-        self.torn += other.torn;
-        self.rebuilt += other.rebuilt;
-        self.quarantines += other.quarantines;
-        self.named += other.named;
-        self.refused_to_open += other.refused_to_open;
-        self.in_recovery += other.in_recovery;
+    /// The same demands, nothing counted yet.
+    pub fn with_the_same_past(&self) -> Self {
+        Self {
+            figures: Figures::default(),
+            ..self.clone()
+        }
     }
 
     /// Where a driver goes on with each lane.
@@ -151,6 +173,13 @@ impl Model {
         for said in said {
             self.hear(said, event, &mut opening, from)?;
         }
+        let reclaimed = said.iter().rev().find_map(|said| match said {
+            Said::Reclaimed(reclaimed) => Some(reclaimed),
+            _ => None,
+        });
+        self.figures
+            .reclaimed
+            .add(reclaimed.unwrap_or(&Reclaimed::default()));
         Ok(())
     }
 
@@ -165,19 +194,21 @@ impl Model {
             Said::Wrong(what) => return Err(what.clone()),
             // The page says which facts a start cannot do without.
             Said::NotOpened(why) if event.damaged && why.contains("facts about the peer") => {
-                self.refused_to_open += 1;
+                self.figures.refused_to_open += 1;
             }
             Said::NotOpened(why) => return Err(format!("the store does not open: {why}")),
             Said::Stopped(Err(why)) => return Err(format!("the store did not stop: {why}")),
-            Said::Stopped(Ok(())) => {}
+            Said::Stopped(Ok(())) | Said::Reclaimed(_) => {}
             Said::Opened {
                 clean,
                 torn,
                 rebuilt,
+                from_snapshot,
                 ..
             } => {
-                self.torn += u64::from(torn.is_some());
-                self.rebuilt += u64::from(rebuilt.is_some());
+                self.figures.from_snapshot += u64::from(*from_snapshot);
+                self.figures.torn += u64::from(torn.is_some());
+                self.figures.rebuilt += u64::from(rebuilt.is_some());
                 if event.clean && !clean && !event.damaged {
                     return Err("the store does not know that it was stopped cleanly".to_owned());
                 }
@@ -260,7 +291,7 @@ impl Model {
                 if *quarantined && !event.damaged {
                     return Err(format!("J11: topic {id:?} is quarantined without damage"));
                 }
-                self.quarantines += u64::from(*quarantined);
+                self.figures.quarantines += u64::from(*quarantined);
                 if !self.topics.contains_key(id) {
                     match self.pending.take() {
                         Some(Change::Create {
@@ -388,7 +419,7 @@ impl Model {
             };
             self.settle_records(*id, items, facts, event)?;
         }
-        self.named += opening.damage.len() as u64;
+        self.figures.named += opening.damage.len() as u64;
         self.pending = None;
         Ok(())
     }
@@ -462,7 +493,7 @@ impl Model {
         for item in items {
             self.note_read(id, item, true)?;
         }
-        self.found += items.len() as u64;
+        self.figures.found += items.len() as u64;
         Ok(())
     }
 
@@ -506,8 +537,8 @@ impl Model {
         else {
             return Ok(());
         };
-        self.acknowledged += u64::from(count);
-        self.duplicates += u64::from(duplicate);
+        self.figures.acknowledged += u64::from(count);
+        self.figures.duplicates += u64::from(duplicate);
         let Some(topic) = self.topics.get_mut(&id) else {
             // Made by a change whose answer is still to come, or deleted by one.
             return Ok(());

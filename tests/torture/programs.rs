@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::disk::{Disk, Survives, calls_made};
-use crate::model::{Event, Model};
+use crate::model::{Event, Figures};
 use crate::run::{Kill, Subject, Work, disk, memory, shim};
 use crate::words::{Dice, End, mix};
 
@@ -35,12 +35,12 @@ pub const PROGRAMS: &[Program] = &[
     },
     Program {
         name: "calls",
-        rounds_short: 150,
+        rounds_short: 200,
         run: calls,
     },
     Program {
         name: "images",
-        rounds_short: 2000,
+        rounds_short: 1200,
         run: images,
     },
     Program {
@@ -64,6 +64,9 @@ pub const PROGRAMS: &[Program] = &[
         run: cluster::index,
     },
 ];
+
+/// In so many of a hundred rounds the catalog is gone as well.
+const CATALOG_LOST_PERCENT: u64 = 12;
 
 const SKIPPED: &str = "!!! SKIPPED for want of a C compiler";
 
@@ -92,6 +95,9 @@ fn kill(options: Options) -> Result<String, String> {
             clean: false,
             ..event
         };
+        if subject.dice.percent(CATALOG_LOST_PERCENT) {
+            subject.lose_catalog();
+        }
         if !life.killed {
             return Err(format!(
                 "round {round}: the driver ended by itself: {}",
@@ -104,7 +110,8 @@ fn kill(options: Options) -> Result<String, String> {
     Ok(report(options.rounds, &subject.done()))
 }
 
-/// SIGKILL at one call after the other: over making a store, working and every later opening.
+/// SIGKILL at one call after the other: over making a store, working and every later opening; and over the life
+/// of a store that has a past, with something to give back.
 fn calls(options: Options) -> Result<String, String> {
     if shim().is_none() {
         return Ok(SKIPPED.to_owned());
@@ -113,56 +120,84 @@ fn calls(options: Options) -> Result<String, String> {
     // How many calls there are, and from where on the numbers are those of the work.
     let plan = subject.plan(Work::SMALL);
     subject.round(&plan, Kill::Never, true, Event::default())?;
-    let all = calls_made(&subject.log()) + 40;
+    let all_of_new = calls_made(&subject.log()) + 40;
     subject.done();
-    let mut total = Model::default();
+    let (grown, disk) = grown("calls", options.seed, &[End::Abrupt; 6])?;
+    let mut copy = grown.copy(&disk, u64::MAX);
+    let plan = copy.plan(Work::RECLAIMING);
+    copy.round(&plan, Kill::Never, true, Event::default())?;
+    let all_of_grown = calls_made(&copy.log()) + 40;
+    copy.done();
+    let mut total = Figures::default();
     let tasks = options.rounds;
     parallel(tasks, &mut total, |task| {
         let seed = mix(options.seed ^ task);
-        let mut subject = Subject::new("calls", &memory(), seed);
         // Evenly spread, or every one and again from the start.
-        let number = 1 + if tasks < all {
-            task * all / tasks
-        } else {
-            task % all
-        };
-        for deep in 0..3 {
-            let torn = subject.dice.percent(50);
-            let number = if deep == 0 {
-                number
+        let spread = |task: u64, tasks: u64, all: u64| {
+            1 + if tasks < all {
+                task * all / tasks
             } else {
-                1 + subject.dice.below(60)
-            };
-            let plan = subject.plan(Work::SMALL);
-            subject.round(
-                &plan,
-                Kill::AtCall { number, torn },
-                false,
-                Event::default(),
-            )?;
-        }
-        let plan = subject.plan(Work {
-            end: End::Clean,
-            ..Work::SMALL
-        });
-        subject.round(&plan, Kill::Never, false, Event::default())?;
-        let plan = subject.plan(Work::LOOK);
-        subject.round(
-            &plan,
-            Kill::Never,
-            false,
-            Event {
-                clean: true,
-                ..Event::default()
-            },
-        )?;
+                task % all
+            }
+        };
+        let (mut subject, number, work) = if task % 2 == 0 {
+            let number = spread(task / 2, tasks.div_ceil(2), all_of_new);
+            (Subject::new("calls", &memory(), seed), number, Work::SMALL)
+        } else {
+            let number = spread(task / 2, tasks / 2, all_of_grown);
+            (grown.copy(&disk, seed), number, Work::RECLAIMING)
+        };
+        kill_at(&mut subject, number, work)?;
         Ok(subject.done())
     })?;
+    total.add(&grown.done());
     Ok(format!(
-        "{} of some {all} calls; {}",
+        "{} of some {all_of_new} + {all_of_grown} calls; {}",
         options.rounds,
         report(options.rounds * 3, &total)
     ))
+}
+
+/// A store that lived for a while, each life with its end, and what its disk holds.
+fn grown(program: &'static str, seed: u64, lives: &[End]) -> Result<(Subject, Disk), String> {
+    let mut subject = Subject::new(program, &memory(), mix(seed ^ 0x960));
+    for &end in lives {
+        let mut plan = subject.plan(Work { end, ..Work::LONG });
+        plan.discards = true;
+        subject.round(&plan, Kill::Never, false, Event::default())?;
+    }
+    let disk = Disk::take(&subject.dir);
+    Ok((subject, disk))
+}
+
+/// Killed at this call, then early in two openings that follow.
+fn kill_at(subject: &mut Subject, number: u64, work: Work) -> Result<(), String> {
+    for deep in 0..3 {
+        let torn = subject.dice.percent(50);
+        let number = if deep == 0 {
+            number
+        } else {
+            1 + subject.dice.below(60)
+        };
+        let plan = subject.plan(work);
+        let kill = Kill::AtCall { number, torn };
+        subject.round(&plan, kill, false, Event::default())?;
+        if subject.dice.percent(CATALOG_LOST_PERCENT) {
+            subject.lose_catalog();
+        }
+    }
+    let plan = subject.plan(Work {
+        end: End::Clean,
+        ..work
+    });
+    subject.round(&plan, Kill::Never, false, Event::default())?;
+    let plan = subject.plan(Work::LOOK);
+    let event = Event {
+        clean: true,
+        ..Event::default()
+    };
+    subject.round(&plan, Kill::Never, false, event)?;
+    Ok(())
 }
 
 /// Images per directory.
@@ -173,7 +208,7 @@ fn images(options: Options) -> Result<String, String> {
     if shim().is_none() {
         return Ok(SKIPPED.to_owned());
     }
-    let mut total = Model::default();
+    let mut total = Figures::default();
     let stores = options.rounds.div_ceil(IMAGES_PER_STORE);
     parallel(stores, &mut total, |task| {
         let seed = mix(options.seed ^ task);
@@ -193,6 +228,10 @@ fn images(options: Options) -> Result<String, String> {
                 clean,
                 damaged: false,
             };
+            if subject.dice.percent(CATALOG_LOST_PERCENT) {
+                subject.lose_catalog();
+                disk.forget("catalog");
+            }
         }
         let plan = subject.plan(Work::LOOK);
         subject.round(&plan, Kill::Never, false, event)?;
@@ -220,43 +259,74 @@ fn any_end(dice: &mut Dice) -> (Work, Kill<'static>) {
     } else {
         Kill::AtCall { number, torn }
     };
-    let work = if dice.percent(10) {
-        Work::LONG
-    } else {
-        Work::SMALL
+    let work = match dice.below(10) {
+        0 => Work::LONG,
+        1..4 => Work::RECLAIMING,
+        _ => Work::SMALL,
     };
     (Work { end, ..work }, kill)
 }
 
-pub fn report(rounds: u64, model: &Model) -> String {
+pub fn report(rounds: u64, figures: &Figures) -> String {
     format!(
         "{rounds} rounds, {} records acknowledged ({} batches again after a restart), {} batches and gaps found, \
-         {} deaths during recovery, {} torn tails, {} catalogs rebuilt",
-        model.acknowledged,
-        model.duplicates,
-        model.found,
-        model.in_recovery,
-        model.torn,
-        model.rebuilt
+         {} deaths during recovery, {} torn tails; {}",
+        figures.acknowledged,
+        figures.duplicates,
+        figures.found,
+        figures.in_recovery,
+        figures.torn,
+        reclaiming(figures)
     )
+}
+
+/// What was done to give space back, and what of it did not occur at all.
+fn reclaiming(figures: &Figures) -> String {
+    let done = &figures.reclaimed;
+    let counts = [
+        ("snapshots relied on", done.snapshots),
+        ("segments freed", done.freed),
+        ("segments copied", done.copied),
+        ("cold segments", done.cold),
+        ("slots used again", done.reused),
+        ("slots deleted", done.deleted),
+        ("catalogs rebuilt", figures.rebuilt),
+        ("of them from a snapshot", figures.from_snapshot),
+    ];
+    let told: Vec<String> = counts
+        .iter()
+        .map(|(what, count)| format!("{count} {what}"))
+        .collect();
+    let mut told = told.join(", ");
+    // Not every program loses them.
+    told += &format!(", {} catalogs lost", figures.catalogs_lost);
+    let missing: Vec<&str> = counts
+        .iter()
+        .filter(|(_, count)| *count == 0)
+        .map(|(what, _)| *what)
+        .collect();
+    if !missing.is_empty() {
+        told += &format!(" (!!! NOT EXERCISED: {})", missing.join(", "));
+    }
+    told
 }
 
 /// Runs tasks on two threads; the first failure ends it.
 pub fn parallel(
     tasks: u64,
-    total: &mut Model,
-    work: impl Fn(u64) -> Result<Model, String> + Sync,
+    total: &mut Figures,
+    work: impl Fn(u64) -> Result<Figures, String> + Sync,
 ) -> Result<(), String> {
     let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let run = || {
-        let mut sum = Model::default();
+        let mut sum = Figures::default();
         loop {
             let task = next.fetch_add(1, Ordering::Relaxed);
             if task >= tasks || stop.load(Ordering::Relaxed) {
                 return Ok(sum);
             }
             match work(task) {
-                Ok(model) => sum.add(&model),
+                Ok(figures) => sum.add(&figures),
                 Err(why) => {
                     stop.store(true, Ordering::Relaxed);
                     return Err(why);
@@ -264,7 +334,7 @@ pub fn parallel(
             }
         }
     };
-    let outcomes: Vec<Result<Model, String>> = std::thread::scope(|scope| {
+    let outcomes: Vec<Result<Figures, String>> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..2).map(|_| scope.spawn(run)).collect();
         let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
             thread.join().expect("a checker does not panic")

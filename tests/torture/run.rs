@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use crate::disk::Disk;
-use crate::model::{Event, Model};
+use crate::model::{Event, Figures, Model};
 use crate::words::{Dice, End, Plan, Said, mix};
 
 /// A driver that says nothing for so long hangs.
@@ -277,6 +277,15 @@ impl Work {
         end: End::Abrupt,
     };
 
+    /// Changes enough that something can be given back, few records.
+    pub const RECLAIMING: Self = Self {
+        publishers: 3,
+        batches: 20,
+        changes: 40,
+        readers: 1,
+        end: End::Abrupt,
+    };
+
     /// A little of everything.
     pub const SMALL: Self = Self {
         publishers: 3,
@@ -320,10 +329,24 @@ impl Subject {
             batches: work.batches,
             changes: work.changes,
             readers: work.readers,
+            discards: self.dice.percent(60),
+            // Some lives never look: most is left for the next one to find.
+            reclaim_every: match self.dice.below(10) {
+                0..2 => 60_000,
+                2..7 => 1 + self.dice.below(10),
+                _ => 10 + self.dice.below(100),
+            },
             end: work.end,
             from: BTreeMap::new(),
             next: self.model.next(),
             damaged: false,
+        }
+    }
+
+    /// The catalog is gone: the next start has to do without.
+    pub fn lose_catalog(&mut self) {
+        if fs::remove_dir_all(self.dir.join("catalog")).is_ok() {
+            self.model.figures.catalogs_lost += 1;
         }
     }
 
@@ -334,7 +357,7 @@ impl Subject {
         disk.write_to(&dir);
         Self {
             dir,
-            model: self.model.clone(),
+            model: self.model.with_the_same_past(),
             dice: Dice(mix(self.seed ^ name)),
             seed: self.seed,
             rounds: 0,
@@ -357,7 +380,7 @@ impl Subject {
             live(plan, kill, noted.then_some(&*log)).map_err(|why| self.failed(&why, &[]))?;
         match self.model.learn(&life.said, event, &plan.from) {
             Ok(()) => {
-                self.model.in_recovery += u64::from(life.killed && !life.opened());
+                self.model.figures.in_recovery += u64::from(life.killed && !life.opened());
                 Ok(life)
             }
             Err(why) => Err(self.failed(&format!("{why}\n{}", life.errors), &life.said)),
@@ -379,9 +402,9 @@ impl Subject {
     }
 
     /// Removes the directory: nothing was wrong with it.
-    pub fn done(self) -> Model {
+    pub fn done(self) -> Figures {
         let _ = fs::remove_dir_all(&self.scratch);
-        self.model
+        self.model.figures
     }
 }
 

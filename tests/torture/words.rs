@@ -58,6 +58,10 @@ pub struct Plan {
     /// Changes of state, one after the other.
     pub changes: u32,
     pub readers: u8,
+    /// Many of the changes discard something.
+    pub discards: bool,
+    /// How often the reclaimer looks, in milliseconds.
+    pub reclaim_every: u64,
     pub end: End,
     /// Where to begin to read each topic.
     pub from: BTreeMap<Id, u64>,
@@ -151,6 +155,28 @@ impl Item {
     }
 }
 
+/// What a store did to give space back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Reclaimed {
+    pub snapshots: u64,
+    pub freed: u64,
+    pub copied: u64,
+    pub cold: u64,
+    pub reused: u64,
+    pub deleted: u64,
+}
+
+impl Reclaimed {
+    pub fn add(&mut self, other: &Self) {
+        self.snapshots += other.snapshots;
+        self.freed += other.freed;
+        self.copied += other.copied;
+        self.cold += other.cold;
+        self.reused += other.reused;
+        self.deleted += other.deleted;
+    }
+}
+
 /// One line of a driver.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Said {
@@ -161,6 +187,7 @@ pub enum Said {
         clean: bool,
         torn: Option<String>,
         rebuilt: Option<String>,
+        from_snapshot: bool,
         ms: u64,
     },
     Topic {
@@ -213,6 +240,8 @@ pub enum Said {
     /// The answer to the last intention: for subscriptions generation and committed offset, for topics the start.
     Done(u64, u64),
     NotDone(String),
+    /// What was done to give space back, so far.
+    Reclaimed(Reclaimed),
     /// Something is wrong for certain.
     Wrong(String),
     Stopped(Result<(), String>),

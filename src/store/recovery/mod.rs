@@ -96,6 +96,8 @@ pub(crate) struct Recovered {
     pub torn: Option<String>,
     /// Groups that were walked over, for the log.
     pub groups: u64,
+    /// The state was built from a state snapshot.
+    pub from_snapshot: bool,
 }
 
 /// Walks and replays; writes nothing.
@@ -230,6 +232,7 @@ pub(crate) fn recover(
         clean_stop: end.clean_stop,
         torn: end.torn,
         groups,
+        from_snapshot: replay.is_from_snapshot(),
         damage: replay.damage,
         state: replay.state,
         prepared: continued.prepared,

@@ -93,6 +93,11 @@ impl Replay {
         });
     }
 
+    /// Whether the state is built from a snapshot.
+    pub fn is_from_snapshot(&self) -> bool {
+        self.snapshot.is_some()
+    }
+
     /// Why the snapshot the state is built from does not hold all of it, if that is so.
     pub fn snapshot_fault(&self) -> Option<String> {
         let snapshot = self.snapshot.as_ref()?;

@@ -52,7 +52,9 @@ pub(crate) struct Slots<'a> {
 }
 
 impl Slots<'_> {
-    fn prepare(&mut self) -> Result<Prepared, JournalError> {
+    /// Prepares a slot; `goes_on`: the writer will fill it. A slot for copies only is not filled with zeros
+    /// first, which is most of the work and serves nobody who waits for a start.
+    fn prepare(&mut self, goes_on: bool) -> Result<Prepared, JournalError> {
         let reused = self.free.pop_first();
         let slot = match reused {
             Some(id) => self.dir.slot(id)?,
@@ -73,7 +75,7 @@ impl Slots<'_> {
         slot.prepare(
             &header,
             PrepareOptions {
-                zero_fill: reused.is_none(),
+                zero_fill: goes_on && reused.is_none(),
             },
         )?;
         Ok(Prepared { slot, header })
@@ -111,7 +113,7 @@ pub(crate) fn continue_stream(
             last_group: end.durable,
         }
     };
-    let mut prepared = slots.prepare()?;
+    let mut prepared = slots.prepare(true)?;
     let written = write_claims(&prepared, &copies, replay, buffers)?;
     let resume = Resume {
         void_from: end.durable_end,
@@ -142,7 +144,7 @@ fn copy_tail(
     replay: &mut Replay,
     buffers: &BufferPool,
 ) -> Result<Copies, JournalError> {
-    let mut into = slots.prepare()?;
+    let mut into = slots.prepare(false)?;
     let first = into.header.segment;
     let mut copies = Copies {
         segments: None,
@@ -154,7 +156,7 @@ fn copy_tail(
         let contents = replay.contents.entry(into.header.segment).or_default();
         if !has_room(&into.header, position, contents, group) {
             into.slot.sync_data()?;
-            into = slots.prepare()?;
+            into = slots.prepare(false)?;
             position = FIRST_POSITION;
         }
         let place = Place::new(into.header.segment, position);

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 
 use super::{Options, parallel, report};
 use crate::disk::Disk;
-use crate::model::{Event, Model};
+use crate::model::{Event, Figures};
 use crate::run::{Kill, Subject, Work, memory};
 use crate::words::{Dice, End};
 
@@ -91,9 +91,10 @@ fn prepare(seed: u64) -> Result<(Subject, Disk), String> {
         ..Event::default()
     };
     copy.round(&plan, Kill::Never, false, event)?;
-    let mut learnt = copy.done();
-    learnt.begins_as(&subject.model);
-    subject.model = learnt;
+    copy.model.begins_as(&subject.model);
+    copy.model.figures = subject.model.figures.clone();
+    subject.model = copy.model.clone();
+    copy.done();
     Ok((subject, disk))
 }
 
@@ -130,7 +131,7 @@ fn flip(subject: &mut Subject, flip: &Flip) -> Result<(), String> {
 }
 
 pub fn run(options: Options) -> Result<String, String> {
-    let mut total = Model::default();
+    let mut total = Figures::default();
     let mut dice = Dice(options.seed);
     let mut left = options.rounds;
     while left > 0 {
@@ -141,11 +142,9 @@ pub fn run(options: Options) -> Result<String, String> {
             let chosen = choose(&disk, &mut dice.lock().expect("no checker panics"));
             let mut copy = subject.copy(&disk, task);
             flip(&mut copy, &chosen.ok_or("nothing to flip")?)?;
-            let mut model = copy.done();
-            model.acknowledged -= subject.model.acknowledged;
-            Ok(model)
+            Ok(copy.done())
         })?;
-        subject.done();
+        total.add(&subject.done());
         left -= flips;
     }
     let _ = fs::remove_dir_all(memory());

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::{Options, report};
+use super::{CATALOG_LOST_PERCENT, Options, report};
 use crate::model::Event;
 use crate::run::{Kill, Subject, Work, compile, disk};
 use crate::words::End;
@@ -120,6 +120,9 @@ pub fn run(options: Options) -> Result<String, String> {
         }
         system.detach()?;
         system.attach()?;
+        if subject.dice.percent(CATALOG_LOST_PERCENT) {
+            subject.lose_catalog();
+        }
     }
     let plan = subject.plan(Work::LOOK);
     subject.round(&plan, Kill::Never, false, event)?;
