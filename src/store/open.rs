@@ -80,14 +80,7 @@ fn open_with(options: &StoreOptions, accept: bool) -> Result<(Store, Opened), Op
     let (dir, slots) = open_journal(options)?;
     let layout = Layout::new(&slots);
     let (catalog, loaded) = open_catalog(&lock, &layout)?;
-    if layout.is_fresh() && !loaded.rows.is_empty() {
-        return Err(OpenError::Unsuitable(format!(
-            "the catalog knows of {} rows and {} holds no segment: is the disk of the journal mounted? \
-             To begin anew, move both away",
-            loaded.rows.len(),
-            options.data_dir.join("journal").display()
-        )));
-    }
+    check_journal_is_there(&layout, &loaded, options)?;
     let base = base_of(&loaded, &layout, options);
     let (base, mut rebuilt) = match base {
         Ok(base) => (base, None),
@@ -149,6 +142,23 @@ fn open_with(options: &StoreOptions, accept: bool) -> Result<(Store, Opened), Op
             ..opened
         },
     ))
+}
+
+/// An empty directory in place of the journal makes no new peer of an old catalog.
+fn check_journal_is_there(
+    layout: &Layout,
+    loaded: &Loaded,
+    options: &StoreOptions,
+) -> Result<(), OpenError> {
+    if !layout.is_fresh() || loaded.rows.is_empty() {
+        return Ok(());
+    }
+    Err(OpenError::Unsuitable(format!(
+        "the catalog knows of {} rows and {} holds no segment: is the disk of the journal mounted? \
+         To begin anew, move both away",
+        loaded.rows.len(),
+        options.data_dir.join("journal").display()
+    )))
 }
 
 fn open_journal(options: &StoreOptions) -> Result<(JournalDir, Vec<ListedSlot>), OpenError> {
