@@ -40,7 +40,7 @@ pub const PROGRAMS: &[Program] = &[
     },
     Program {
         name: "images",
-        rounds_short: 1200,
+        rounds_short: 2000,
         run: images,
     },
     Program {
