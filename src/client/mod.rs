@@ -57,7 +57,7 @@ mod subscriber;
 pub use admin::{NewTopic, TopicReport};
 pub use error::ClientError;
 pub use options::ConnectOptions;
-pub use publisher::{Ack, Acked, Message, Publisher, PublisherOptions};
+pub use publisher::{Ack, Acked, AckedRun, Message, Publisher, PublisherOptions, RunAck};
 pub use subscriber::{Delivery, ReceivedRecord, Subscriber, SubscriberOptions};
 
 pub use crate::protocol::batch::{Compression, Header};

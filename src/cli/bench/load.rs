@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -13,8 +13,11 @@ use crate::cli::bench::Due;
 use crate::cli::bench::ledger::{Numbers, Stamp};
 use crate::cli::bench::report::Latencies;
 use crate::cli::fail::{Failure, Result};
-use crate::client::{Ack, Client, ClientError, Message, Publisher, PublisherOptions};
+use crate::client::{Ack, Client, ClientError, Message, Publisher, PublisherOptions, RunAck};
 use crate::types::TopicName;
+
+/// Single messages handed on together at most.
+const CHUNK_MAX: usize = 64;
 
 /// What is to be published.
 #[derive(Debug, Clone)]
@@ -29,6 +32,8 @@ pub struct Load {
     pub publishers: u32,
     /// Bytes of a payload.
     pub size: usize,
+    /// Messages sent with one call.
+    pub batch: usize,
     /// Messages of one publisher that may be unacknowledged.
     pub in_flight: usize,
     /// Messages per second, of all publishers.
@@ -77,12 +82,53 @@ fn with_books<T>(books: &SharedBooks, note: impl FnOnce(&mut Books) -> T) -> T {
     note(&mut books.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// A message under way.
+/// Messages of one publisher to one topic on their way.
 struct UnderWay {
-    ack: Ack,
-    number: u64,
+    acks: Vec<Waiting>,
+    /// The number of the first, and how far apart the numbers are.
+    first: u64,
+    step: u64,
+    /// When the first was due.
     due: Instant,
-    _permit: OwnedSemaphorePermit,
+    /// Their room among those that may be unacknowledged.
+    _room: OwnedSemaphorePermit,
+}
+
+/// One acknowledgement to come.
+enum Waiting {
+    One(Ack),
+    Run(RunAck),
+}
+
+impl Waiting {
+    fn count(&self) -> u64 {
+        match self {
+            Self::One(_) => 1,
+            Self::Run(run) => run.count() as u64,
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        match self {
+            Self::One(ack) => ack.is_settled(),
+            Self::Run(run) => run.is_settled(),
+        }
+    }
+
+    async fn outcome(self) -> std::result::Result<(), ClientError> {
+        match self {
+            Self::One(ack) => ack.await.map(drop),
+            Self::Run(run) => run.await.map(drop),
+        }
+    }
+}
+
+/// The way of one publisher to one topic.
+struct Lane {
+    sender: Publisher,
+    acks: mpsc::Sender<UnderWay>,
+    /// What was sent and is not handed on to be awaited.
+    held: Option<UnderWay>,
 }
 
 impl Load {
@@ -94,6 +140,7 @@ impl Load {
         Due {
             began,
             every: every.unwrap_or_default(),
+            batch: self.batch as u64,
         }
     }
 
@@ -155,20 +202,24 @@ impl Load {
         }));
         let mut lanes = Vec::new();
         let mut collectors = JoinSet::new();
-        for topic in self.topics_of(publisher) {
+        let topics = self.topics_of(publisher);
+        for topic in topics {
             let options = PublisherOptions::default();
             let sender = self.client.publisher(topic, options).await?;
             let (acks, collected) = mpsc::channel(self.in_flight);
             collectors.spawn(collect(collected, books.clone()));
-            lanes.push((sender, acks));
+            let held = None;
+            lanes.push(Lane { sender, acks, held });
         }
-        let sent = self.send(publisher, began, &lanes).await;
+        let (sent, error) = self.send(publisher, began, &mut lanes).await;
         let mut close = Vec::new();
-        for (sender, acks) in lanes {
-            drop(acks);
+        for Lane { sender, acks, held } in lanes {
+            if let Some(held) = held {
+                // The collector takes all there is.
+                let _ = acks.send(held).await;
+            }
             close.push(sender);
         }
-        let (sent, error) = sent;
         for sender in close {
             // What failed is known from the acknowledgements.
             let _ = sender.close().await;
@@ -182,62 +233,73 @@ impl Load {
         Ok((sent, books))
     }
 
+    /// How many messages are handed on together to be awaited: the clock is read once for them, when
+    /// the first is sent. With a rate each has a time of its own.
+    fn chunk(&self, topics: usize) -> usize {
+        match self.rate {
+            Some(_) => 1,
+            None => (self.in_flight / topics / 4).clamp(1, CHUNK_MAX),
+        }
+    }
+
     /// Sends until the time is over; answers how many, and why it could not go on.
     async fn send(
         &self,
         publisher: u32,
         began: Instant,
-        lanes: &[(Publisher, mpsc::Sender<UnderWay>)],
+        lanes: &mut [Lane],
     ) -> (u64, Option<ClientError>) {
         let due = self.due(began);
-        let room = Arc::new(Semaphore::new(self.in_flight));
-        let share = self
+        let mut share = self
             .messages_max
-            .map(|max| max / u64::from(self.publishers));
+            .map_or(u64::MAX, |max| max / u64::from(self.publishers));
+        share -= share % self.batch as u64;
         let end = began + self.duration;
-        let mut payload = vec![b'.'; self.size];
-        let mut number = 0;
+        let mut payloads = Payloads::new(self, publisher);
+        let chunk = self.chunk(lanes.len());
+        let room = Arc::new(Semaphore::new(self.in_flight));
+        let share_of_room = chunk.max(self.batch).min(self.in_flight) as u32;
+        let (mut number, mut turn) = (0, 0);
         tokio::time::sleep_until(began).await;
-        while share.is_none_or(|share| number < share) {
-            let at = match self.rate {
-                Some(_) => due.of(number),
-                None => Instant::now(),
-            };
-            if at >= end {
-                break;
+        while number < share {
+            let count = lanes.len();
+            let lane = &mut lanes[turn % count];
+            turn += 1;
+            if lane.held.is_none() {
+                let at = self.rate.map(|_| due.of(number));
+                if at.is_some_and(|at| at >= end) {
+                    break;
+                }
+                let room = tokio::select! {
+                    biased;
+                    () = self.stop.cancelled() => break,
+                    room = admitted(at, &room, share_of_room) => room,
+                };
+                let Some(room) = room else { break };
+                // Without a rate the latency counts from when there was room.
+                let due = at.unwrap_or_else(Instant::now);
+                if due >= end {
+                    break;
+                }
+                lane.held = Some(UnderWay {
+                    acks: Vec::with_capacity(chunk),
+                    first: number,
+                    step: if self.batch > 1 { 1 } else { count as u64 },
+                    due,
+                    _room: room,
+                });
             }
-            let permit = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => break,
-                permit = admitted(at, &room) => permit,
-            };
-            let Some(permit) = permit else { break };
-            let stamp = Stamp {
-                run: self.run,
-                publisher,
-                number,
-            };
-            stamp.put(&mut payload);
-            let (sender, acks) = &lanes[number as usize % lanes.len()];
-            // Without a rate the latency counts from when there was room for it.
-            let due = if self.rate.is_some() {
-                at
-            } else {
-                Instant::now()
-            };
-            let message = Message::new(Bytes::copy_from_slice(&payload));
-            let ack = match sender.send(message).await {
-                Ok(ack) => ack,
+            let acks = match payloads.send(&lane.sender, number).await {
+                Ok(acks) => acks,
                 Err(error) => return (number, Some(error)),
             };
-            number += 1;
-            let under_way = UnderWay {
-                ack,
-                number: stamp.number,
-                due,
-                _permit: permit,
-            };
-            if acks.send(under_way).await.is_err() {
+            number += self.batch as u64;
+            let held = lane.held.as_mut().expect("it was begun above");
+            held.acks.extend(acks);
+            let is_full = self.batch > 1 || held.acks.len() >= chunk;
+            if let Some(held) = lane.held.take_if(|_| is_full)
+                && lane.acks.send(held).await.is_err()
+            {
                 break;
             }
         }
@@ -246,27 +308,99 @@ impl Load {
 }
 
 /// Waits for the moment and for room.
-async fn admitted(at: Instant, room: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+async fn admitted(
+    at: Option<Instant>,
+    room: &Arc<Semaphore>,
+    messages: u32,
+) -> Option<OwnedSemaphorePermit> {
     // A sleep takes a millisecond at least, even one that is over.
-    if at > Instant::now() {
+    if let Some(at) = at.filter(|at| *at > Instant::now()) {
         tokio::time::sleep_until(at).await;
     }
-    room.clone().acquire_owned().await.ok()
+    room.clone().acquire_many_owned(messages).await.ok()
+}
+
+/// Makes the messages of one publisher and sends them.
+struct Payloads {
+    run: u64,
+    publisher: u32,
+    batch: usize,
+    size: usize,
+    /// What follows the stamp in each payload: random, so that nothing on the way can be clever about it.
+    filling: Vec<u8>,
+}
+
+impl Payloads {
+    fn new(load: &Load, publisher: u32) -> Self {
+        let mut filling = vec![0; load.size];
+        if getrandom::fill(&mut filling).is_err() {
+            filling.fill(b'.');
+        }
+        Self {
+            run: load.run,
+            publisher,
+            batch: load.batch,
+            size: load.size,
+            filling,
+        }
+    }
+
+    fn put(&self, number: u64, into: &mut BytesMut) {
+        let stamp = Stamp {
+            run: self.run,
+            publisher: self.publisher,
+            number,
+        };
+        let start = into.len();
+        into.extend_from_slice(&self.filling);
+        stamp.put(&mut into[start..]);
+    }
+
+    /// Sends the message or the batch that begins with that number.
+    async fn send(
+        &mut self,
+        sender: &Publisher,
+        number: u64,
+    ) -> std::result::Result<Vec<Waiting>, ClientError> {
+        let mut bytes = BytesMut::with_capacity(self.size * self.batch);
+        (0..self.batch as u64).for_each(|n| self.put(number + n, &mut bytes));
+        let mut bytes = bytes.freeze();
+        if self.batch == 1 {
+            let ack = sender.send(Message::new(bytes)).await?;
+            return Ok(vec![Waiting::One(ack)]);
+        }
+        let messages: Vec<Message> = (0..self.batch)
+            .map(|_| Message::new(bytes.split_to(self.size)))
+            .collect();
+        let acks = sender.send_batch(&messages).await?;
+        Ok(acks.into_iter().map(Waiting::Run).collect())
+    }
 }
 
 /// Awaits the acknowledgements of one publisher's messages to one topic.
 async fn collect(mut messages: mpsc::Receiver<UnderWay>, books: SharedBooks) {
-    while let Some(message) = messages.recv().await {
-        let outcome = message.ack.await;
-        let latency = message.due.elapsed();
-        with_books(&books, |books| match outcome {
-            Ok(_) => {
-                books.acknowledged.insert(message.number);
-                books.latencies.record(latency);
+    while let Some(under_way) = messages.recv().await {
+        let mut numbers = (0..).map(|n| under_way.first + n * under_way.step);
+        let mut latency = None;
+        for ack in under_way.acks {
+            let count = ack.count();
+            // Who was settled before it was asked for was so by the time the one before it was.
+            if !ack.is_settled() {
+                latency = None;
             }
-            Err(error) => {
-                books.first_error.get_or_insert(error);
-            }
-        });
+            let outcome = ack.outcome().await;
+            let latency = *latency.get_or_insert_with(|| under_way.due.elapsed());
+            with_books(&books, |books| match outcome {
+                Ok(()) => {
+                    let settled = numbers.by_ref().take(count as usize);
+                    settled.for_each(|number| _ = books.acknowledged.insert(number));
+                    books.latencies.record_many(latency, count);
+                }
+                Err(error) => {
+                    let _ = numbers.nth(count as usize - 1);
+                    books.first_error.get_or_insert(error);
+                }
+            });
+        }
     }
 }

@@ -48,6 +48,7 @@ pub enum Verb {
 Examples:
   tidings bench publish
   tidings bench publish --topics 100 --publishers 8 --size 1KiB --duration 30s --verify
+  tidings bench publish --publishers 8 --size 100 --batch 1000
   tidings bench publish --rate 5000/s -o json
   tidings bench publish --index 10.0.0.1:7400")]
     Publish(Shape),
@@ -86,6 +87,10 @@ pub struct Shape {
     /// Size of a message
     #[arg(long, value_name = "SIZE", default_value = "1KiB", value_parser = values::size)]
     size: u64,
+    /// Messages sent with one call; 1: each by itself, with an acknowledgement of its own
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    batch: u32,
     /// Messages of one publisher that may be unacknowledged
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -200,6 +205,7 @@ impl<'a> Bench<'a> {
             topics: self.topics.clone(),
             publishers: self.shape.publishers,
             size: self.shape.size as usize,
+            batch: self.shape.batch as usize,
             in_flight: self.shape.in_flight as usize,
             rate,
             duration: self.shape.duration,
@@ -365,11 +371,14 @@ async fn read_topic(client: Client, topic: TopicName, run: u64) -> Result<(Ledge
 struct Due {
     began: Instant,
     every: Duration,
+    /// So many are due together, with the first of them.
+    batch: u64,
 }
 
 impl Due {
     fn of(self, number: u64) -> Instant {
-        self.began + self.every.mul_f64(number as f64)
+        let first = number - number % self.batch;
+        self.began + self.every.mul_f64(first as f64)
     }
 }
 

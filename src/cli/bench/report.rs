@@ -24,8 +24,13 @@ impl Latencies {
 
     /// Adds one.
     pub fn record(&mut self, latency: Duration) {
+        self.record_many(latency, 1);
+    }
+
+    /// Adds the same one so many times.
+    pub fn record_many(&mut self, latency: Duration, count: u64) {
         let us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
-        self.0.saturating_record(us.max(1));
+        self.0.saturating_record_n(us.max(1), count);
     }
 
     /// Adds those of another one.

@@ -1,5 +1,7 @@
-//! Acknowledgements: one shared outcome per batch, one small handle per message.
+//! Acknowledgements: one shared outcome per batch, one small handle per message, or
+//! one for a run of messages that were sent together.
 
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -12,6 +14,15 @@ use crate::types::{Durability, Offset};
 pub struct Acked {
     /// Its offset.
     pub offset: Offset,
+    /// What this acknowledgement means.
+    pub durability: Durability,
+}
+
+/// Messages are stored, one after the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AckedRun {
+    /// Their offsets.
+    pub offsets: Range<Offset>,
     /// What this acknowledgement means.
     pub durability: Durability,
 }
@@ -33,6 +44,13 @@ struct State {
 }
 
 impl Receipt {
+    /// One whose outcome is known.
+    pub fn settled(outcome: Outcome) -> Self {
+        let receipt = Self::default();
+        receipt.settle(outcome);
+        receipt
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -48,44 +66,31 @@ impl Receipt {
     }
 }
 
-/// The acknowledgement of one message to come. Await it to know offset and durability; drop it if
-/// [`flush`](crate::client::Publisher::flush) is enough.
+/// A place among those who wait for a receipt.
 #[derive(Debug)]
-pub struct Ack {
+struct Waiting {
     receipt: Arc<Receipt>,
-    /// Place of the message in its batch.
-    index: u32,
     /// Place of its waker.
     waker: Option<usize>,
 }
 
-impl Ack {
-    pub(super) fn new(receipt: Arc<Receipt>, index: u32) -> Self {
+impl Waiting {
+    fn new(receipt: Arc<Receipt>) -> Self {
         Self {
             receipt,
-            index,
             waker: None,
         }
     }
 
-    /// Whether awaiting it would return at once.
-    pub fn is_settled(&self) -> bool {
+    fn is_settled(&self) -> bool {
         self.receipt.lock().outcome.is_some()
     }
-}
 
-impl Future for Ack {
-    type Output = Outcome;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
-        let receipt = self.receipt.clone();
-        let mut state = receipt.lock();
+    /// What became of the batch.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {
+        let mut state = self.receipt.lock();
         if let Some(outcome) = &state.outcome {
-            let index = self.index.into();
-            return Poll::Ready(outcome.clone().map(|first| Acked {
-                offset: first.offset.saturating_add(index),
-                ..first
-            }));
+            return Poll::Ready(outcome.clone());
         }
         match self.waker {
             Some(place) => state.wakers[place].clone_from(context.waker()),
@@ -95,6 +100,95 @@ impl Future for Ack {
             }
         }
         Poll::Pending
+    }
+}
+
+/// The acknowledgement of one message to come. Await it to know offset and durability; drop it if
+/// [`flush`](crate::client::Publisher::flush) is enough.
+#[derive(Debug)]
+pub struct Ack {
+    waiting: Waiting,
+    /// Place of the message in its batch.
+    index: u32,
+}
+
+impl Ack {
+    pub(super) fn new(receipt: Arc<Receipt>, index: u32) -> Self {
+        Self {
+            waiting: Waiting::new(receipt),
+            index,
+        }
+    }
+
+    /// Whether awaiting it would return at once.
+    pub fn is_settled(&self) -> bool {
+        self.waiting.is_settled()
+    }
+}
+
+impl Future for Ack {
+    type Output = Result<Acked, ClientError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let index = u64::from(self.index);
+        let settled = self.waiting.poll(context);
+        settled.map_ok(|first| Acked {
+            offset: first.offset.saturating_add(index),
+            ..first
+        })
+    }
+}
+
+/// The acknowledgement to come of a run of messages that share their fate: they follow one another
+/// in one batch.
+#[derive(Debug)]
+pub struct RunAck {
+    waiting: Waiting,
+    /// Places of the messages in their batch.
+    places: Range<u32>,
+}
+
+impl RunAck {
+    pub(super) fn new(receipt: Arc<Receipt>, places: Range<u32>) -> Self {
+        Self {
+            waiting: Waiting::new(receipt),
+            places,
+        }
+    }
+
+    /// Takes in the message at `place` of a batch if it follows in this run.
+    pub(super) fn extend(&mut self, receipt: &Arc<Receipt>, place: u32) -> bool {
+        let follows = self.places.end == place && Arc::ptr_eq(&self.waiting.receipt, receipt);
+        if follows {
+            self.places.end += 1;
+        }
+        follows
+    }
+
+    /// Number of messages.
+    pub fn count(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether awaiting it would return at once.
+    pub fn is_settled(&self) -> bool {
+        self.waiting.is_settled()
+    }
+}
+
+impl Future for RunAck {
+    type Output = Result<AckedRun, ClientError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let places = self.places.clone();
+        let settled = self.waiting.poll(context);
+        settled.map_ok(|first| {
+            let at = |place: u32| first.offset.saturating_add(place.into());
+            AckedRun {
+                offsets: at(places.start)..at(places.end),
+                durability: first.durability,
+            }
+        })
     }
 }
 

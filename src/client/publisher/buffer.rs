@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 
 use crate::client::ClientError;
-use crate::client::publisher::ack::{Ack, Outcome, Receipt};
+use crate::client::publisher::ack::{Ack, Outcome, Receipt, RunAck};
 use crate::client::publisher::{Message, PublisherOptions};
 use crate::limits;
 use crate::net::budget::Pool;
-use crate::protocol::batch::{BatchBuilder, PushError, RecordToSend};
+use crate::protocol::batch::{BatchBuilder, RecordToSend};
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
 
@@ -101,28 +101,64 @@ impl Buffer {
 
     /// Takes a message into the open batch, for which `room_bytes` were taken.
     pub fn push(&self, message: &Message, room_bytes: usize) -> Result<Ack, ClientError> {
-        let record = RecordToSend {
-            timestamp: message.timestamp.unwrap_or_else(Timestamp::now),
-            key: message.key.as_deref(),
-            headers: &message.headers,
-            value: &message.value,
-        };
+        let record = message.to_send(Timestamp::now);
         let mut state = self.lock();
-        if let Some(error) = &state.closed {
-            return Err(error.clone());
-        }
-        let (bytes, max) = (record.message_bytes(), state.message_bytes_max);
-        if bytes > max {
-            let (bytes, max) = (bytes as u64, max as u64);
-            return Err(ApiError::MessageTooLarge { bytes, max }.into());
-        }
-        let (ack, has_news) = state.push(&record, room_bytes, &self.options)?;
-        state.accepted += 1;
+        state.admit(&record)?;
+        let (receipt, place, has_news) = state.push(&record, room_bytes, &self.options);
+        let ack = Ack::new(receipt.clone(), place);
         drop(state);
         if has_news {
             self.work.notify_one();
         }
         Ok(ack)
+    }
+
+    /// Whether messages would be taken in now.
+    pub fn admit_all(&self, messages: &[Message]) -> Result<(), ClientError> {
+        let state = self.lock();
+        let mut records = messages
+            .iter()
+            .map(|message| message.to_send(Timestamp::default));
+        records.try_for_each(|record| state.admit(&record))
+    }
+
+    /// Takes several messages in, as [`push`](Self::push) would one after the other, at the cost of one:
+    /// all of them, or none. `room_bytes` were taken for all together.
+    pub fn push_all(
+        &self,
+        messages: &[Message],
+        room_bytes: usize,
+        acks: &mut Vec<RunAck>,
+    ) -> Result<(), ClientError> {
+        let now = Timestamp::now();
+        let mut state = self.lock();
+        for message in messages {
+            state.admit(&message.to_send(|| now))?;
+        }
+        let mut news = false;
+        // What is over when the last one was taken in belongs to nobody else.
+        let mut room_left = room_bytes;
+        for (message, left) in messages.iter().zip((0..messages.len()).rev()) {
+            let record = message.to_send(|| now);
+            let room = match left {
+                0 => room_left,
+                _ => message.room_bytes().min(room_left),
+            };
+            room_left -= room;
+            let (receipt, place, has_news) = state.push(&record, room, &self.options);
+            news |= has_news;
+            if !acks
+                .last_mut()
+                .is_some_and(|ack| ack.extend(receipt, place))
+            {
+                acks.push(RunAck::new(receipt.clone(), place..place + 1));
+            }
+        }
+        drop(state);
+        if news {
+            self.work.notify_one();
+        }
+        Ok(())
     }
 
     /// The next batch to send: a full one, or with `partial` whatever there is.
@@ -201,46 +237,48 @@ impl Buffer {
 }
 
 impl State {
-    /// Also tells whether there is something new to send.
+    /// Whether a message is taken in: then pushing it cannot fail.
+    fn admit(&self, record: &RecordToSend<'_>) -> Result<(), ClientError> {
+        if let Some(error) = &self.closed {
+            return Err(error.clone());
+        }
+        let (bytes, max) = (record.message_bytes(), self.message_bytes_max);
+        if bytes > max {
+            let (bytes, max) = (bytes as u64, max as u64);
+            return Err(ApiError::MessageTooLarge { bytes, max }.into());
+        }
+        record
+            .check(0)
+            .map_err(|error| ApiError::from(error).into())
+    }
+
+    /// Answers with the batch's receipt, the place in it, and whether there is something new to send.
     fn push(
         &mut self,
         record: &RecordToSend<'_>,
         room_bytes: usize,
         options: &PublisherOptions,
-    ) -> Result<(Ack, bool), ClientError> {
-        let mut has_news = false;
+    ) -> (&Arc<Receipt>, u32, bool) {
         let bytes_max = options.batch_bytes.min(limits::BATCH_BYTES_MAX);
-        if let Some(open) = self
-            .open
-            .take_if(|open| !open.builder.fits(record, bytes_max))
-        {
-            self.full.push_back(open);
+        let mut has_news = self.open.is_none();
+        let is_full = |open: &mut Batch| !open.builder.push_within(record, bytes_max);
+        if let Some(full) = self.open.take_if(is_full) {
+            self.full.push_back(full);
             has_news = true;
         }
-        let is_first = self.open.is_none();
-        let open = self.open.get_or_insert_with(|| Batch {
-            builder: self
-                .spare
-                .pop()
-                .unwrap_or_else(|| BatchBuilder::new(options.compression)),
-            receipt: Arc::default(),
-            room_bytes: 0,
-        });
-        let index = open.builder.count();
-        match open.builder.try_push(record) {
-            Ok(()) => {}
-            Err(error) => {
-                if is_first {
-                    self.open = None;
-                }
-                return Err(match error {
-                    PushError::Refused(error) => ApiError::from(error).into(),
-                    PushError::Full => unreachable!("it was asked whether it fits"),
-                });
+        self.accepted += 1;
+        let open = self.open.get_or_insert_with(|| {
+            let fresh = || BatchBuilder::new(options.compression);
+            let mut builder = self.spare.pop().unwrap_or_else(fresh);
+            let fits = builder.push_within(record, bytes_max);
+            debug_assert!(fits, "any record fits into an empty batch");
+            Batch {
+                builder,
+                receipt: Arc::default(),
+                room_bytes: 0,
             }
-        }
+        });
         open.room_bytes += room_bytes;
-        let ack = Ack::new(open.receipt.clone(), index);
-        Ok((ack, has_news || is_first))
+        (&open.receipt, open.builder.count() - 1, has_news)
     }
 }

@@ -69,6 +69,61 @@ async fn messages_are_stored_in_order_at_the_acknowledged_offsets() {
     }
 }
 
+fn messages(range: std::ops::Range<usize>) -> Vec<Message> {
+    range
+        .map(|n| Message::new(format!("message {n:05}")))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_sent_together_are_stored_in_order_and_share_acknowledgements() {
+    let host = Running::peer("a", &["t"]).await;
+    // Less memory than the messages take: they go in a part at a time.
+    let options = PublisherOptions {
+        batch_bytes: 4096,
+        memory_bytes_max: 64 * 1024,
+        ..PublisherOptions::default()
+    };
+    let publisher = publisher(&host.client().await, options).await;
+    let mut next = 0;
+    for (start, end) in [(0, 1), (1, 1500), (1500, 5000)] {
+        let sent = messages(start..end);
+        let acks = publisher.send_batch(&sent).await.expect("taken");
+        assert!(acks.len() <= 2 + sent.len() / 100, "{} acks", acks.len());
+        for ack in acks {
+            let count = ack.count() as u64;
+            let run = ack.await.expect("stored").offsets;
+            assert_eq!(run, Offset::new(next)..Offset::new(next + count));
+            next += count;
+        }
+        assert_eq!(next, end as u64, "each message is acknowledged");
+    }
+    let expected: Vec<String> = (0..5000).map(|n| format!("message {n:05}")).collect();
+    assert_eq!(host.change(&name("t"), |topic| topic.values()), expected);
+}
+
+#[tokio::test]
+async fn of_messages_sent_together_all_are_taken_or_none() {
+    let host = Running::peer("a", &["t"]).await;
+    let publisher = publisher(&host.client().await, PublisherOptions::default()).await;
+    let mut sent = messages(0..3);
+    sent.insert(1, Message::new(vec![0; limits::MESSAGE_BYTES_DEFAULT + 1]));
+    let refused = publisher.send_batch(&sent).await;
+    let max = limits::MESSAGE_BYTES_DEFAULT as u64;
+    let expected = ApiError::MessageTooLarge {
+        bytes: max + 1,
+        max,
+    };
+    assert_eq!(refused.err(), Some(expected.into()));
+    publisher.flush().await.expect("nothing to do");
+    assert!(host.change(&name("t"), |topic| topic.values()).is_empty());
+    assert!(publisher.send_batch(&[]).await.expect("nothing").is_empty());
+    let other = publisher.clone();
+    publisher.close().await.expect("all is well");
+    let closed = other.send_batch(&messages(0..1)).await;
+    assert_eq!(closed.err(), Some(ClientError::Closed));
+}
+
 #[tokio::test]
 async fn a_lone_message_does_not_wait_for_others() {
     let host = Running::peer("a", &["t"]).await;

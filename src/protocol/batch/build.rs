@@ -62,8 +62,8 @@ impl RecordToSend<'_> {
             + self.value.len()
     }
 
-    /// What no batch may hold, whatever else is in it.
-    fn check(&self, index: u32) -> Result<(), BatchError> {
+    /// What no batch may hold, whatever else is in it. `index` is the record's place, for the error.
+    pub fn check(&self, index: u32) -> Result<(), BatchError> {
         let problem = |problem| Err(BatchError::Record { index, problem });
         if self
             .key
@@ -136,18 +136,34 @@ impl BatchBuilder {
     /// Whether the batch with this record would have at most `bytes_max`, before
     /// compression. Any record fits into an empty one: it has to go somewhere.
     pub fn fits(&self, record: &RecordToSend<'_>, bytes_max: usize) -> bool {
-        self.is_empty()
-            || (self.count < limits::BATCH_RECORDS_MAX
-                && record.delta(self.base).is_some()
-                && self.len_bytes() + record.encoded_bytes(self.base) <= bytes_max)
+        self.measure(record, bytes_max).is_some()
+    }
+
+    /// The record's distance from the base timestamp and its length, if it fits.
+    fn measure(&self, record: &RecordToSend<'_>, bytes_max: usize) -> Option<(i64, usize)> {
+        if self.is_empty() {
+            return Some((0, record.body_bytes(0)));
+        }
+        let delta = record.delta(self.base)?;
+        let body = record.body_bytes(delta);
+        let bytes = self.len_bytes() + varint_bytes(body as u64) + body;
+        (self.count < limits::BATCH_RECORDS_MAX && bytes <= bytes_max).then_some((delta, body))
     }
 
     /// Adds a record, copying its bytes, or leaves the batch as it is.
     pub fn try_push(&mut self, record: &RecordToSend<'_>) -> Result<(), PushError> {
         record.check(self.count)?;
-        if !self.fits(record, limits::BATCH_BYTES_MAX) {
-            return Err(PushError::Full);
+        match self.push_within(record, limits::BATCH_BYTES_MAX) {
+            true => Ok(()),
+            false => Err(PushError::Full),
         }
+    }
+
+    /// Adds a record that was [checked](RecordToSend::check) if it [fits](Self::fits), and tells whether it did.
+    pub fn push_within(&mut self, record: &RecordToSend<'_>, bytes_max: usize) -> bool {
+        let Some(measured) = self.measure(record, bytes_max) else {
+            return false;
+        };
         if self.is_empty() {
             self.base = record.timestamp;
             self.newest = record.timestamp;
@@ -155,13 +171,11 @@ impl BatchBuilder {
         }
         self.newest = self.newest.max(record.timestamp);
         self.count += 1;
-        self.put(record);
-        Ok(())
+        self.put(record, measured);
+        true
     }
 
-    fn put(&mut self, record: &RecordToSend<'_>) {
-        let delta = record.delta(self.base).expect("it fits");
-        let body = record.body_bytes(delta);
+    fn put(&mut self, record: &RecordToSend<'_>, (delta, body): (i64, usize)) {
         let out = &mut self.buffer;
         out.reserve(varint_bytes(body as u64) + body);
         put_varint(out, body as u64);
