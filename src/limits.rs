@@ -140,10 +140,14 @@ pub const SCAN_BYTES_FIRST: usize = 64 * KIB;
 pub const ZERO_FILL_BYTES: usize = MIB;
 /// Neighbouring entries are joined into one extent up to this, in bytes: what one read of a client costs at most.
 pub const EXTENT_BYTES_MAX: usize = MIB;
-/// Smallest buffer of the writer's pool, in bytes; each class is twice the one below.
+/// Smallest buffer of the writer's pool, in bytes.
 pub const BUFFER_BYTES_MIN: usize = 16 * KIB;
 /// Bytes of returned buffers the pool keeps for the next group; above it they go back to the allocator.
-pub const BUFFERS_KEPT_BYTES: usize = TAIL_CACHE_BYTES_DEFAULT;
+pub const BUFFERS_KEPT_BYTES: usize = 8 * MIB;
+/// The same for memory that was read into for readers; most of it is held by answers on their way.
+pub const READ_BUFFERS_KEPT_BYTES: usize = 8 * MIB;
+/// Largest batch that is copied for a reader instead of handed out as a part of what it was read or written with, in bytes.
+pub const SLICE_COPIED_BYTES_MAX: usize = 16 * KIB;
 /// Longest key of a state row, in bytes: it ends up in sled.
 pub const STATE_KEY_BYTES_MAX: usize = SLED_KEY_BYTES_MAX;
 /// Largest value of a state row, in bytes: it ends up in sled.

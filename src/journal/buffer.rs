@@ -121,7 +121,10 @@ impl BufferPool {
     pub fn take(&self, bytes_min: usize) -> AlignedBuffer {
         let class = size_class(bytes_min);
         let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |b: &SharedBuffer| b.capacity() == class && !b.is_held_elsewhere();
+        // One that is up to half as large again serves as well, and is there.
+        let fits = |b: &SharedBuffer| {
+            (class..=class + class / 2).contains(&b.capacity()) && !b.is_held_elsewhere()
+        };
         if let Some(at) = returned.iter().position(fits) {
             match returned.swap_remove(at).reclaim() {
                 Ok(buffer) => return buffer,

@@ -10,14 +10,17 @@
 
 use bytes::Bytes;
 
+use super::buffer::BufferPool;
 use super::compose::Group;
 use super::entry::{ENTRY_HEADER_BYTES, EntryHeader, EntryKind};
 use super::error::JournalError;
 use super::fields::to_usize;
 use super::footer::Extent;
 use super::header::SlotHeader;
+use super::place::{round_down, round_up};
 use super::slot::{Slot, Via};
 use super::walk::{EntryWalk, Walked};
+use crate::limits::SECTOR_BYTES_MAX;
 use crate::types::{Offset, TopicId};
 
 /// What to read.
@@ -74,7 +77,7 @@ pub struct StoredEntry {
     pub payload: Bytes,
 }
 
-/// Reads an extent of the segment that `header` describes.
+/// Reads an extent of the segment that `header` describes, into memory of `buffers`.
 ///
 /// # Errors
 /// If the file cannot be read. Bytes that changed are no error but [`Piece::Damaged`].
@@ -82,12 +85,22 @@ pub fn read_extent(
     slot: &Slot,
     header: &SlotHeader,
     read: &ExtentRead,
-    via: Via,
+    (via, buffers): (Via, &BufferPool),
 ) -> Result<Vec<Piece>, JournalError> {
     let Extent {
         position, length, ..
     } = read.extent;
-    let bytes = slot.read_at(position, length, via)?.into_bytes();
+    let start = round_down(position, SECTOR_BYTES_MAX);
+    let end = round_up(position + length, SECTOR_BYTES_MAX);
+    let mut buffer = buffers.take(to_usize(end - start));
+    let target = &mut buffer.as_mut_slice()[..to_usize(end - start)];
+    // What lies behind is of an earlier use of the memory.
+    let got = slot.read_into(target, start, via)?;
+    let buffer = buffer.freeze();
+    let from = to_usize(position - start);
+    let to = got.min(from + to_usize(length));
+    let bytes = buffer.bytes().slice(from.min(to)..to);
+    buffers.give(buffer);
     let walk = EntryWalk::new(&bytes, position, Some(header.seed()));
     Ok(Pieces::new(read, &bytes, true).collect(walk))
 }

@@ -248,8 +248,9 @@ fn copy_into(
             from: live.from,
         };
         // Around the page cache: what is copied in the background is not what readers want soon.
+        let how = (Via::Direct, &shared.read_buffers);
         let slot = segment.slot(&shared.dir)?;
-        let pieces = match read_extent(&slot, &segment.header, &read, Via::Direct) {
+        let pieces = match read_extent(&slot, &segment.header, &read, how) {
             Ok(pieces) => pieces,
             Err(error) if error.is_damage() => {
                 return Ok(Some(damaged(segment, error.to_string())));

@@ -4,12 +4,15 @@
 //! written; the rest comes from the disk, checked entry by entry. Offsets that
 //! are missing are a gap or an error, never passed over.
 
+use bytes::Bytes;
+
 use super::index::{Place as Where, Run};
 use super::segments::Segment;
 use super::shared::{Shared, TopicShared};
 use crate::journal::{
     Extent, ExtentRead, JournalError, Piece, Place, StoredEntry, read_extent, read_from_group,
 };
+use crate::limits;
 use crate::protocol::data::{FetchItem, StoredBatch};
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
@@ -297,15 +300,22 @@ pub(super) fn pieces_from_disk(
     read: &ExtentRead,
 ) -> Result<Vec<Piece>, JournalError> {
     let slot = segment.slot(&shared.dir)?;
-    read_extent(&slot, &segment.header, read, segment.via())
+    let how = (segment.via(), &shared.read_buffers);
+    read_extent(&slot, &segment.header, read, how)
 }
 
+/// A small batch is copied: a slice would keep the whole group or extent it lies in in memory for as long
+/// as its reader takes, and nobody would count that.
 fn stored(entry: StoredEntry) -> StoredBatch {
+    let batch = match entry.payload.len() {
+        small if small <= limits::SLICE_COPIED_BYTES_MAX => Bytes::copy_from_slice(&entry.payload),
+        _ => entry.payload,
+    };
     StoredBatch {
         base_offset: Offset::new(entry.header.number),
         epoch: entry.header.epoch,
         append_time: entry.header.append_time,
-        batch: entry.payload,
+        batch,
     }
 }
 

@@ -15,7 +15,7 @@ use super::ReclaimFigures;
 use super::index::TopicIndex;
 use super::segments::Segments;
 use super::tail::TailCache;
-use crate::journal::JournalDir;
+use crate::journal::{BufferPool, JournalDir};
 use crate::limits;
 use crate::protocol::error::ApiError;
 use crate::topic::Topic;
@@ -180,6 +180,8 @@ pub(super) fn count(counter: &AtomicU64, by: usize) {
 pub(super) struct Shared {
     pub dir: JournalDir,
     pub tail: TailCache,
+    /// Memory for what is read from the disk.
+    pub read_buffers: BufferPool,
     pub segments: Segments,
     topics: RwLock<Topics>,
     /// Number of the last group that is on the disk.
@@ -221,6 +223,7 @@ impl Shared {
         Self {
             dir,
             tail: TailCache::new(tail_bytes),
+            read_buffers: BufferPool::new(limits::READ_BUFFERS_KEPT_BYTES),
             segments: Segments::default(),
             topics: RwLock::default(),
             synced_group: AtomicU64::new(0),

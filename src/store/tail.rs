@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{PoisonError, RwLock};
 
 use crate::journal::{BufferPool, Group, Place};
+use crate::limits;
 
 /// Recently written groups, oldest first.
 pub(super) struct TailCache {
@@ -22,7 +23,7 @@ impl TailCache {
         Self {
             groups: RwLock::default(),
             bytes_max,
-            pool: BufferPool::new(bytes_max),
+            pool: BufferPool::new(limits::BUFFERS_KEPT_BYTES),
         }
     }
 

@@ -4,8 +4,6 @@
 //! of the record, so that reading a topic back finds what is missing, what is
 //! there twice, and what stands after a later one of the same publisher.
 
-use std::collections::HashMap;
-
 use crate::cli::bench::report::Verdict;
 
 /// Bytes of the stamp at the start of each payload.
@@ -85,41 +83,52 @@ impl Numbers {
     }
 }
 
+/// The highest number of each publisher so far, in one topic.
+#[derive(Debug, Clone)]
+pub struct Highest(Vec<u64>);
+
 /// What was read back.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Ledger {
     /// How many records of the run.
     pub records: u64,
     run: u64,
-    seen: HashMap<u32, Numbers>,
+    /// By publisher.
+    seen: Vec<Numbers>,
     verdict: Verdict,
 }
 
 impl Ledger {
-    /// An empty one for the run.
-    pub fn new(run: u64) -> Self {
+    /// An empty one for the run of so many publishers.
+    pub fn new(run: u64, publishers: u32) -> Self {
         Self {
+            records: 0,
             run,
-            ..Self::default()
+            seen: vec![Numbers::default(); publishers as usize],
+            verdict: Verdict::default(),
         }
     }
 
-    /// Notes one record read; `last` holds the highest number of each publisher in its topic.
-    pub fn read(&mut self, payload: &[u8], last: &mut HashMap<u32, u64>) {
+    /// What to read a topic with.
+    pub fn highest(&self) -> Highest {
+        Highest(vec![0; self.seen.len()])
+    }
+
+    /// Notes one record read.
+    pub fn read(&mut self, payload: &[u8], highest: &mut Highest) {
         let Some(stamp) = Stamp::get(payload).filter(|stamp| stamp.run == self.run) else {
             return;
         };
+        let publisher = stamp.publisher as usize;
+        let Some(seen) = self.seen.get_mut(publisher) else {
+            return;
+        };
         self.records += 1;
-        if !self
-            .seen
-            .entry(stamp.publisher)
-            .or_default()
-            .insert(stamp.number)
-        {
+        if !seen.insert(stamp.number) {
             self.verdict.duplicated += 1;
             return;
         }
-        let highest = last.entry(stamp.publisher).or_insert(stamp.number);
+        let highest = &mut highest.0[publisher];
         if stamp.number < *highest {
             self.verdict.out_of_order += 1;
         }
@@ -131,20 +140,17 @@ impl Ledger {
         self.records += other.records;
         self.verdict.duplicated += other.verdict.duplicated;
         self.verdict.out_of_order += other.verdict.out_of_order;
-        for (publisher, numbers) in other.seen {
-            self.seen.entry(publisher).or_default().add(&numbers);
+        for (seen, more) in self.seen.iter_mut().zip(&other.seen) {
+            seen.add(more);
         }
     }
 
     /// What is wrong, given what each publisher had acknowledged.
     pub fn verdict(&self, acknowledged: &[Numbers]) -> Verdict {
-        let nothing = Numbers::default();
         let lost = acknowledged
             .iter()
-            .zip(0_u32..)
-            .map(|(numbers, publisher)| {
-                numbers.missing_from(self.seen.get(&publisher).unwrap_or(&nothing))
-            })
+            .zip(&self.seen)
+            .map(|(numbers, seen)| numbers.missing_from(seen))
             .sum();
         Verdict {
             lost,
@@ -174,11 +180,12 @@ mod tests {
             assert!(acknowledged[0].insert(number));
             assert!(acknowledged[1].insert(number + 100));
         }
-        let (mut ledger, mut last) = (Ledger::new(5), HashMap::new());
+        let mut ledger = Ledger::new(5, 2);
+        let mut highest = ledger.highest();
         for &(publisher, number) in read {
-            ledger.read(&payload(publisher, number), &mut last);
+            ledger.read(&payload(publisher, number), &mut highest);
         }
-        ledger.read(b"short", &mut last);
+        ledger.read(b"short", &mut highest);
         ledger.verdict(&acknowledged)
     }
 
@@ -196,11 +203,12 @@ mod tests {
 
     #[test]
     fn what_was_read_of_several_topics_adds_up() {
-        let mut all = Ledger::new(5);
+        let mut all = Ledger::new(5, 1);
         let mut acknowledged = Numbers::default();
         for number in [1, 200] {
-            let mut part = Ledger::new(5);
-            part.read(&payload(0, number), &mut HashMap::new());
+            let mut part = Ledger::new(5, 1);
+            let mut highest = part.highest();
+            part.read(&payload(0, number), &mut highest);
             all.add(part);
             assert!(acknowledged.insert(number));
         }

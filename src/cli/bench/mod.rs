@@ -14,7 +14,6 @@ mod report;
 mod sampler;
 mod scratch;
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -214,6 +213,10 @@ impl<'a> Bench<'a> {
         }
     }
 
+    fn ledger(&self) -> Ledger {
+        Ledger::new(self.run, self.shape.publishers)
+    }
+
     fn note(&self, text: &str) {
         self.context.output.note(text);
     }
@@ -274,9 +277,13 @@ impl<'a> Bench<'a> {
     async fn read_all(&self) -> Result<(Ledger, Latencies)> {
         let mut readers = JoinSet::new();
         for topic in &self.topics {
-            readers.spawn(read_topic(self.client.clone(), topic.clone(), self.run));
+            readers.spawn(read_topic(
+                self.client.clone(),
+                topic.clone(),
+                self.ledger(),
+            ));
         }
-        let mut ledger = Ledger::new(self.run);
+        let mut ledger = self.ledger();
         let mut latencies = Latencies::new();
         while let Some(read) = readers.join_next().await {
             let (part, waits) = read.map_err(|error| Failure::server(error.to_string()))??;
@@ -302,7 +309,7 @@ impl<'a> Bench<'a> {
             readers.spawn(follow(
                 client,
                 subscriber,
-                (self.run, due),
+                (self.ledger(), due),
                 all_sent.clone(),
             ));
         }
@@ -310,7 +317,7 @@ impl<'a> Bench<'a> {
         let loaded = load.run_from(began).await?;
         let server = sampler.stop().await;
         all_sent.cancel();
-        let mut ledger = Ledger::new(self.run);
+        let mut ledger = self.ledger();
         let mut latencies = Latencies::new();
         while let Some(read) = readers.join_next().await {
             let (part, some) = read.map_err(|error| Failure::server(error.to_string()))??;
@@ -347,11 +354,15 @@ impl<'a> Bench<'a> {
 }
 
 /// Reads one topic from its beginning to where it ends now.
-async fn read_topic(client: Client, topic: TopicName, run: u64) -> Result<(Ledger, Latencies)> {
+async fn read_topic(
+    client: Client,
+    topic: TopicName,
+    mut ledger: Ledger,
+) -> Result<(Ledger, Latencies)> {
     let options = SubscriberOptions::passing(Position::Beginning);
     let mut subscriber = client.subscriber(&topic, options).await?;
     let end = subscriber.end_offset();
-    let (mut ledger, mut last) = (Ledger::new(run), HashMap::new());
+    let mut highest = ledger.highest();
     let mut waits = Latencies::new();
     while subscriber.position() < end {
         let asked = Instant::now();
@@ -359,7 +370,7 @@ async fn read_topic(client: Client, topic: TopicName, run: u64) -> Result<(Ledge
         waits.record(asked.elapsed());
         for delivery in &deliveries {
             if let Delivery::Record(record) = delivery {
-                ledger.read(&record.value, &mut last);
+                ledger.read(&record.value, &mut highest);
             }
         }
     }
@@ -387,11 +398,11 @@ impl Due {
 async fn follow(
     client: Client,
     mut subscriber: Subscriber,
-    (run, due): (u64, Due),
+    (mut ledger, due): (Ledger, Due),
     all_sent: CancellationToken,
 ) -> Result<(Ledger, Latencies)> {
     let topic = subscriber.topic().clone();
-    let (mut ledger, mut last) = (Ledger::new(run), HashMap::new());
+    let mut highest = ledger.highest();
     let mut latencies = Latencies::new();
     let mut end: Option<Offset> = None;
     while end.is_none_or(|end| subscriber.position() < end) {
@@ -414,7 +425,7 @@ async fn follow(
                 if let Some(stamp) = Stamp::get(&record.value) {
                     latencies.record(now.saturating_duration_since(due.of(stamp.number)));
                 }
-                ledger.read(&record.value, &mut last);
+                ledger.read(&record.value, &mut highest);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Extents read back for a client, from the disk and from memory.
 
+use super::super::buffer::BufferPool;
 use super::super::cold::ColdWriter;
 use super::super::compose::Group;
 use super::super::directory::SlotHandle;
@@ -61,10 +62,24 @@ fn written(scratch: Scratch) -> Written {
     }
 }
 
+/// Memory that held something else before.
+fn used_buffers() -> BufferPool {
+    let pool = BufferPool::new(4 * MIB);
+    let mut buffers: Vec<_> = [8192, 16_384, 65_536, MIB]
+        .map(|bytes| pool.take(bytes))
+        .into();
+    for mut buffer in buffers.drain(..) {
+        buffer.as_mut_slice().fill(0xEE);
+        pool.give(buffer.freeze());
+    }
+    pool
+}
+
 impl Written {
     fn read(&self, from: u64, via: Via) -> Vec<Piece> {
         let read = self.whole(from);
-        read_extent(&self.slot, &self.header, &read, via).expect("a readable file")
+        read_extent(&self.slot, &self.header, &read, (via, &used_buffers()))
+            .expect("a readable file")
     }
 
     fn whole(&self, from: u64) -> ExtentRead {
@@ -167,7 +182,15 @@ fn neighbouring_damage_is_one_piece_and_begins_where_was_asked() {
 fn records_of_another_topic_or_offset_never_come_out() {
     let written = written(Scratch::new());
     let read = |read: ExtentRead| {
-        told(&read_extent(&written.slot, &written.header, &read, Via::Cached).expect("a file"))
+        told(
+            &read_extent(
+                &written.slot,
+                &written.header,
+                &read,
+                (Via::Cached, &used_buffers()),
+            )
+            .expect("a file"),
+        )
     };
     let other_topic = ExtentRead {
         topic: topic(2),
@@ -193,7 +216,12 @@ fn records_of_another_topic_or_offset_never_come_out() {
         segment: 2,
         ..written.header
     };
-    let nothing = read_extent(&written.slot, &other_life, &written.whole(0), Via::Cached);
+    let nothing = read_extent(
+        &written.slot,
+        &other_life,
+        &written.whole(0),
+        (Via::Cached, &used_buffers()),
+    );
     assert_eq!(told(&nothing.expect("a file")), [Err((100, 140))]);
 }
 
@@ -229,7 +257,8 @@ fn a_cold_segment_reads_back_extent_by_extent() {
                     extent,
                     from: extent.base,
                 };
-                let pieces = read_extent(&slot, &header, &read, Via::Cached).expect("a file");
+                let pieces = read_extent(&slot, &header, &read, (Via::Cached, &used_buffers()))
+                    .expect("a file");
                 assert!(pieces.iter().all(|p| matches!(p, Piece::Entry(_))));
                 batches += pieces.len();
             }

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use super::OfflineError;
 use super::image::Image;
-use crate::journal::{Extent, ExtentRead, Piece, StoredEntry, Via, read_extent};
+use crate::journal::{BufferPool, Extent, ExtentRead, Piece, StoredEntry, Via, read_extent};
+use crate::limits;
 use crate::topic::Topic;
 use crate::types::{Gap, GapReason, Offset, TopicId};
 
@@ -54,6 +55,7 @@ pub(super) struct TopicReader<'a> {
     at: Offset,
     end: Offset,
     ready: VecDeque<Item>,
+    buffers: BufferPool,
 }
 
 impl<'a> TopicReader<'a> {
@@ -71,6 +73,7 @@ impl<'a> TopicReader<'a> {
             at: from.max(topic.row.start),
             end: to.min(topic.row.end),
             ready: VecDeque::new(),
+            buffers: BufferPool::new(limits::READ_BUFFERS_KEPT_BYTES),
         }
     }
 
@@ -106,7 +109,8 @@ impl<'a> TopicReader<'a> {
             extent,
             from: self.at,
         };
-        for piece in read_extent(&slot, &segment.header, &read, Via::Cached)? {
+        let how = (Via::Cached, &self.buffers);
+        for piece in read_extent(&slot, &segment.header, &read, how)? {
             if self.at >= self.end {
                 break;
             }
