@@ -216,6 +216,8 @@ pub const PRODUCER_BATCHES_KEPT: usize = PUBLISHES_UNANSWERED_MAX;
 pub const PRODUCER_KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Most producers remembered per topic; beyond it the longest unused is forgotten.
 pub const PRODUCERS_PER_TOPIC_MAX: usize = 10_000;
+/// Producers remembered in all topics of a peer, from one look to the next: some 100 MiB of memory and catalog.
+pub const PRODUCERS_PER_PEER_MAX: usize = 100_000;
 /// Producers forgotten at once when a topic has too many, so that a flood of new ones is not searched through for each.
 pub const PRODUCERS_FORGOTTEN_AT_ONCE: usize = PRODUCERS_PER_TOPIC_MAX / 16;
 /// All topics are looked through for producers to forget so often.
@@ -437,6 +439,7 @@ const _: () = {
     );
     assert!(STORE_BUILD_BYTES + SLED_VALUE_BYTES_MAX + SLED_KEY_BYTES_MAX < STORE_DELTA_BYTES_MAX);
     assert!(PRODUCERS_FORGOTTEN_AT_ONCE < STATE_OPERATIONS_MAX);
+    assert!(PRODUCERS_PER_TOPIC_MAX <= PRODUCERS_PER_PEER_MAX);
     assert!(SNAPSHOT_ENTRY_ROWS < STATE_OPERATIONS_MAX);
     assert!(SNAPSHOT_GROUP_BYTES < GROUP_BYTES_TARGET);
     assert!(COLD_LIVE_PERCENT < COLD_LIVE_PERCENT_TIGHT && COLD_LIVE_PERCENT_TIGHT < 100);

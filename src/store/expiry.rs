@@ -35,6 +35,8 @@ pub(super) struct Expiry {
     producers: Vec<TopicId>,
     pass_begun: Option<Instant>,
     topics_per_look: usize,
+    /// In this pass: there are so many of them that only those used since then are kept.
+    kept_since: Option<Timestamp>,
 }
 
 impl Expiry {
@@ -45,6 +47,7 @@ impl Expiry {
             producers: Vec::new(),
             pass_begun: None,
             topics_per_look: 0,
+            kept_since: None,
         }
     }
 
@@ -111,13 +114,19 @@ impl Expiry {
             let looks = usize::try_from(looks).unwrap_or(usize::MAX);
             let share = self.producers.len().div_ceil(looks);
             self.topics_per_look = share.max(limits::RETENTION_STEPS_AT_ONCE);
+            self.kept_since = too_many(asker);
         }
+        let kept_since = self.kept_since;
         let left = self.producers.len().saturating_sub(self.topics_per_look);
         let waiting: Vec<_> = self
             .producers
             .split_off(left)
             .into_iter()
-            .filter_map(|id| asker.push(id, move |context| Ok(((), forget_unused(context, id)))))
+            .filter_map(|id| {
+                asker.push(id, move |context| {
+                    Ok(((), forget_unused(context, id, kept_since)))
+                })
+            })
             .collect();
         waiting.into_iter().for_each(|reply| _ = asker.wait(reply));
     }
@@ -167,9 +176,26 @@ fn decide(
     Ok(((), vec![RowKey::Topic(id)]))
 }
 
+/// Since when producers must have published to be kept, where all topics together have too many.
+fn too_many(asker: &mut Asker) -> Option<Timestamp> {
+    let count = |context: &mut Context<'_>| {
+        let since = context
+            .state
+            .producers_kept_since(limits::PRODUCERS_PER_PEER_MAX);
+        Ok((since, Vec::new()))
+    };
+    let (answer, _) = asker.ask(TopicId::zero(), count)?;
+    answer.ok().flatten()
+}
+
 /// On the writer's thread: forgets producers that did not publish for long; so many at once, the next pass goes on.
-fn forget_unused(context: &mut Context<'_>, id: TopicId) -> Vec<RowKey> {
-    let before = context.now.before(limits::PRODUCER_KEPT_FOR);
+fn forget_unused(
+    context: &mut Context<'_>,
+    id: TopicId,
+    kept_since: Option<Timestamp>,
+) -> Vec<RowKey> {
+    let expired = context.now.before(limits::PRODUCER_KEPT_FOR);
+    let before = kept_since.map_or(expired, |since| since.max(expired));
     let Ok(topic) = context.state.topic(id) else {
         return Vec::new();
     };

@@ -20,8 +20,8 @@ use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
 use crate::topic::{CommitFacts, RowKey, SubscriptionRow, Topic, TopicRow};
 use crate::types::{
-    Durability, Gap, Generation, LeaderEpoch, Offset, StateNumber, SubscriptionName, TopicId,
-    TopicName, TopicPattern, TopicSettings,
+    Durability, Gap, LeaderEpoch, Offset, SubscriptionName, TopicId, TopicName, TopicPattern,
+    TopicSettings,
 };
 
 /// A topic to be made.
@@ -87,7 +87,10 @@ impl Store {
         }
         let id = new.id;
         self.change(id, move |context| {
-            context.state.create_topic(id, row_of(new, context.now))?;
+            context.state.create_topic(
+                id,
+                TopicRow::new(new.name, new.epoch, new.settings, context.now),
+            )?;
             let topic = context.state.topic(id)?;
             let shared = context.shared.publish_topic(topic, None);
             Ok((info(topic, &shared), vec![RowKey::Topic(id)]))
@@ -528,26 +531,6 @@ impl Store {
             lag_ms: u64::try_from(lag.as_millis()).unwrap_or(u64::MAX),
             ..info
         })
-    }
-}
-
-fn row_of(new: NewTopic, now: Timestamp) -> TopicRow {
-    TopicRow {
-        name: new.name,
-        epoch: new.epoch,
-        settings: new.settings,
-        created: now,
-        start: Offset::ZERO,
-        end: Offset::ZERO,
-        bytes: 0,
-        state_number: StateNumber::ZERO,
-        accepted_state: StateNumber::ZERO,
-        generation: Generation::ZERO,
-        bound: None,
-        quarantine: None,
-        gaps: Vec::new(),
-        last_append: None,
-        jump_before: None,
     }
 }
 

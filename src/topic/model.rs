@@ -275,30 +275,15 @@ impl Topic {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{GapReason, Generation, LeaderEpoch, StateNumber, TopicSettings};
+    use crate::types::{GapReason, LeaderEpoch, StateNumber, TopicSettings};
 
     fn os_topic() -> Topic {
         let settings = TopicSettings {
             durability: Durability::Os,
             ..TopicSettings::default()
         };
-        let row = TopicRow {
-            name: "quakes.ci".parse().expect("a good name"),
-            epoch: LeaderEpoch::new(1),
-            settings,
-            created: Timestamp::default(),
-            start: Offset::ZERO,
-            end: Offset::ZERO,
-            bytes: 0,
-            state_number: StateNumber::ZERO,
-            accepted_state: StateNumber::ZERO,
-            generation: Generation::ZERO,
-            bound: None,
-            quarantine: None,
-            gaps: Vec::new(),
-            last_append: None,
-            jump_before: None,
-        };
+        let name = "quakes.ci".parse().expect("a good name");
+        let row = TopicRow::new(name, LeaderEpoch::new(1), settings, Timestamp::default());
         Topic::new(TopicId::from_bytes([1; 16]), row)
     }
 

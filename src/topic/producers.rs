@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::model::{Admission, BatchFacts, Topic};
 use super::rows::{ProducerBatch, ProducerRow};
+use super::state::State;
 use crate::limits;
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
@@ -37,6 +38,21 @@ impl Topic {
         for id in ids {
             self.producers.remove(id);
         }
+    }
+}
+
+impl State {
+    /// Since when a producer must have published to be remembered, so that at most `max` of all topics are.
+    /// `None` while there is room for all.
+    pub fn producers_kept_since(&self, max: usize) -> Option<Timestamp> {
+        let count: usize = self.topics().map(|topic| topic.producers.len()).sum();
+        if count <= max {
+            return None;
+        }
+        let rows = self.topics().flat_map(|topic| topic.producers.values());
+        let mut uses: Vec<Timestamp> = rows.map(|row| row.last_used).collect();
+        let (_, oldest_kept, _) = uses.select_nth_unstable(count - max);
+        Some(*oldest_kept)
     }
 }
 
@@ -129,6 +145,8 @@ pub(super) fn remember(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topic::{PeerRow, TopicRow};
+    use crate::types::{LeaderEpoch, PeerId, StateNumber, TopicId, TopicSettings};
 
     fn batch(first: u64, count: u32) -> BatchFacts {
         BatchFacts {
@@ -201,6 +219,41 @@ mod tests {
         assert_eq!(producer.batches.len(), limits::PRODUCER_BATCHES_KEPT);
         let error = check(Some(&producer), &batch(3, 1), None).expect_err("forgotten");
         assert_eq!(error.name(), "DuplicateTooOld");
+    }
+
+    #[test]
+    fn of_too_many_the_latest_used_are_kept() {
+        let peer = PeerRow {
+            id: PeerId::from_bytes([9; 16]),
+            name: "p".parse().expect("a name"),
+            created: Timestamp::default(),
+            state_number: StateNumber::ZERO,
+            accepted_state: StateNumber::ZERO,
+            snapshot: None,
+        };
+        let mut state = State::new(peer);
+        for topic in 0..2_u8 {
+            let name = format!("t{topic}").parse().expect("a name");
+            let settings = TopicSettings::default();
+            let row = TopicRow::new(name, LeaderEpoch::ZERO, settings, Timestamp::default());
+            let id = TopicId::from_bytes([topic + 1; 16]);
+            state.create_topic(id, row).expect("a new topic");
+            for n in 0..5_u8 {
+                let batch = BatchFacts {
+                    producer: ProducerId::from_bytes([n + 1; 16]),
+                    ..batch(0, 1)
+                };
+                let used = Timestamp::from_millis(i64::from(10 * n + topic));
+                let topic = state.topic_mut(id).expect("it was made");
+                remember(&mut topic.producers, &batch, Offset::ZERO, used);
+            }
+        }
+        assert_eq!(state.producers_kept_since(10), None);
+        for max in 1..10 {
+            let since = state.producers_kept_since(max).expect("too many");
+            let rows = state.topics().flat_map(|topic| topic.producers.values());
+            assert_eq!(rows.filter(|row| row.last_used >= since).count(), max);
+        }
     }
 
     #[test]

@@ -218,6 +218,34 @@ pub struct TopicRow {
     pub jump_before: Option<Offset>,
 }
 
+impl TopicRow {
+    /// That of a topic that is made now.
+    pub fn new(
+        name: TopicName,
+        epoch: LeaderEpoch,
+        settings: TopicSettings,
+        created: Timestamp,
+    ) -> Self {
+        Self {
+            name,
+            epoch,
+            settings,
+            created,
+            start: Offset::ZERO,
+            end: Offset::ZERO,
+            bytes: 0,
+            state_number: StateNumber::ZERO,
+            accepted_state: StateNumber::ZERO,
+            generation: Generation::ZERO,
+            bound: None,
+            quarantine: None,
+            gaps: Vec::new(),
+            last_append: None,
+            jump_before: None,
+        }
+    }
+}
+
 /// What is known of a topic whose end is uncertain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuarantineRow {
@@ -324,22 +352,13 @@ mod tests {
             to: Offset::new(1),
             reason: crate::types::GapReason::Lost,
         };
+        let (settings, created) = (TopicSettings::default(), Timestamp::default());
         let topic = TopicRow {
-            name,
-            epoch: LeaderEpoch::ZERO,
-            settings: TopicSettings::default(),
-            created: Timestamp::default(),
-            start: Offset::ZERO,
-            end: Offset::ZERO,
-            bytes: 0,
-            state_number: StateNumber::ZERO,
-            accepted_state: StateNumber::ZERO,
-            generation: Generation::ZERO,
             bound: Some(Offset::ZERO),
-            quarantine: None,
             gaps: vec![gap; limits::GAPS_PER_TOPIC_MAX],
             last_append: Some(Timestamp::default()),
             jump_before: Some(Offset::ZERO),
+            ..TopicRow::new(name, LeaderEpoch::ZERO, settings, created)
         };
         let batch = ProducerBatch {
             first: Sequence::ZERO,

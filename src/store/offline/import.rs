@@ -28,7 +28,7 @@ use crate::protocol::error::ApiError;
 use crate::store::command::Context;
 use crate::store::{Store, StoreOptions, is_peer_dir, random_id};
 use crate::topic::{Row, RowKey, SubscriptionRow, TopicRow};
-use crate::types::{Gap, Offset, StateNumber, SubscriptionName, TopicId, TopicName};
+use crate::types::{Gap, Offset, SubscriptionName, TopicId, TopicName};
 
 /// A topic that was imported.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,22 +173,15 @@ fn put(key: RowKey, row: Row) -> StateOp {
 fn rows_of(checked: &CheckedTopic) -> (TopicRow, Vec<(SubscriptionName, SubscriptionRow)>, usize) {
     let topic = &checked.topic;
     let (gaps, dropped) = bounded_gaps(&topic.gaps);
+    let name = topic.name.clone();
     let row = TopicRow {
-        name: topic.name.clone(),
-        epoch: topic.epoch,
-        settings: topic.settings,
-        created: topic.created,
         start: topic.start,
         end: topic.end,
         bytes: checked.totals.bytes,
-        state_number: StateNumber::ZERO,
-        accepted_state: StateNumber::ZERO,
         generation: topic.generation,
-        bound: None,
-        quarantine: None,
         gaps,
         last_append: topic.last_append,
-        jump_before: None,
+        ..TopicRow::new(name, topic.epoch, topic.settings, topic.created)
     };
     let subscriptions = checked.subscriptions.iter().map(|found| {
         let row = SubscriptionRow {
