@@ -126,13 +126,13 @@ impl PeerService {
 
     /// Memory for the answer is asked for only when there is something to answer with.
     async fn fetch(&self, fetch: Fetch, mut reply: Reply) {
-        let deadline =
-            Duration::from_millis(u64::from(fetch.max_wait_ms)).min(limits::FETCH_WAIT_MAX);
+        let deadline = match fetch.min_bytes {
+            0 => Duration::ZERO,
+            _ => Duration::from_millis(u64::from(fetch.max_wait_ms)).min(limits::FETCH_WAIT_MAX),
+        };
         let started = tokio::time::Instant::now();
         if !deadline.is_zero() {
-            self.store
-                .wait_readable(fetch.topic, fetch.offset, started + deadline)
-                .await;
+            self.store.wait_readable(&fetch, started + deadline).await;
         }
         reply
             .reserve((fetch.max_bytes as usize).clamp(1, limits::FETCH_BYTES_MAX))

@@ -9,10 +9,10 @@ use super::*;
 use crate::net::{Call, CallError, Connection, DialOptions, Handling, Reply, Service};
 use crate::protocol::api::*;
 use crate::protocol::batch::{BatchBuilder, Compression, RecordToSend};
-use crate::protocol::data::{Publish, Published};
+use crate::protocol::data::{Fetch, Fetched, Publish, Published};
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
-use crate::types::{LeaderEpoch, ProducerId, Sequence, TopicId, TopicName, TopicSettings};
+use crate::types::{LeaderEpoch, Offset, ProducerId, Sequence, TopicId, TopicName, TopicSettings};
 
 /// Longest wait of a test for anything.
 const SOON: Duration = Duration::from_secs(20);
@@ -213,6 +213,15 @@ impl Running {
             .await
         {
             Ok(answer) => Ok(Published::decode(answer).expect("well formed")),
+            Err(CallError::Api(error)) => Err(error),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    async fn fetch(&self, fetch: Fetch) -> Result<Fetched, ApiError> {
+        let body = Bytes::from(fetch.encode());
+        match self.connection.call_raw(Api::Fetch, body, SOON).await {
+            Ok(answer) => Ok(Fetched::decode(answer).expect("well formed")),
             Err(CallError::Api(error)) => Err(error),
             Err(error) => panic!("{error}"),
         }
@@ -439,5 +448,48 @@ async fn the_load_is_what_the_topics_hold() {
     peer.stop().await;
     let peer = start(dir.path(), |_| ()).await;
     assert_eq!(peer.store.figures().live_bytes, left, "after a restart too");
+    peer.stop().await;
+}
+
+/// A long poll that cannot end well: the error is known at once.
+#[tokio::test]
+async fn a_fetch_that_nothing_can_answer_does_not_wait() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let peer = start(dir.path(), |_| ()).await;
+    let id = peer.create("quakes.ci").await.expect("made").topic.id;
+    peer.publish(id, &batch(0, 10)).await.expect("published");
+    let at_end = Fetch {
+        topic: id,
+        epoch: LeaderEpoch::new(1),
+        offset: Offset::new(1),
+        max_bytes: 1 << 20,
+        min_bytes: 1,
+        max_wait_ms: 60_000,
+        pass_damage: false,
+    };
+    let past = Fetch {
+        offset: Offset::new(2),
+        ..at_end
+    };
+    let answer = peer.fetch(past).await;
+    assert!(
+        matches!(answer, Err(ApiError::OffsetOutOfRange { .. })),
+        "{answer:?}"
+    );
+    let stale = Fetch {
+        epoch: LeaderEpoch::new(7),
+        ..at_end
+    };
+    let answer = peer.fetch(stale).await;
+    assert!(
+        matches!(answer, Err(ApiError::StaleEpoch { .. })),
+        "{answer:?}"
+    );
+    let no_minimum = Fetch {
+        min_bytes: 0,
+        ..at_end
+    };
+    let fetched = peer.fetch(no_minimum).await.expect("nothing, at once");
+    assert!(fetched.items.is_empty());
     peer.stop().await;
 }
