@@ -12,7 +12,9 @@ use crate::protocol::batch::{BatchBuilder, Compression, RecordToSend};
 use crate::protocol::data::{Fetch, Fetched, Publish, Published};
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
-use crate::types::{LeaderEpoch, Offset, ProducerId, Sequence, TopicId, TopicName, TopicSettings};
+use crate::types::{
+    LeaderEpoch, Offset, ProducerId, Sequence, TopicId, TopicName, TopicPattern, TopicSettings,
+};
 
 /// Longest wait of a test for anything.
 const SOON: Duration = Duration::from_secs(20);
@@ -491,5 +493,60 @@ async fn a_fetch_that_nothing_can_answer_does_not_wait() {
     };
     let fetched = peer.fetch(no_minimum).await.expect("nothing, at once");
     assert!(fetched.items.is_empty());
+    peer.stop().await;
+}
+
+/// What only the index knows is refused; what is here is told, also as a list.
+#[tokio::test]
+async fn without_an_index_a_peer_tells_what_it_has() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let peer = start(dir.path(), |_| ()).await;
+    let id = peer.create("quakes.ci").await.expect("made").topic.id;
+    peer.stop().await;
+    let (listener, nobody) = listen().await;
+    drop(listener);
+    let peer = start(dir.path(), |options| options.indexes = vec![nobody]).await;
+    let lookup = |topic, local_only| Lookup {
+        name: name(topic),
+        local_only,
+    };
+    let list = ListTopics {
+        pattern: TopicPattern::all(),
+        after: None,
+        limit: 10,
+    };
+    let page = peer.ask(list).await.expect("its own topics");
+    assert_eq!((page.topics.len(), page.more), (1, false));
+    assert_eq!(page.topics[0].id, id);
+    let peers = peer.ask(ListPeers {}).await.expect("itself");
+    assert_eq!(peers.len(), 1);
+    assert_eq!(peers[0].id, page.topics[0].peer);
+    let found = peer.ask(lookup("quakes.ci", false)).await;
+    assert_eq!(found.expect("its own topic").id, id);
+    let absent = peer.ask(lookup("absent", true)).await;
+    assert!(matches!(absent, Err(ApiError::TopicNotFound { .. })));
+
+    let place = PlaceTopic {
+        name: name("new"),
+        on: None,
+    };
+    let retire = RetirePeer {
+        name: "other".parse().expect("a peer name"),
+    };
+    for refused in [
+        peer.ask(lookup("absent", false)).await.map(|_| ()),
+        peer.describe("absent").await.map(|_| ()),
+        peer.create("new").await.map(|_| ()),
+        peer.ask(place).await.map(|_| ()),
+        peer.ask(retire).await.map(|_| ()),
+    ] {
+        assert!(
+            matches!(refused, Err(ApiError::IndexUnavailable { .. })),
+            "{refused:?}"
+        );
+    }
+    let status = peer.ask(PeerStatus {}).await.expect("it answers");
+    assert!(!status.index_reachable);
+    peer.publish(id, &batch(0, 10)).await.expect("published");
     peer.stop().await;
 }
