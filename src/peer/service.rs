@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::PeerOptions;
 use super::directory::Directory;
 use super::registrar::{Registrar, unavailable};
 use super::status::process_figures;
-use super::{PeerOptions, batch_bytes_max};
 use crate::limits;
 use crate::net::{Body, Call, CallError, Handling, Reply, Service};
 use crate::protocol::api::{
@@ -112,7 +112,7 @@ impl PeerService {
                 holder: conflict.holder,
             });
         }
-        let bytes_max = batch_bytes_max(self.message_bytes_max);
+        let bytes_max = limits::batch_bytes_max(self.message_bytes_max);
         if publish.batch.len() > bytes_max {
             let reason = format!(
                 "{} bytes, at most {bytes_max} are allowed",

@@ -13,7 +13,6 @@ use super::codec;
 use super::error::{ApiError, ErrorBody};
 use super::golden::{errors, samples};
 use crate::limits;
-use crate::peer::batch_bytes_max;
 use crate::time::Timestamp;
 use crate::types::{Durability, GapReason, Offset};
 
@@ -382,9 +381,9 @@ fn the_limits_on_the_page_are_those_of_the_code() {
             thousands(limits::BATCH_BYTES_MAX),
             "bytes (16 MiB + 64 KiB)",
         ),
-        (thousands(batch_bytes_max(1)), "or 327,680 bytes"),
+        (thousands(limits::batch_bytes_max(1)), "or 327,680 bytes"),
         (
-            kib(batch_bytes_max(limits::MIB) - limits::MIB),
+            kib(limits::batch_bytes_max(limits::MIB) - limits::MIB),
             "has at most 64 KiB more than that",
         ),
         (limits::BATCH_RECORDS_MAX.to_string(), "record count"),
