@@ -350,15 +350,24 @@ fn no_error_is_missing() {
     assert!(reason.contains("variant index"), "{reason}");
 }
 
-#[test]
-fn the_limits_on_the_page_are_those_of_the_code() {
-    let seconds = |time: std::time::Duration| format!("{} s", time.as_secs());
-    let kib = |bytes: usize| format!("{} KiB", bytes / limits::KIB);
-    let thousands = |n: usize| match n / 1_000_000 {
+fn seconds(time: std::time::Duration) -> String {
+    format!("{} s", time.as_secs())
+}
+
+fn kib(bytes: usize) -> String {
+    format!("{} KiB", bytes / limits::KIB)
+}
+
+fn thousands(n: usize) -> String {
+    match n / 1_000_000 {
         0 => format!("{},{:03}", n / 1_000, n % 1_000),
         millions => format!("{millions},{:03},{:03}", n / 1_000 % 1_000, n % 1_000),
-    };
-    for (told, by) in [
+    }
+}
+
+/// Limits of connections and waits as the page tells them, and words of the paragraph in which they stand.
+fn limits_of_connections() -> Vec<(String, &'static str)> {
+    vec![
         (
             limits::HELLO_FRAME_BYTES_MAX.to_string(),
             "until the hello is",
@@ -377,6 +386,12 @@ fn the_limits_on_the_page_are_those_of_the_code() {
             "the index takes at most 60 s for it",
         ),
         (seconds(limits::CLAIM_KEPT_FOR), "within 10 s of the claim"),
+    ]
+}
+
+/// The same, of bytes and counts.
+fn limits_of_sizes() -> Vec<(String, &'static str)> {
+    vec![
         (
             thousands(limits::BATCH_BYTES_MAX),
             "bytes (16 MiB + 64 KiB)",
@@ -424,7 +439,12 @@ fn the_limits_on_the_page_are_those_of_the_code() {
             limits::CLIENT_NAME_BYTES_MAX.to_string(),
             "program and version, for logs, at most",
         ),
-    ] {
+    ]
+}
+
+#[test]
+fn the_limits_on_the_page_are_those_of_the_code() {
+    for (told, by) in limits_of_connections().into_iter().chain(limits_of_sizes()) {
         let stands = PAGE.match_indices(told.as_str()).any(|(at, _)| {
             let (before, after) = PAGE.split_at(at);
             let paragraph = [before.rsplit("\n\n").next(), after.split("\n\n").next()];
