@@ -42,6 +42,16 @@ pub const ZSTD_WINDOW_BYTES_MAX: u64 = 32 * MIB as u64;
 /// What a publisher of ours puts into one batch unless a single message is larger, in bytes.
 pub const BATCH_BYTES_TARGET: usize = 256 * KIB;
 
+/// Largest batch that a peer with such a largest message takes, packed, in bytes: one such message
+/// with what is around it, or what publishers usually send.
+pub const fn batch_bytes_max(message_bytes_max: usize) -> usize {
+    let usual = match message_bytes_max < BATCH_BYTES_TARGET {
+        true => BATCH_BYTES_TARGET,
+        false => message_bytes_max,
+    };
+    usual + 64 * KIB
+}
+
 // --- frames and connections --------------------------------------------------
 
 /// Largest frame, in bytes, its length field excluded: one largest batch and its request around it.
@@ -397,6 +407,7 @@ const _: () = {
     assert!(SUBSCRIBER_WAIT.as_millis() <= FETCH_WAIT_MAX.as_millis());
     assert!(MESSAGE_BYTES_DEFAULT <= MESSAGE_BYTES_MAX);
     assert!(MESSAGE_BYTES_MAX < BATCH_BYTES_MAX);
+    assert!(batch_bytes_max(MESSAGE_BYTES_MAX) == BATCH_BYTES_MAX);
     assert!(BATCH_BYTES_MAX < FRAME_BYTES_MAX);
     assert!(BATCH_BYTES_UNPACKED_MAX as u64 <= ZSTD_WINDOW_BYTES_MAX);
     assert!(BATCH_BYTES_UNPACKED_MAX <= u32::MAX as usize);

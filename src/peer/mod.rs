@@ -182,17 +182,12 @@ fn check(options: &PeerOptions) -> Result<(), PeerError> {
         )));
     }
     let slot = options.store.slot_bytes;
-    if (batch_bytes_max(message) as u64).saturating_mul(4) > slot.saturating_mul(3) {
+    if (limits::batch_bytes_max(message) as u64).saturating_mul(4) > slot.saturating_mul(3) {
         return Err(PeerError::Unsuitable(format!(
             "a slot of {slot} bytes is too small for messages of {message} bytes: make the slots larger or the messages smaller"
         )));
     }
     Ok(())
-}
-
-/// Largest batch a peer takes: one largest message with what is around it, or what publishers usually send.
-pub(crate) fn batch_bytes_max(message_bytes_max: usize) -> usize {
-    message_bytes_max.max(limits::BATCH_BYTES_TARGET) + 64 * limits::KIB
 }
 
 fn log_opened(store: &Store, opened: &Opened) {

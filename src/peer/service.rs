@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::PeerOptions;
 use super::directory::Directory;
 use super::registrar::{Registrar, unavailable};
 use super::status::process_figures;
-use super::{PeerOptions, batch_bytes_max};
 use crate::limits;
 use crate::net::{Body, Call, CallError, Handling, Reply, Service};
 use crate::protocol::api::{
@@ -112,7 +112,7 @@ impl PeerService {
                 holder: conflict.holder,
             });
         }
-        let bytes_max = batch_bytes_max(self.message_bytes_max);
+        let bytes_max = limits::batch_bytes_max(self.message_bytes_max);
         if publish.batch.len() > bytes_max {
             let reason = format!(
                 "{} bytes, at most {bytes_max} are allowed",
@@ -126,13 +126,13 @@ impl PeerService {
 
     /// Memory for the answer is asked for only when there is something to answer with.
     async fn fetch(&self, fetch: Fetch, mut reply: Reply) {
-        let deadline =
-            Duration::from_millis(u64::from(fetch.max_wait_ms)).min(limits::FETCH_WAIT_MAX);
+        let deadline = match fetch.min_bytes {
+            0 => Duration::ZERO,
+            _ => Duration::from_millis(u64::from(fetch.max_wait_ms)).min(limits::FETCH_WAIT_MAX),
+        };
         let started = tokio::time::Instant::now();
         if !deadline.is_zero() {
-            self.store
-                .wait_readable(fetch.topic, fetch.offset, started + deadline)
-                .await;
+            self.store.wait_readable(&fetch, started + deadline).await;
         }
         reply
             .reserve((fetch.max_bytes as usize).clamp(1, limits::FETCH_BYTES_MAX))

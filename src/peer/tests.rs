@@ -9,10 +9,12 @@ use super::*;
 use crate::net::{Call, CallError, Connection, DialOptions, Handling, Reply, Service};
 use crate::protocol::api::*;
 use crate::protocol::batch::{BatchBuilder, Compression, RecordToSend};
-use crate::protocol::data::{Publish, Published};
+use crate::protocol::data::{Fetch, Fetched, Publish, Published};
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
-use crate::types::{LeaderEpoch, ProducerId, Sequence, TopicId, TopicName, TopicSettings};
+use crate::types::{
+    LeaderEpoch, Offset, ProducerId, Sequence, TopicId, TopicName, TopicPattern, TopicSettings,
+};
 
 /// Longest wait of a test for anything.
 const SOON: Duration = Duration::from_secs(20);
@@ -213,6 +215,15 @@ impl Running {
             .await
         {
             Ok(answer) => Ok(Published::decode(answer).expect("well formed")),
+            Err(CallError::Api(error)) => Err(error),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    async fn fetch(&self, fetch: Fetch) -> Result<Fetched, ApiError> {
+        let body = Bytes::from(fetch.encode());
+        match self.connection.call_raw(Api::Fetch, body, SOON).await {
+            Ok(answer) => Ok(Fetched::decode(answer).expect("well formed")),
             Err(CallError::Api(error)) => Err(error),
             Err(error) => panic!("{error}"),
         }
@@ -439,5 +450,103 @@ async fn the_load_is_what_the_topics_hold() {
     peer.stop().await;
     let peer = start(dir.path(), |_| ()).await;
     assert_eq!(peer.store.figures().live_bytes, left, "after a restart too");
+    peer.stop().await;
+}
+
+/// A long poll that cannot end well: the error is known at once.
+#[tokio::test]
+async fn a_fetch_that_nothing_can_answer_does_not_wait() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let peer = start(dir.path(), |_| ()).await;
+    let id = peer.create("quakes.ci").await.expect("made").topic.id;
+    peer.publish(id, &batch(0, 10)).await.expect("published");
+    let at_end = Fetch {
+        topic: id,
+        epoch: LeaderEpoch::new(1),
+        offset: Offset::new(1),
+        max_bytes: 1 << 20,
+        min_bytes: 1,
+        max_wait_ms: 60_000,
+        pass_damage: false,
+    };
+    let past = Fetch {
+        offset: Offset::new(2),
+        ..at_end
+    };
+    let answer = peer.fetch(past).await;
+    assert!(
+        matches!(answer, Err(ApiError::OffsetOutOfRange { .. })),
+        "{answer:?}"
+    );
+    let stale = Fetch {
+        epoch: LeaderEpoch::new(7),
+        ..at_end
+    };
+    let answer = peer.fetch(stale).await;
+    assert!(
+        matches!(answer, Err(ApiError::StaleEpoch { .. })),
+        "{answer:?}"
+    );
+    let no_minimum = Fetch {
+        min_bytes: 0,
+        ..at_end
+    };
+    let fetched = peer.fetch(no_minimum).await.expect("nothing, at once");
+    assert!(fetched.items.is_empty());
+    peer.stop().await;
+}
+
+/// What only the index knows is refused; what is here is told, also as a list.
+#[tokio::test]
+async fn without_an_index_a_peer_tells_what_it_has() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let peer = start(dir.path(), |_| ()).await;
+    let id = peer.create("quakes.ci").await.expect("made").topic.id;
+    peer.stop().await;
+    let (listener, nobody) = listen().await;
+    drop(listener);
+    let peer = start(dir.path(), |options| options.indexes = vec![nobody]).await;
+    let lookup = |topic, local_only| Lookup {
+        name: name(topic),
+        local_only,
+    };
+    let list = ListTopics {
+        pattern: TopicPattern::all(),
+        after: None,
+        limit: 10,
+    };
+    let page = peer.ask(list).await.expect("its own topics");
+    assert_eq!((page.topics.len(), page.more), (1, false));
+    assert_eq!(page.topics[0].id, id);
+    let peers = peer.ask(ListPeers {}).await.expect("itself");
+    assert_eq!(peers.len(), 1);
+    assert_eq!(peers[0].id, page.topics[0].peer);
+    let found = peer.ask(lookup("quakes.ci", false)).await;
+    assert_eq!(found.expect("its own topic").id, id);
+    let absent = peer.ask(lookup("absent", true)).await;
+    assert!(matches!(absent, Err(ApiError::TopicNotFound { .. })));
+
+    let place = PlaceTopic {
+        name: name("new"),
+        on: None,
+    };
+    let retire = RetirePeer {
+        name: "other".parse().expect("a peer name"),
+    };
+    for refused in [
+        peer.ask(lookup("absent", false)).await.map(|_| ()),
+        peer.describe("absent").await.map(|_| ()),
+        peer.create("new").await.map(|_| ()),
+        peer.ask(place).await.map(|_| ()),
+        peer.ask(retire).await.map(|_| ()),
+    ] {
+        assert!(
+            matches!(refused, Err(ApiError::IndexUnavailable { .. })),
+            "{refused:?}"
+        );
+    }
+    let status = peer.ask(PeerStatus {}).await.expect("it answers");
+    assert!(!status.index_reachable);
+    peer.publish(id, &batch(0, 10)).await.expect("published");
     peer.stop().await;
 }

@@ -4,7 +4,7 @@
 //! A size limit is always given, because a length field in hostile input must
 //! not decide how much is reserved.
 
-use bincode::Options;
+use bincode::{ErrorKind, Options};
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
@@ -48,6 +48,57 @@ pub fn decode<T: DeserializeOwned>(
         .deserialize(bytes)
         .map_err(|error| Malformed {
             what,
-            reason: error.to_string(),
+            reason: reason(&error),
         })
+}
+
+/// What is wrong with the bytes, in words of ours: the decoder's name its own insides, or nothing at all.
+fn reason(error: &ErrorKind) -> String {
+    match error {
+        ErrorKind::Io(_) => "it ends too early, or a length in it is false".to_owned(),
+        ErrorKind::SizeLimit => "it or a length in it is beyond what is allowed".to_owned(),
+        ErrorKind::InvalidUtf8Encoding(error) => {
+            let good = error.valid_up_to();
+            format!("a text in it is not UTF-8 from byte {good} on")
+        }
+        ErrorKind::InvalidBoolEncoding(byte) => format!("a bool of {byte}: 0 or 1 was expected"),
+        ErrorKind::InvalidTagEncoding(byte) => {
+            format!("an option of {byte}: 0 or 1 was expected")
+        }
+        ErrorKind::Custom(text) if text.starts_with("Slice had bytes remaining") => {
+            "bytes are left over after its end".to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason<T: DeserializeOwned + std::fmt::Debug>(bytes: &[u8]) -> String {
+        let decoded = decode::<T>(bytes, 1_000, "test");
+        decoded.expect_err("it is malformed").reason
+    }
+
+    #[test]
+    fn reasons_say_what_was_found() {
+        let too_early = "it ends too early, or a length in it is false";
+        assert_eq!(reason::<u32>(&[1, 2, 3]), too_early);
+        assert_eq!(reason::<String>(&[200, 0, 0, 0, 0, 0, 0, 0]), too_early);
+        assert_eq!(reason::<Vec<u64>>(&[9, 0, 0, 0, 0, 0, 0, 0]), too_early);
+        let huge = [0xff; 8];
+        assert!(reason::<String>(&huge).contains("a length in it"));
+        assert_eq!(reason::<u8>(&[1, 2]), "bytes are left over after its end");
+        assert_eq!(reason::<bool>(&[2]), "a bool of 2: 0 or 1 was expected");
+        assert_eq!(
+            reason::<Option<u8>>(&[7, 1]),
+            "an option of 7: 0 or 1 was expected"
+        );
+        let text = [2, 0, 0, 0, 0, 0, 0, 0, b'a', 0xff];
+        assert_eq!(
+            reason::<String>(&text),
+            "a text in it is not UTF-8 from byte 1 on"
+        );
+    }
 }

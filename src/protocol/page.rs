@@ -6,11 +6,17 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-use super::api::{AnsweredBy, Api};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::api::{AnsweredBy, Api, PeerState, Position, Role};
 use super::codec;
 use super::error::{ApiError, ErrorBody};
 use super::golden::{errors, samples};
 use crate::limits;
+use crate::time::Timestamp;
+use crate::types::{Durability, GapReason, Offset};
+
+mod drawings;
 
 const PAGE: &str = include_str!("../../docs/protocol.md");
 
@@ -265,6 +271,65 @@ fn check_detail(page: &Page, row: &[&str], error: &ApiError, bytes: &[u8]) {
     assert!(rest.is_empty(), "{}: bytes left over", error.name());
 }
 
+/// The samples hold some variants of an enum; the page has to have them all.
+#[test]
+fn every_variant_is_on_the_page() {
+    let page = Page::read();
+    check_variants(&page, "Role", &[Role::Index, Role::Peer]);
+    check_variants(&page, "Durability", &[Durability::Fsync, Durability::Os]);
+    check_variants(
+        &page,
+        "PeerState",
+        &[PeerState::Online, PeerState::Offline, PeerState::Down],
+    );
+    check_variants(
+        &page,
+        "GapReason",
+        &[GapReason::Discarded, GapReason::Lost, GapReason::Damaged],
+    );
+    check_variants(
+        &page,
+        "Position",
+        &[
+            Position::Beginning,
+            Position::End,
+            Position::Offset(Offset::new(3)),
+            Position::Back(4),
+            Position::Time(Timestamp::from_millis(-5)),
+        ],
+    );
+    let enums = |layout: &&Layout| matches!(layout, Layout::Enum(_));
+    assert_eq!(
+        page.layouts.values().filter(enums).count(),
+        5,
+        "one is not compared"
+    );
+}
+
+fn check_variants<T: Serialize + DeserializeOwned>(page: &Page, name: &str, all: &[T]) {
+    let Some(Layout::Enum(told)) = page.layouts.get(name) else {
+        panic!("{name} is not an enum on the page");
+    };
+    assert_eq!(told.len(), all.len(), "variants of {name}");
+    for (variant, (number, told, _)) in all.iter().zip(told) {
+        let bytes = codec::encode(variant, 100, "variant").expect("small");
+        assert_eq!(number_at(&bytes), *number, "{name}: {told}");
+        let mut rest = &bytes[..];
+        let found = page.decode(name, &mut rest);
+        assert_eq!(found, serde_json::to_value(variant).expect("plain data"));
+        assert!(rest.is_empty(), "{name}: {told}: bytes left over");
+    }
+    let mut beyond = (all.len() as u32).to_le_bytes().to_vec();
+    beyond.resize(12, 0);
+    let beyond = codec::decode::<T>(&beyond, 100, "variant").map(|_| ());
+    let reason = beyond.expect_err("there is no such variant").reason;
+    assert!(reason.contains("variant index"), "{name}: {reason}");
+}
+
+fn number_at(bytes: &[u8]) -> u32 {
+    u32::try_from(number(&mut &bytes[..4], 4)).expect("four bytes")
+}
+
 /// The samples and `Other` are all the variants there are.
 #[test]
 fn no_error_is_missing() {
@@ -285,18 +350,24 @@ fn no_error_is_missing() {
     assert!(reason.contains("variant index"), "{reason}");
 }
 
-#[test]
-fn the_limits_on_the_page_are_those_of_the_code() {
-    let seconds = |time: std::time::Duration| format!("{} s", time.as_secs());
-    let thousands = |n: usize| {
-        format!(
-            "{},{:03},{:03}",
-            n / 1_000_000,
-            n / 1_000 % 1_000,
-            n % 1_000
-        )
-    };
-    for (told, by) in [
+fn seconds(time: std::time::Duration) -> String {
+    format!("{} s", time.as_secs())
+}
+
+fn kib(bytes: usize) -> String {
+    format!("{} KiB", bytes / limits::KIB)
+}
+
+fn thousands(n: usize) -> String {
+    match n / 1_000_000 {
+        0 => format!("{},{:03}", n / 1_000, n % 1_000),
+        millions => format!("{millions},{:03},{:03}", n / 1_000 % 1_000, n % 1_000),
+    }
+}
+
+/// Limits of connections and waits as the page tells them, and words of the paragraph in which they stand.
+fn limits_of_connections() -> Vec<(String, &'static str)> {
+    vec![
         (
             limits::HELLO_FRAME_BYTES_MAX.to_string(),
             "until the hello is",
@@ -304,41 +375,82 @@ fn the_limits_on_the_page_are_those_of_the_code() {
         (seconds(limits::HELLO_TIMEOUT), "of connecting"),
         (seconds(limits::FRAME_TIMEOUT), "of its first byte"),
         (seconds(limits::WRITE_STALL_TIMEOUT), "is cut off"),
+        (kib(limits::PACE_BYTES_MIN), "in a second of a large frame"),
+        (seconds(limits::HALF_CLOSE_TIMEOUT), "for up to 5 s"),
         (
             seconds(limits::FETCH_WAIT_MAX),
-            "for it), then with what there",
+            "takes at most 60 s for it), then with what there",
         ),
-        (seconds(limits::CLAIM_KEPT_FOR), "of the\nclaim"),
+        (
+            seconds(limits::FETCH_WAIT_MAX),
+            "the index takes at most 60 s for it",
+        ),
+        (seconds(limits::CLAIM_KEPT_FOR), "within 10 s of the claim"),
+    ]
+}
+
+/// The same, of bytes and counts.
+fn limits_of_sizes() -> Vec<(String, &'static str)> {
+    vec![
         (
             thousands(limits::BATCH_BYTES_MAX),
             "bytes (16 MiB + 64 KiB)",
         ),
-        (limits::BATCH_RECORDS_MAX.to_string(), ""),
-        (limits::PAGE_ENTRIES_MAX.to_string(), ""),
+        (thousands(limits::batch_bytes_max(1)), "or 327,680 bytes"),
+        (
+            kib(limits::batch_bytes_max(limits::MIB) - limits::MIB),
+            "has at most 64 KiB more than that",
+        ),
+        (limits::BATCH_RECORDS_MAX.to_string(), "record count"),
+        (limits::PAGE_ENTRIES_MAX.to_string(), "`limit`"),
         (
             format!("last {} batches", limits::PRODUCER_BATCHES_KEPT),
-            "",
+            "for each topic",
         ),
-        (format!("at most {}", limits::HEADERS_MAX), ""),
-        (format!("{} KiB", limits::KEY_BYTES_MAX / 1024), ""),
+        (
+            format!("{} days", limits::PRODUCER_KEPT_FOR.as_secs() / 86_400),
+            "after the last one",
+        ),
+        (
+            limits::PRODUCERS_PER_TOPIC_MAX.to_string(),
+            "producers for each topic",
+        ),
+        (format!("at most {}", limits::HEADERS_MAX), "header count"),
+        (kib(limits::KEY_BYTES_MAX), "A key has at most"),
         (
             format!("{} MiB for it", limits::FETCH_BYTES_MAX / limits::MIB),
-            "",
+            "max bytes",
         ),
         (
             format!("at most {} MiB", limits::CONTROL_BYTES_MAX / limits::MIB),
-            "",
+            "control bodies",
         ),
         (
             format!("window at most {} MiB", limits::ZSTD_WINDOW_BYTES_MAX >> 20),
-            "",
+            "zstd",
         ),
-    ] {
+        (limits::NAME_BYTES_MAX.to_string(), "`topic-name` | at most"),
+        (
+            limits::PEER_NAME_BYTES_MAX.to_string(),
+            "`peer-name` | at most",
+        ),
+        (limits::ADDRESS_BYTES_MAX.to_string(), "`address` | at most"),
+        (
+            limits::CLIENT_NAME_BYTES_MAX.to_string(),
+            "program and version, for logs, at most",
+        ),
+    ]
+}
+
+#[test]
+fn the_limits_on_the_page_are_those_of_the_code() {
+    for (told, by) in limits_of_connections().into_iter().chain(limits_of_sizes()) {
         let stands = PAGE.match_indices(told.as_str()).any(|(at, _)| {
-            PAGE[at..]
-                .split("\n\n")
-                .next()
-                .is_some_and(|p| p.contains(by))
+            let (before, after) = PAGE.split_at(at);
+            let paragraph = [before.rsplit("\n\n").next(), after.split("\n\n").next()];
+            let paragraph = paragraph.map(Option::unwrap_or_default).concat();
+            let words: Vec<&str> = paragraph.split_whitespace().collect();
+            words.join(" ").contains(by)
         });
         assert!(stands, "{told:?} … {by:?} is not on the page");
     }

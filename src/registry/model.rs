@@ -471,7 +471,7 @@ impl Random {
         let count = self.below(4);
         let topic = |random: &mut Self| StoredTopic {
             name: random.name(),
-            id: topic_id(random.below(6)),
+            id: topic_id(1 + random.below(6)),
             epoch: random.epoch(),
         };
         (0..count).map(|_| topic(self)).collect()
@@ -522,20 +522,20 @@ impl Random {
                 peer,
                 nonce,
                 name: self.name(),
-                id: topic_id(self.below(6)),
+                id: topic_id(1 + self.below(6)),
             }),
             10..=12 => Command::ConfirmTopic(ConfirmTopic {
                 peer,
                 nonce,
                 name: self.name(),
-                id: topic_id(self.below(6)),
+                id: topic_id(1 + self.below(6)),
                 epoch: self.epoch(),
             }),
             _ => Command::ClaimTopic(ClaimTopic {
                 peer,
                 nonce,
                 name: self.name(),
-                id: topic_id(self.below(6)),
+                id: topic_id(1 + self.below(6)),
             }),
         }
     }

@@ -166,6 +166,7 @@ impl State {
         effects: &mut Effects,
     ) -> Result<Answer, ApiError> {
         let done = |()| Answer::Done(Done {});
+        refuse_zero(&command)?;
         match command {
             Command::RegisterPeer(request) => self
                 .register_peer(request, now, effects)
@@ -438,4 +439,22 @@ fn info(peer: &Peer) -> PeerInfo {
         conflicts: Vec::new(),
         load: peer.load,
     }
+}
+
+/// All zero stands for nothing where an id may be missing: a peer or a topic that had it would be
+/// mistaken for that.
+fn refuse_zero(command: &Command) -> Result<(), ApiError> {
+    let zero = match command {
+        Command::RegisterPeer(request) if request.peer.is_zero() => "peer id",
+        Command::RegisterTopics(request) if request.topics.iter().any(|t| t.id.is_zero()) => {
+            "topic id"
+        }
+        Command::ClaimTopic(request) if request.id.is_zero() => "topic id",
+        Command::ConfirmTopic(request) if request.id.is_zero() => "topic id",
+        _ => return Ok(()),
+    };
+    Err(ApiError::InvalidArgument {
+        what: zero.to_owned(),
+        reason: "all zero is nobody's: a random one was expected".to_owned(),
+    })
 }

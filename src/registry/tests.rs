@@ -462,7 +462,7 @@ fn a_full_bucket_takes_several_rows_and_gives_them_back() {
     let names = names_in_bucket(7, 20);
     let topic = |(n, name): (usize, &TopicName)| StoredTopic {
         name: name.clone(),
-        id: topic_id(u8::try_from(n).expect("few")),
+        id: topic_id(u8::try_from(n + 1).expect("few")),
         epoch: LeaderEpoch::new(1),
     };
     let list = |count: usize| {
@@ -490,7 +490,7 @@ fn who_would_have_to_be_told_too_much_is_told_to_list() {
     let all = TopicPattern::all();
     let topic = |n: usize| {
         let mut id = [0; 16];
-        id[..8].copy_from_slice(&n.to_be_bytes());
+        id[..8].copy_from_slice(&(n + 1).to_be_bytes());
         StoredTopic {
             name: format!("t{n}").parse().expect("good"),
             id: TopicId::from_bytes(id),
@@ -549,4 +549,57 @@ fn only_so_many_displaced_processes_are_remembered() {
         assert!(beat(&mut bench, n).starts_with("Displaced"), "{n}");
     }
     assert_eq!(beat(&mut bench, count - 1), "done");
+}
+
+#[test]
+fn an_id_of_nobody_is_refused() {
+    let mut bench = Bench::new();
+    let introduction = |peer| {
+        Command::RegisterPeer(RegisterPeer {
+            peer,
+            name: "north".parse().expect("a peer name"),
+            address: "north:1".parse().expect("an address"),
+            nonce: nonce(1),
+            load: PeerLoad::default(),
+        })
+    };
+    let peer = peer_id("north");
+    let (name, zero): (TopicName, _) = ("a".parse().expect("a name"), TopicId::zero());
+    let claim = ClaimTopic {
+        peer,
+        nonce: nonce(1),
+        name: name.clone(),
+        id: zero,
+    };
+    let confirm = ConfirmTopic {
+        peer,
+        nonce: nonce(1),
+        name: name.clone(),
+        id: zero,
+        epoch: LeaderEpoch::new(1),
+    };
+    let list = RegisterTopics {
+        peer,
+        nonce: nonce(1),
+        part: 0,
+        last: true,
+        topics: vec![StoredTopic {
+            name,
+            id: zero,
+            epoch: LeaderEpoch::new(1),
+        }],
+    };
+    bench
+        .apply(introduction(peer))
+        .expect("a peer with an identity");
+    for command in [
+        introduction(PeerId::zero()),
+        Command::ClaimTopic(claim),
+        Command::ConfirmTopic(confirm),
+        Command::RegisterTopics(list),
+    ] {
+        let answer = bench.apply(command.clone());
+        let refused = matches!(answer, Err(ApiError::InvalidArgument { .. }));
+        assert!(refused, "{command:?}: {answer:?}");
+    }
 }

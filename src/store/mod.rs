@@ -356,8 +356,9 @@ impl Store {
         loop {
             end.mark_unchanged();
             let result = self.read(&topic, &fetch).await?;
-            let enough =
-                result.bytes >= fetch.min_bytes.max(1) as usize || !is_only_batches(&result.items);
+            let enough = result.bytes >= fetch.min_bytes as usize
+                || result.is_full
+                || !is_only_batches(&result.items);
             if enough || wait.is_zero() || !self.wait_for_more(&topic, &mut end, deadline).await {
                 self.shared_topic(fetch.topic)?;
                 return Ok(Fetched {
@@ -370,13 +371,13 @@ impl Store {
         }
     }
 
-    /// Waits until there is something to read at `offset`, the topic is gone, or the time is over.
-    pub async fn wait_readable(&self, topic: TopicId, offset: Offset, deadline: Instant) {
-        let Some(topic) = self.shared.topic(topic) else {
+    /// Waits until the fetch has something to be answered with: records, an error, or that the time is over.
+    pub async fn wait_readable(&self, fetch: &Fetch, deadline: Instant) {
+        let Some(topic) = self.shared.topic(fetch.topic) else {
             return;
         };
         let mut end = topic.watch_end();
-        while topic.readable_end() <= offset {
+        while topic.epoch() == fetch.epoch && topic.readable_end() == fetch.offset {
             if !self.wait_for_more(&topic, &mut end, deadline).await {
                 return;
             }

@@ -22,7 +22,7 @@ use crate::types::{Gap, GapReason, Offset};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReadRequest {
     pub from: Offset,
-    /// Stop after so many bytes of batches; the first batch comes whatever its size.
+    /// Most bytes of batches, all together; the first batch comes whatever its size.
     pub max_bytes: usize,
     /// Tell damage as a gap instead of an error.
     pub pass_damage: bool,
@@ -36,6 +36,8 @@ pub(super) struct ReadResult {
     pub items: Vec<FetchItem>,
     pub next: Offset,
     pub bytes: usize,
+    /// There is more, and waiting for still more does not bring it.
+    pub is_full: bool,
 }
 
 /// Why nothing was read.
@@ -61,6 +63,7 @@ struct Reading<'a> {
     at: Offset,
     items: Vec<FetchItem>,
     bytes: usize,
+    is_full: bool,
 }
 
 /// Reads records of `topic` up to its readable end.
@@ -86,12 +89,13 @@ pub(super) fn read(
         at: request.from,
         items: Vec::new(),
         bytes: 0,
+        is_full: false,
     };
     if reading.at < start {
         reading.gap(start, GapReason::Discarded);
     }
     let gaps = topic.gaps();
-    while reading.at < end && reading.bytes < request.max_bytes {
+    while reading.at < end && !reading.is_full {
         if let Some(gap) = gaps
             .iter()
             .find(|gap| gap.from <= reading.at && reading.at < gap.to)
@@ -103,7 +107,10 @@ pub(super) fn read(
             Ok(true) => {}
             Ok(false) => break,
             // What was found so far is an answer; the error comes with the next request.
-            Err(_) if !reading.items.is_empty() => break,
+            Err(_) if !reading.items.is_empty() => {
+                reading.is_full = true;
+                break;
+            }
             Err(error) => return Err(error),
         }
     }
@@ -111,6 +118,7 @@ pub(super) fn read(
         items: reading.items,
         next: reading.at,
         bytes: reading.bytes,
+        is_full: reading.is_full,
     })
 }
 
@@ -220,7 +228,7 @@ impl Reading<'_> {
     fn take(&mut self, pieces: Vec<Piece>) -> Result<bool, ReadError> {
         let before = self.at;
         for piece in pieces {
-            if self.at >= self.end || self.bytes >= self.request.max_bytes {
+            if self.at >= self.end {
                 return Ok(false);
             }
             match piece {
@@ -232,7 +240,12 @@ impl Reading<'_> {
                     if to > self.end {
                         return Ok(false);
                     }
-                    self.bytes += entry.payload.len();
+                    let bytes = self.bytes + entry.payload.len();
+                    if self.bytes > 0 && bytes > self.request.max_bytes {
+                        self.is_full = true;
+                        return Ok(false);
+                    }
+                    self.bytes = bytes;
                     self.items.push(FetchItem::Batch(stored(entry)));
                     self.at = to;
                 }

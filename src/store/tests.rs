@@ -10,6 +10,7 @@ use crate::types::{Durability, Gap, GapReason, ProducerId, Sequence, TopicName, 
 
 mod cold;
 mod duplicates;
+mod fetching;
 mod pieces;
 mod reserve;
 pub(super) mod retention;

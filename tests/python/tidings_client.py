@@ -1,84 +1,198 @@
-#!/usr/bin/env python3
 """A small Tidings client, written from docs/protocol.md alone.
 
 It proves that the page says enough: nothing here was taken from the Rust
-source, and only Python's standard library (3.9 or later) is used.
+source, and only Python's standard library (3.9 or later) is used. `prove.py`
+runs it against golden vectors and against a cluster.
 
-    tidings_client.py ADDRESS [--topic NAME]
-
-connects to an index server or to any peer, has a topic placed and creates it,
-publishes with a producer id and repeats a batch on purpose, fetches with a long
-poll, keeps a subscription, and provokes errors; then it deletes the topic.
-One line for each step; status 1 at the first thing that is not as the page says.
-
-    tidings_client.py --self-test data/fixtures/protocol/vectors.txt
-
-compares its encoding and decoding with the golden vectors, without a network.
+    host = Connection("127.0.0.1:7401")
+    host.call("DescribeTopic", name="quakes.ci")["end_offset"]
 
 What it cannot do: batches packed with lz4 or zstd. The standard library has
 neither; such a batch is an `Unsupported` error, never a wrong answer.
 """
 
-import argparse
-import os
 import socket
 import struct
-import sys
-import time
 
-# Section 4: the requests used here.
-HELLO, PING, LOOKUP, LIST_TOPICS, PLACE_TOPIC = 1, 2, 10, 11, 13
-CREATE_TOPIC, DELETE_TOPIC, DESCRIBE_TOPIC, FIND_OFFSET = 40, 41, 42, 48
-PUBLISH, FETCH = 50, 51
-CREATE_SUBSCRIPTION, DESCRIBE_SUBSCRIPTION, SEEK_SUBSCRIPTION, COMMIT = 60, 62, 64, 65
+# Section 4: number of each request. Its body has the layout of the request's name.
+REQUESTS = {
+    "Hello": 1, "Ping": 2,
+    "Lookup": 10, "ListTopics": 11, "ListPeers": 12, "PlaceTopic": 13, "RetirePeer": 14,
+    "RegisterPeer": 20, "RegisterTopics": 21, "Heartbeat": 22, "Depart": 23,
+    "ClaimTopic": 24, "ConfirmTopic": 25, "DropTopic": 26, "Watch": 27,
+    "CreateTopic": 40, "DeleteTopic": 41, "DescribeTopic": 42, "DescribeTopics": 43,
+    "SetTopic": 44, "RenameTopic": 45, "PurgeTopic": 46, "AcceptLoss": 47,
+    "FindOffset": 48, "PeerStatus": 49, "Publish": 50, "Fetch": 51,
+    "CreateSubscription": 60, "DeleteSubscription": 61, "DescribeSubscription": 62,
+    "ListSubscriptions": 63, "SeekSubscription": 64, "Commit": 65,
+}  # fmt: skip
+
+# Requests that an index server answers alone, and both kinds of node; the rest is the peers'.
+OF_INDEX = {
+    "RegisterPeer", "RegisterTopics", "Heartbeat", "Depart", "ClaimTopic", "ConfirmTopic",
+    "DropTopic", "Watch",
+}  # fmt: skip
+OF_BOTH = {
+    "Hello", "Ping", "Lookup", "ListTopics", "ListPeers", "PlaceTopic", "RetirePeer",
+}  # fmt: skip
+
+# Sections 3 and 5: the type of each answer.
+ANSWERS = {
+    "Hello": "HelloAnswer", "Ping": "Done",
+    "Lookup": "TopicLocation", "ListTopics": "TopicPage", "ListPeers": "[PeerInfo]",
+    "PlaceTopic": "Placement", "RetirePeer": "Retired",
+    "RegisterPeer": "Registered", "RegisterTopics": "RegisteredTopics", "Heartbeat": "Done",
+    "Depart": "Done", "ClaimTopic": "Claimed", "ConfirmTopic": "Done", "DropTopic": "Done",
+    "Watch": "Changes",
+    "CreateTopic": "CreatedTopic", "DeleteTopic": "Done", "DescribeTopic": "TopicInfo",
+    "DescribeTopics": "TopicInfoPage", "SetTopic": "TopicInfo", "RenameTopic": "TopicInfo",
+    "PurgeTopic": "TopicInfo", "AcceptLoss": "AcceptedLoss", "FindOffset": "FoundOffset",
+    "PeerStatus": "PeerStatusAnswer",
+    "CreateSubscription": "SubscriptionInfo", "DeleteSubscription": "Done",
+    "DescribeSubscription": "SubscriptionInfo", "ListSubscriptions": "SubscriptionPage",
+    "SeekSubscription": "Sought", "Commit": "Committed",
+}  # fmt: skip
+
+# Sections 3, 5 and 8: layouts, as `field type`; the texts of section 1 are strings.
+LAYOUTS = {
+    "Hello": "magic magic, protocol_min u16, protocol_max u16, client string, features u64",
+    "HelloAnswer": "protocol u16, role Role, node id, name string, server string, features u64,"
+    " frame_bytes_max u32, message_bytes_max u32, requests_unanswered_max u32,"
+    " publishes_unanswered_max u32, indexes [string]",
+    "Done": "",
+    "Ping": "",
+    "Gap": "from u64, to u64, reason GapReason",
+    "Retention": "age_ms u64?, bytes u64?, records u64?",
+    "TopicSettings": "durability Durability, retention Retention",
+    # 5.2
+    "Lookup": "name string, local_only bool",
+    "TopicLocation": "name string, id id, epoch u32, peer id, peer_name string,"
+    " address string, state PeerState, since time",
+    "ListTopics": "pattern string, after string?, limit u32",
+    "TopicPage": "topics [TopicLocation], more bool",
+    "ListPeers": "",
+    "PeerInfo": "id id, name string, address string, state PeerState, since time, topics u64,"
+    " conflicts [string], load PeerLoad",
+    "PeerLoad": "topics u64, stored_bytes u64, bytes_in_per_second u64,"
+    " bytes_out_per_second u64, connections u64, disk_free_bytes u64",
+    "PlaceTopic": "name string, on string?",
+    "Placement": "peer id, name string, address string",
+    "RetirePeer": "name string",
+    "Retired": "topics u64",
+    # 5.3
+    "RegisterPeer": "peer id, name string, address string, nonce id, load PeerLoad",
+    "Registered": "lease_ms u64",
+    "RegisterTopics": "peer id, nonce id, part u32, last bool, topics [StoredTopic]",
+    "RegisteredTopics": "conflicts [Conflict]",
+    "StoredTopic": "name string, id id, epoch u32",
+    "Conflict": "name string, id id, holder string",
+    "Heartbeat": "peer id, nonce id, load PeerLoad",
+    "Depart": "peer id, nonce id, leave bool",
+    "ClaimTopic": "peer id, nonce id, name string, id id",
+    "Claimed": "epoch u32",
+    "ConfirmTopic": "peer id, nonce id, name string, id id, epoch u32",
+    "DropTopic": "peer id, nonce id, name string, id id",
+    "Watch": "version u64, pattern string, max_wait_ms u32",
+    "Changes": "version u64, reset bool, changed [TopicLocation], dropped [string]",
+    # 5.4
+    "CreateTopic": "name string, settings TopicSettings, if_not_exists bool",
+    "CreatedTopic": "topic TopicInfo, created bool",
+    "TopicInfo": "name string, id id, epoch u32, settings TopicSettings, start_offset u64,"
+    " end_offset u64, durable_end_offset u64, bytes u64, created time, last_append time?,"
+    " subscriptions u64, quarantined bool, conflict bool, gaps [Gap]",
+    "DeleteTopic": "name string, id id?",
+    "DescribeTopic": "name string",
+    "DescribeTopics": "pattern string, after string?, limit u32",
+    "TopicInfoPage": "topics [TopicInfo], more bool",
+    "SetTopic": "name string, changes TopicChanges",
+    "TopicChanges": "durability Durability?, retain_age_ms u64??, retain_bytes u64??,"
+    " retain_records u64??",
+    "RenameTopic": "name string, new string",
+    "PurgeTopic": "name string, before Position",
+    "AcceptLoss": "name string",
+    "AcceptedLoss": "gap Gap",
+    "FindOffset": "topic string, position Position",
+    "FoundOffset": "id id, epoch u32, offset u64, start_offset u64, end_offset u64",
+    "PeerStatus": "",
+    "PeerStatusAnswer": "id id, name string, version string, started time, load PeerLoad,"
+    " rss_bytes u64, cpu_ms u64, payload_bytes u64, disk_written_bytes u64, segments u64,"
+    " journal_bytes u64, damage [string], index_reachable bool",
+    # 5.5
+    "CreateSubscription": "topic string, name string, from Position, if_not_exists bool",
+    "SubscriptionInfo": "topic string, topic_id id, epoch u32, name string,"
+    " committed_offset u64, generation u64, start_offset u64, end_offset u64, lag_ms u64,"
+    " created time, last_commit time?",
+    "DeleteSubscription": "topic string, name string",
+    "DescribeSubscription": "topic string, name string",
+    "ListSubscriptions": "topic string?, after (string,string)?, limit u32",
+    "SubscriptionPage": "subscriptions [SubscriptionInfo], more bool",
+    "SeekSubscription": "topic string, name string, to Position, dry_run bool",
+    "Sought": "from u64, to u64, subscription SubscriptionInfo",
+    "Commit": "topic id, name string, generation u64, offset u64",
+    "Committed": "offset u64",
+    # 8
+    "ErrorBody": "code u16, retryable bool, message string, detail bytes",
+}
+
+# The variants in the order of their numbers; what one carries stands behind a colon.
+ENUMS = {
+    "Role": "index peer",
+    "Durability": "fsync os",
+    "PeerState": "online offline down",
+    "GapReason": "discarded lost damaged",
+    "Position": "Beginning End Offset:u64 Back:u64 Time:time",
+}
+
+# Section 8: code -> (index of the detail, name, retry, fields of the detail).
+ERRORS = {
+    1: (0, "BadFrame", False, "reason string"),
+    2: (1, "UnknownApi", False, "api u16"),
+    3: (2, "UnsupportedVersion", False, "what string, given u16, min u16, max u16"),
+    4: (3, "HelloRequired", False, ""),
+    5: (4, "FrameTooLarge", False, "bytes u64, max u64"),
+    6: (5, "Malformed", False, "what string, reason string"),
+    7: (6, "TooManyConnections", True, "max u64"),
+    8: (7, "WrongRole", False, "request string, answered_by string, this_is string"),
+    9: (8, "ShuttingDown", True, ""),
+    20: (9, "TopicNotFound", False, "name string"),
+    21: (10, "UnknownTopicId", False, "id id"),
+    22: (11, "TopicExists", False, "name string"),
+    23: (12, "NotHosted", True, "name string, peer string, address string, epoch u32"),
+    24: (13, "StaleEpoch", True, "given u32, current u32"),
+    25: (14, "TopicQuarantined", False, "name string, end u64"),
+    26: (15, "NameConflict", False, "name string, holder string"),
+    27: (16, "TooManyTopics", False, "max u64"),
+    30: (17, "BadBatch", False, "reason string"),
+    31: (18, "MessageTooLarge", False, "bytes u64, max u64"),
+    32: (19, "SequenceGap", True, "expected u64, given u64"),
+    33: (20, "DuplicateTooOld", False, "given u64, oldest u64"),
+    34: (21, "UnknownProducer", False, ""),
+    35: (22, "DiskReserve", True, "free_bytes u64, needed_bytes u64"),
+    40: (23, "OffsetOutOfRange", False, "requested u64, start u64, end u64"),
+    41: (24, "Damaged", False, "from u64, to u64"),
+    50: (25, "SubscriptionNotFound", False, "topic string, name string"),
+    51: (26, "SubscriptionExists", False, "topic string, name string"),
+    52: (27, "StaleGeneration", False, "given u64, current u64"),
+    53: (28, "CommitPastEnd", False, "offset u64, end u64"),
+    54: (29, "TooManySubscriptions", False, "max u64"),
+    60: (30, "IndexUnavailable", True, "reason string"),
+    61: (31, "PeerNotFound", False, "name string"),
+    62: (32, "NoPeerOnline", True, ""),
+    63: (33, "Displaced", False, ""),
+    64: (34, "NotRegistered", True, ""),
+    65: (35, "PeerNameTaken", False, "name string"),
+    66: (36, "ClaimPending", True, "name string"),
+    67: (37, "PeerNotOnline", True, "peer string, state string"),
+    80: (38, "StorageStopped", True, "reason string"),
+    81: (39, "InvalidArgument", False, "what string, reason string"),
+    82: (41, "Unanswered", False, ""),
+}
+
+NUMBERS = {"u8": "<B", "u16": "<H", "u32": "<I", "u64": "<Q", "i64": "<q", "time": "<q"}
+RAW = {"id": 16, "magic": 4}
 
 # Section 2: the flags of a frame.
 REQUEST, ANSWER, ERROR = 0, 1, 3
-
-# Section 8: code -> (index of the detail, name, fields of the detail).
-ERRORS = {
-    1: (0, "BadFrame", "reason string"),
-    2: (1, "UnknownApi", "api u16"),
-    3: (2, "UnsupportedVersion", "what string, given u16, min u16, max u16"),
-    4: (3, "HelloRequired", ""),
-    5: (4, "FrameTooLarge", "bytes u64, max u64"),
-    6: (5, "Malformed", "what string, reason string"),
-    7: (6, "TooManyConnections", "max u64"),
-    8: (7, "WrongRole", "request string, answered_by string, this_is string"),
-    9: (8, "ShuttingDown", ""),
-    20: (9, "TopicNotFound", "name string"),
-    21: (10, "UnknownTopicId", "id id"),
-    22: (11, "TopicExists", "name string"),
-    23: (12, "NotHosted", "name string, peer string, address string, epoch u32"),
-    24: (13, "StaleEpoch", "given u32, current u32"),
-    25: (14, "TopicQuarantined", "name string, end u64"),
-    26: (15, "NameConflict", "name string, holder string"),
-    27: (16, "TooManyTopics", "max u64"),
-    30: (17, "BadBatch", "reason string"),
-    31: (18, "MessageTooLarge", "bytes u64, max u64"),
-    32: (19, "SequenceGap", "expected u64, given u64"),
-    33: (20, "DuplicateTooOld", "given u64, oldest u64"),
-    34: (21, "UnknownProducer", ""),
-    35: (22, "DiskReserve", "free_bytes u64, needed_bytes u64"),
-    40: (23, "OffsetOutOfRange", "requested u64, start u64, end u64"),
-    41: (24, "Damaged", "from u64, to u64"),
-    50: (25, "SubscriptionNotFound", "topic string, name string"),
-    51: (26, "SubscriptionExists", "topic string, name string"),
-    52: (27, "StaleGeneration", "given u64, current u64"),
-    53: (28, "CommitPastEnd", "offset u64, end u64"),
-    54: (29, "TooManySubscriptions", "max u64"),
-    60: (30, "IndexUnavailable", "reason string"),
-    61: (31, "PeerNotFound", "name string"),
-    62: (32, "NoPeerOnline", ""),
-    63: (33, "Displaced", ""),
-    64: (34, "NotRegistered", ""),
-    65: (35, "PeerNameTaken", "name string"),
-    66: (36, "ClaimPending", "name string"),
-    67: (37, "PeerNotOnline", "peer string, state string"),
-    80: (38, "StorageStopped", "reason string"),
-    81: (39, "InvalidArgument", "what string, reason string"),
-    82: (41, "Unanswered", ""),
-}
 
 
 class ProtocolError(Exception):
@@ -100,227 +214,142 @@ class ApiError(Exception):
 # --- section 5: control bodies ------------------------------------------------
 
 
-class Writer:
-    """Writes the types of section 5, one after the other."""
+def fields_of(layout):
+    return [field.split(" ") for field in filter(None, layout.split(", "))]
 
-    def __init__(self):
-        self.parts = []
 
-    def _pack(self, form, value):
-        self.parts.append(struct.pack(form, value))
-        return self
+def variants_of(kind):
+    return [variant.partition(":")[::2] for variant in ENUMS[kind].split(" ")]
 
-    def u16(self, value):
-        return self._pack("<H", value)
 
-    def u32(self, value):
-        return self._pack("<I", value)
-
-    def u64(self, value):
-        return self._pack("<Q", value)
-
-    def bool(self, value):
-        return self._pack("<?", value)
-
-    def string(self, text):
-        data = text.encode()
-        self.u64(len(data))
-        return self.raw(data)
-
-    def raw(self, data):
-        self.parts.append(data)
-        return self
-
-    def option(self, write, value):
-        """`T?`; `write` is the method for a T."""
-        self.bool(value is not None)
-        if value is not None:
-            write(value)
-        return self
-
-    def position(self, position):
-        """("Beginning",), ("End",), ("Offset", n), ("Back", n) or ("Time", ms)."""
-        kind = ("Beginning", "End", "Offset", "Back", "Time").index(position[0])
-        self.u32(kind)
-        if kind >= 2:
-            self._pack("<q" if kind == 4 else "<Q", position[1])
-        return self
-
-    def done(self):
-        return b"".join(self.parts)
+def encode(kind, value):
+    """The bytes of a value. An option is None or the value; an option of an
+    option None, or a tuple of what is inside. A variant is its name, or
+    (name, what it carries)."""
+    if kind in NUMBERS:
+        return struct.pack(NUMBERS[kind], value)
+    if kind == "bool":
+        return struct.pack("<?", value)
+    if kind in ("string", "bytes"):
+        data = value.encode() if kind == "string" else value
+        return struct.pack("<Q", len(data)) + data
+    if kind in RAW:
+        if len(value) != RAW[kind]:
+            raise ValueError(f"{kind} of {len(value)} bytes")
+        return value
+    if kind.endswith("?"):
+        inner = value[0] if kind.endswith("??") and value is not None else value
+        return b"\0" if value is None else b"\1" + encode(kind[:-1], inner)
+    if kind.startswith("["):
+        return struct.pack("<Q", len(value)) + b"".join(encode(kind[1:-1], v) for v in value)
+    if kind.startswith("("):
+        return b"".join(encode(part, v) for part, v in zip(kind[1:-1].split(","), value))
+    if kind in ENUMS:
+        name, carried = value if isinstance(value, tuple) else (value, None)
+        number = [variant for variant, _ in variants_of(kind)].index(name)
+        carries = variants_of(kind)[number][1]
+        return struct.pack("<I", number) + (encode(carries, carried) if carries else b"")
+    return b"".join(encode(what, value[field]) for field, what in fields_of(LAYOUTS[kind]))
 
 
 class Reader:
-    """Reads the types of section 5; what is missing or left over is an error."""
+    """Takes bytes from the front; what is missing or left over is an error."""
 
     def __init__(self, data):
         self.data, self.at = data, 0
 
+    def left(self):
+        return len(self.data) - self.at
+
     def raw(self, count):
-        if count > len(self.data) - self.at:
+        if count > self.left():
             raise ProtocolError("a body ends too early")
         self.at += count
         return self.data[self.at - count : self.at]
 
-    def _unpack(self, form):
-        return struct.unpack(form, self.raw(struct.calcsize(form)))[0]
-
-    def u8(self):
-        return self._unpack("<B")
-
-    def u16(self):
-        return self._unpack("<H")
-
-    def u32(self):
-        return self._unpack("<I")
-
-    def u64(self):
-        return self._unpack("<Q")
-
-    def i64(self):
-        return self._unpack("<q")
-
-    def bool(self):
-        value = self.u8()
-        if value > 1:
-            raise ProtocolError(f"a bool of {value}")
-        return value == 1
-
-    def bytes(self):
-        return self.raw(self.u64())
-
-    def string(self):
-        return self.bytes().decode()
-
-    def id(self):
-        return self.raw(16)
-
-    def option(self, read):
-        return read() if self.bool() else None
-
-    def list(self, read):
-        return [read() for _ in range(self.u64())]
-
-    def enum(self, *names):
-        number = self.u32()
-        if number >= len(names):
-            raise ProtocolError(f"variant {number} of {names}")
-        return names[number]
-
     def rest(self):
-        return self.raw(len(self.data) - self.at)
+        return self.raw(self.left())
 
     def end(self, value):
-        if self.at != len(self.data):
-            raise ProtocolError(f"{len(self.data) - self.at} bytes left over in a body")
+        if self.left():
+            raise ProtocolError(f"{self.left()} bytes left over in a body")
         return value
+
+    def number(self, kind):
+        form = NUMBERS[kind]
+        return struct.unpack(form, self.raw(struct.calcsize(form)))[0]
+
+    def flag(self):
+        byte = self.number("u8")
+        if byte > 1:
+            raise ProtocolError(f"{byte} where 0 or 1 belongs")
+        return byte == 1
+
+    def text(self):
+        try:
+            return self.raw(self.number("u64")).decode()
+        except UnicodeDecodeError as error:
+            raise ProtocolError("a text is not UTF-8") from error
+
+    def read(self, kind):
+        """A value of that type, as `encode` takes it."""
+        if kind in NUMBERS:
+            return self.number(kind)
+        if kind == "bool":
+            return self.flag()
+        if kind == "string":
+            return self.text()
+        if kind == "bytes":
+            return self.raw(self.number("u64"))
+        if kind in RAW:
+            return self.raw(RAW[kind])
+        if kind.endswith("?"):
+            if not self.flag():
+                return None
+            inner = self.read(kind[:-1])
+            return (inner,) if kind.endswith("??") else inner
+        if kind.startswith("["):
+            count = self.number("u64")
+            if count > self.left():
+                raise ProtocolError(f"{count} entries in {self.left()} bytes")
+            return [self.read(kind[1:-1]) for _ in range(count)]
+        if kind.startswith("("):
+            return tuple(self.read(part) for part in kind[1:-1].split(","))
+        if kind in ENUMS:
+            return self.variant(kind)
+        return {field: self.read(what) for field, what in fields_of(LAYOUTS[kind])}
+
+    def variant(self, kind):
+        number, variants = self.number("u32"), variants_of(kind)
+        if number >= len(variants):
+            raise ProtocolError(f"variant {number} of {kind}")
+        name, carried = variants[number]
+        return (name, self.read(carried)) if carried else name
+
+
+def decode(kind, body):
+    reader = Reader(body)
+    return reader.end(reader.read(kind))
 
 
 def decode_error(body):
-    reader = Reader(body)
-    code, retryable = reader.u16(), reader.bool()
-    message, detail = reader.string(), reader.bytes()
-    reader.end(None)
-    index, name, layout = ERRORS.get(code, (None, "unknown", ""))
+    error = decode("ErrorBody", body)
+    code, detail = error["code"], Reader(error["detail"])
+    index, name, retryable, layout = ERRORS.get(code, (None, "unknown", None, ""))
     fields = {}
-    if name != "unknown" and detail:
-        reader = Reader(detail)
-        if reader.u32() != index:
-            raise ProtocolError(f"the detail of {name} has another index")
-        for field in filter(None, layout.split(", ")):
-            field, kind = field.split(" ")
-            fields[field] = getattr(reader, kind)()
-        reader.end(None)
-    return ApiError(code, retryable, message, name, fields)
+    if index is not None:
+        if error["retryable"] != retryable:
+            raise ProtocolError(f"{name} that is retryable: {error['retryable']}")
+        if detail.left():
+            if detail.number("u32") != index:
+                raise ProtocolError(f"the detail of {name} has another index")
+            fields = detail.end({field: detail.read(kind) for field, kind in fields_of(layout)})
+    return ApiError(code, error["retryable"], error["message"], name, fields)
 
 
 def hello_body(client="tidings_client.py 1", oldest=1, newest=1):
-    return Writer().raw(b"TIDE").u16(oldest).u16(newest).string(client).u64(0).done()
-
-
-def decode_hello_answer(body):
-    r = Reader(body)
-    return r.end(
-        {
-            "protocol": r.u16(),
-            "role": r.enum("index", "peer"),
-            "node": r.id(),
-            "name": r.string(),
-            "server": r.string(),
-            "features": r.u64(),
-            "frame_bytes_max": r.u32(),
-            "message_bytes_max": r.u32(),
-            "requests_unanswered_max": r.u32(),
-            "publishes_unanswered_max": r.u32(),
-            "indexes": r.list(r.string),
-        }
-    )
-
-
-def read_location(r):
-    return {
-        "name": r.string(),
-        "id": r.id(),
-        "epoch": r.u32(),
-        "peer": r.id(),
-        "peer_name": r.string(),
-        "address": r.string(),
-        "state": r.enum("online", "offline", "down"),
-        "since": r.i64(),
-    }
-
-
-def read_gap(r):
-    return {
-        "from": r.u64(),
-        "to": r.u64(),
-        "reason": r.enum("discarded", "lost", "damaged"),
-    }
-
-
-def read_topic(r):
-    return {
-        "name": r.string(),
-        "id": r.id(),
-        "epoch": r.u32(),
-        "durability": r.enum("fsync", "os"),
-        "retain_age_ms": r.option(r.u64),
-        "retain_bytes": r.option(r.u64),
-        "retain_records": r.option(r.u64),
-        "start_offset": r.u64(),
-        "end_offset": r.u64(),
-        "durable_end_offset": r.u64(),
-        "bytes": r.u64(),
-        "created": r.i64(),
-        "last_append": r.option(r.i64),
-        "subscriptions": r.u64(),
-        "quarantined": r.bool(),
-        "conflict": r.bool(),
-        "gaps": r.list(lambda: read_gap(r)),
-    }
-
-
-def read_subscription(r):
-    return {
-        "topic": r.string(),
-        "topic_id": r.id(),
-        "epoch": r.u32(),
-        "name": r.string(),
-        "committed_offset": r.u64(),
-        "generation": r.u64(),
-        "start_offset": r.u64(),
-        "end_offset": r.u64(),
-        "lag_ms": r.u64(),
-        "created": r.i64(),
-        "last_commit": r.option(r.i64),
-    }
-
-
-def create_topic_body(name, durability, retention, if_not_exists):
-    writer = Writer().string(name).u32(("fsync", "os").index(durability))
-    for bound in retention:
-        writer.option(writer.u64, bound)
-    return writer.bool(if_not_exists).done()
+    fields = {"magic": b"TIDE", "protocol_min": oldest, "protocol_max": newest}
+    return encode("Hello", {**fields, "client": client, "features": 0})
 
 
 # --- section 7: record batches ------------------------------------------------
@@ -364,7 +393,7 @@ def zigzag(value):
 def read_varint(reader):
     value = 0
     for index in range(10):
-        byte = reader.u8()
+        byte = reader.number("u8")
         value |= (byte & 0x7F) << 7 * index
         if byte < 0x80:
             if (byte == 0 and index > 0) or value >= 1 << 64:
@@ -405,7 +434,7 @@ def encode_batch(records, producer=bytes(16), first_sequence=0):
 
 def decode_record(reader, base):
     body = Reader(reader.raw(read_varint(reader)))
-    if body.u8() != 0:
+    if body.number("u8") != 0:
         raise ProtocolError("a record has attributes")
     delta = read_varint(body)
     delta = delta >> 1 if delta % 2 == 0 else -(delta >> 1) - 1
@@ -459,7 +488,7 @@ def publish_body(topic, epoch, batch):
 
 def decode_published(body):
     r = Reader(body)
-    base, end, durability, duplicate = r.u64(), r.u64(), r.u8(), r.u8()
+    base, end, durability, duplicate = (r.number(kind) for kind in ("u64", "u64", "u8", "u8"))
     if durability > 1 or duplicate > 1:
         raise ProtocolError("an acknowledgement with unknown values")
     return r.end(
@@ -480,14 +509,16 @@ def fetch_body(topic, epoch, offset, max_bytes=1 << 20, min_bytes=0, max_wait=0,
 
 def decode_fetched(body):
     r = Reader(body)
-    fetched = {"start": r.u64(), "end": r.u64(), "next": r.u64(), "items": []}
-    while r.at < len(body):
-        kind = r.u8()
+    fetched = {name: r.number("u64") for name in ("start", "end", "next")}
+    fetched["items"] = []
+    while r.left():
+        kind = r.number("u8")
         if kind == 1:
-            item = {"base": r.u64(), "epoch": r.u32(), "append_time": r.i64()}
-            item["batch"] = r.raw(r.u32())
+            item = {"base": r.number("u64"), "epoch": r.number("u32")}
+            item["append_time"] = r.number("i64")
+            item["batch"] = r.raw(r.number("u32"))
         elif kind == 2:
-            item = {"from": r.u64(), "to": r.u64(), "reason": r.u8()}
+            item = {"from": r.number("u64"), "to": r.number("u64"), "reason": r.number("u8")}
             if not 1 <= item["reason"] <= 3:
                 raise ProtocolError(f"gap reason {item['reason']}")
         else:
@@ -506,6 +537,9 @@ def frame(api, correlation, body, version=1, flags=REQUEST):
 class Connection:
     """One connection, with the hello behind it unless `greet` is false."""
 
+    # Requests that were answered, over all connections.
+    answered = set()
+
     def __init__(self, address, greet=True):
         host, _, port = address.rpartition(":")
         self.socket = socket.create_connection((host.strip("[]"), int(port)), timeout=30)
@@ -513,8 +547,9 @@ class Connection:
         self.correlation, self.early, self.frame_bytes_max = 0, {}, 4096
         self.hello = None
         if greet:
-            self.socket.sendall(frame(HELLO, 0, hello_body()))
-            self.hello = decode_hello_answer(self._wait(HELLO, 0, 1))
+            self.socket.sendall(frame(1, 0, hello_body()))
+            self.hello = decode("HelloAnswer", self.wait((1, 0, 1)))
+            self.answered.add("Hello")
             self.frame_bytes_max = self.hello["frame_bytes_max"]
 
     def close(self):
@@ -544,17 +579,20 @@ class Connection:
             return True
 
     def send(self, api, body=b"", version=1):
-        """Sends a request; several may be on their way."""
+        """Sends a request, by name or number; several may be on their way."""
+        number = REQUESTS.get(api, api)
         self.correlation += 1
-        self.socket.sendall(frame(api, self.correlation, body, version))
-        return api, self.correlation, version
+        self.socket.sendall(frame(number, self.correlation, body, version))
+        return number, self.correlation, version
 
-    def _wait(self, api, correlation, version):
+    def wait(self, sent):
+        """The body of the answer to what `send` sent."""
+        api, correlation, version = sent
         while correlation not in self.early:
             found_api, found_version, flags, found, body = self.read_frame()
             if flags not in (ANSWER, ERROR):
                 raise ProtocolError(f"flags {flags} from a node")
-            if found_api == HELLO and flags == ERROR:
+            if found_api == 1 and flags == ERROR:
                 raise decode_error(body)  # section 2: it ends the connection
             self.early[found] = (found_api, found_version, flags, body)
         found_api, found_version, flags, body = self.early.pop(correlation)
@@ -564,507 +602,23 @@ class Connection:
             raise decode_error(body)
         return body
 
-    def wait(self, sent):
-        """The answer to what `send` sent."""
-        return self._wait(*sent)
-
-    def call(self, api, body=b"", version=1):
+    def call_raw(self, api, body=b"", version=1):
         return self.wait(self.send(api, body, version))
 
-    # Section 5, the requests this client uses.
-
-    def lookup(self, name):
-        r = Reader(self.call(LOOKUP, Writer().string(name).bool(False).done()))
-        return r.end(read_location(r))
-
-    def list_topics(self, pattern, after=None, limit=1000):
-        writer = Writer().string(pattern)
-        writer.option(writer.string, after).u32(limit)
-        r = Reader(self.call(LIST_TOPICS, writer.done()))
-        return r.end((r.list(lambda: read_location(r)), r.bool()))
-
-    def place_topic(self, name, on=None):
-        writer = Writer().string(name)
-        r = Reader(self.call(PLACE_TOPIC, writer.option(writer.string, on).done()))
-        return r.end({"peer": r.id(), "name": r.string(), "address": r.string()})
-
-    def create_topic(self, name, durability="fsync", if_not_exists=False):
-        body = create_topic_body(name, durability, (None, None, None), if_not_exists)
-        r = Reader(self.call(CREATE_TOPIC, body))
-        return r.end((read_topic(r), r.bool()))
-
-    def describe_topic(self, name):
-        r = Reader(self.call(DESCRIBE_TOPIC, Writer().string(name).done()))
-        return r.end(read_topic(r))
-
-    def delete_topic(self, name, topic):
-        writer = Writer().string(name)
-        Reader(self.call(DELETE_TOPIC, writer.option(writer.raw, topic).done())).end(None)
-
-    def find_offset(self, name, position):
-        r = Reader(self.call(FIND_OFFSET, Writer().string(name).position(position).done()))
-        found = {"id": r.id(), "epoch": r.u32(), "offset": r.u64()}
-        return r.end({**found, "start": r.u64(), "end": r.u64()})
+    def call(self, api, /, **fields):
+        """A request with a control body, and its answer."""
+        answer = decode(ANSWERS[api], self.call_raw(api, encode(api, fields)))
+        self.answered.add(api)
+        return answer
 
     def publish(self, topic, batch):
         body = publish_body(topic["id"], topic["epoch"], batch)
-        return decode_published(self.call(PUBLISH, body))
+        published = decode_published(self.call_raw("Publish", body))
+        self.answered.add("Publish")
+        return published
 
     def fetch(self, topic, offset, **options):
         body = fetch_body(topic["id"], topic["epoch"], offset, **options)
-        return decode_fetched(self.call(FETCH, body))
-
-    def create_subscription(self, topic, name, position, if_not_exists=False):
-        writer = Writer().string(topic).string(name).position(position)
-        r = Reader(self.call(CREATE_SUBSCRIPTION, writer.bool(if_not_exists).done()))
-        return r.end(read_subscription(r))
-
-    def describe_subscription(self, topic, name):
-        r = Reader(self.call(DESCRIBE_SUBSCRIPTION, Writer().string(topic).string(name).done()))
-        return r.end(read_subscription(r))
-
-    def seek(self, topic, name, position, dry_run=False):
-        writer = Writer().string(topic).string(name).position(position).bool(dry_run)
-        r = Reader(self.call(SEEK_SUBSCRIPTION, writer.done()))
-        return r.end((r.u64(), r.u64(), read_subscription(r)))
-
-    def commit(self, topic, name, generation, offset):
-        writer = Writer().raw(topic["id"]).string(name).u64(generation).u64(offset)
-        r = Reader(self.call(COMMIT, writer.done()))
-        return r.end(r.u64())
-
-
-def records_from(connection, topic, offset, end):
-    """All records in [offset, end), by offset; a gap is an error here."""
-    records = []
-    while offset < end:
-        fetched = connection.fetch(topic, offset, max_bytes=200, min_bytes=1, max_wait=5000)
-        check(fetched["items"], "a fetch below the end brings something")
-        for item in fetched["items"]:
-            check("batch" in item, f"no gap was expected: {item}")
-            for index, found in enumerate(decode_batch(item["batch"])[0]):
-                if item["base"] + index >= offset:
-                    equal(item["base"] + index, offset, "offsets are dense")
-                    records.append(found)
-                    offset += 1
-        equal(fetched["next"], offset, "next offset is where the items end")
-    return records
-
-
-# --- the proof ----------------------------------------------------------------------
-
-
-class Mismatch(Exception):
-    """Something is not as the page says."""
-
-
-def check(holds, what):
-    if not holds:
-        raise Mismatch(what)
-
-
-def equal(found, expected, what):
-    check(found == expected, f"{what}: expected {expected!r}, found {found!r}")
-
-
-def fails(name, call, *arguments, **options):
-    """Expects an error of that name; returns its fields."""
-    try:
-        call(*arguments, **options)
-    except ApiError as error:
-        equal(error.name, name, "the error")
-        return error.fields
-    raise Mismatch(f"expected {name}, and it was done")
-
-
-def say(step, what):
-    print(f"ok  {step:<14} {what}", flush=True)
-
-
-class Proof:
-    """The steps, in order; each leaves what the next ones need."""
-
-    def __init__(self, address, name):
-        self.address, self.name = address, name
-        self.producer, self.sent = os.urandom(16), []
-        self.steps = [
-            self.greet, self.strangers, self.odd_requests, self.missing_topic, self.create,
-            self.publish, self.retry, self.refused, self.read, self.long_poll,
-            self.places, self.subscribe, self.seek, self.resume, self.delete,
-        ]  # fmt: skip
-
-    def run(self):
-        for step in self.steps:
-            say(step.__name__, step())
-
-    def greet(self):
-        self.entry = Connection(self.address)
-        hello = self.entry.hello
-        equal(hello["protocol"], 1, "the protocol")
-        equal(self.entry.call(PING), b"", "the answer to a ping")
-        return f"{hello['role']} {hello['name']}, {hello['server']}, at {self.address}"
-
-    def strangers(self):
-        """Connections that begin wrongly are told so and closed."""
-        body = Writer().string(self.name).bool(False).done()
-        for sent, error in (
-            (frame(LOOKUP, 1, body), "HelloRequired"),
-            (frame(HELLO, 0, hello_body(oldest=900, newest=901)), "UnsupportedVersion"),
-            (struct.pack("<I", 4) + b"1234", "BadFrame"),
-            (struct.pack("<I", 1 << 30), "FrameTooLarge"),
-        ):
-            stranger = Connection(self.address, greet=False)
-            stranger.socket.sendall(sent)
-            found = stranger.read_frame()
-            equal((found[0], found[2]), (HELLO, ERROR), f"the frame of {error}")
-            equal(decode_error(found[4]).name, error, "the error")
-            check(stranger.is_closed(), f"after {error} the connection is closed")
-            stranger.close()
-        return "no hello, a version of tomorrow, a short and a huge frame are refused"
-
-    def odd_requests(self):
-        """Wrong requests are answered, and the connection goes on."""
-        equal(fails("UnknownApi", self.entry.call, 9999)["api"], 9999, "the number")
-        fails("UnsupportedVersion", self.entry.call, PING, version=99)
-        fails("Malformed", self.entry.call, PING, b"\0")
-        fails("Malformed", self.entry.call, LOOKUP, Writer().string("a/b").bool(False).done())
-        equal(self.entry.call(PING), b"", "the answer to a ping")
-        return "unknown number, unknown version, trailing byte, bad name: answered, not closed"
-
-    def missing_topic(self):
-        fields = fails("TopicNotFound", self.entry.lookup, self.name)
-        equal(fields["name"], self.name, "the name in the error")
-        return f"{self.name} does not exist yet"
-
-    def create(self):
-        placement = self.entry.place_topic(self.name)
-        self.host_address = placement["address"]
-        self.host = Connection(self.host_address)
-        equal(self.host.hello["role"], "peer", "the role of the host")
-        equal(self.host.hello["node"], placement["peer"], "the identity of the host")
-        topic, created = self.host.create_topic(self.name)
-        check(created, "this request made it")
-        equal((topic["start_offset"], topic["end_offset"]), (0, 0), "offsets of a new topic")
-        again, created = self.host.create_topic(self.name, if_not_exists=True)
-        equal((created, again["id"]), (False, topic["id"]), "creating it again")
-        fails("TopicExists", self.host.create_topic, self.name)
-        found = self.entry.lookup(self.name)
-        equal((found["id"], found["address"]), (topic["id"], self.host_address), "the lookup")
-        listed, _ = self.entry.list_topics(self.name)
-        equal([item["id"] for item in listed], [topic["id"]], "the list")
-        self.topic = found
-        return f"{self.name} on {placement['name']} at {self.host_address}"
-
-    def batch(self, first, count):
-        now = int(time.time() * 1000)
-        records = [
-            record(
-                now + n,
-                f"message {n}".encode() * 5,
-                key=(None, b"", b"key")[n % 3],
-                headers=[("größe", bytes([n])), ("größe", b"")][: n % 3],
-            )
-            for n in range(first, first + count)
-        ]
-        return records, encode_batch(records, self.producer, first)
-
-    def publish(self):
-        """Three batches on their way at once."""
-        batches = [self.batch(first, 4) for first in (0, 4, 8)]
-        bodies = [publish_body(self.topic["id"], self.topic["epoch"], b) for _, b in batches]
-        waiting = [self.host.send(PUBLISH, body) for body in bodies]
-        for first, sent in zip((0, 4, 8), waiting):
-            answer = decode_published(self.host.wait(sent))
-            expected = {"base": first, "end": first + 4, "durability": "fsync", "duplicate": False}
-            equal(answer, expected, "the acknowledgement")
-        self.sent = [item for records, _ in batches for item in records]
-        self.second = batches[1][1]
-        return "3 batches pipelined, offsets [0, 12), fsync"
-
-    def retry(self):
-        """As after a lost answer: the same batch again, on another connection."""
-        other = Connection(self.host_address)
-        answer = other.publish(self.topic, self.second)
-        expected = {"base": 4, "end": 8, "durability": "fsync", "duplicate": True}
-        equal(answer, expected, "the acknowledgement of a batch sent twice")
-        fields = fails("SequenceGap", other.publish, self.topic, self.batch(20, 1)[1])
-        equal(fields, {"expected": 12, "given": 20}, "the gap")
-        stranger = encode_batch([record(0, b"x")], os.urandom(16), 5)
-        fails("UnknownProducer", other.publish, self.topic, stranger)
-        equal(other.describe_topic(self.name)["end_offset"], 12, "the end")
-        other.close()
-        return "the same batch again is at [4, 8) still; a gap and a stranger are refused"
-
-    def refused(self):
-        """Batches that are not what they say, and requests for another time."""
-        good = encode_batch([record(0, b"payload")])
-        flipped = bytearray(good)
-        flipped[-1] ^= 1
-        fails("BadBatch", self.host.publish, self.topic, bytes(flipped))
-        fails("BadBatch", self.host.publish, self.topic, good[:-1])
-        fails("BadBatch", self.host.publish, self.topic, b"")
-        largest = self.host.hello["message_bytes_max"]
-        large = encode_batch([record(0, bytes(largest + 1))])
-        fields = fails("MessageTooLarge", self.host.publish, self.topic, large)
-        equal(fields, {"bytes": largest + 1, "max": largest}, "the sizes")
-        stale = {**self.topic, "epoch": self.topic["epoch"] + 7}
-        fails("StaleEpoch", self.host.publish, stale, good)
-        fails("UnknownTopicId", self.host.fetch, {**self.topic, "id": os.urandom(16)}, 0)
-        equal(self.host.describe_topic(self.name)["end_offset"], 12, "the end")
-        return "flipped, cut, empty, too large, stale epoch, unknown id: nothing stored"
-
-    def read(self):
-        equal(records_from(self.host, self.topic, 0, 12), self.sent, "what was published")
-        equal(records_from(self.host, self.topic, 6, 12), self.sent[6:], "from inside a batch")
-        fields = fails("OffsetOutOfRange", self.host.fetch, self.topic, 13)
-        equal(fields, {"requested": 13, "start": 0, "end": 12}, "the range")
-        return "12 records as published; from inside a batch; past the end is an error"
-
-    def long_poll(self):
-        began = time.monotonic()
-        fetched = self.host.fetch(self.topic, 12, min_bytes=1, max_wait=300)
-        waited = time.monotonic() - began
-        equal(fetched["items"], [], "items at the end")
-        check(0.25 < waited < 5, f"it waits for 0.3 s, not {waited:.3f} s")
-        reader = Connection(self.host_address)
-        body = fetch_body(self.topic["id"], self.topic["epoch"], 12, min_bytes=1, max_wait=20_000)
-        waiting = reader.send(FETCH, body)
-        reader.call(PING)  # answered although the fetch before it waits
-        records, batch = self.batch(12, 2)
-        began = time.monotonic()
-        self.host.publish(self.topic, batch)
-        fetched = decode_fetched(reader.wait(waiting))
-        waited = time.monotonic() - began
-        check(waited < 10, f"a record ends the wait at once, not after {waited:.3f} s")
-        found = [r for item in fetched["items"] for r in decode_batch(item["batch"])[0]]
-        equal((found, fetched["next"]), (records, 14), "what ended the wait")
-        self.sent += records
-        reader.close()
-        return "waits when there is nothing, ends when a record comes, others overtake it"
-
-    def places(self):
-        middle = self.sent[5]["timestamp"] - 60_000
-        for position, offset in (
-            (("Beginning",), 0),
-            (("End",), 14),
-            (("Offset", 7), 7),
-            (("Back", 3), 11),
-            (("Back", 99), 0),
-            (("Time", middle), 0),
-        ):
-            found = self.host.find_offset(self.name, position)
-            expected = {"id": self.topic["id"], "epoch": self.topic["epoch"], "offset": offset}
-            equal(found, {**expected, "start": 0, "end": 14}, f"the offset of {position}")
-        return "beginning, end, offset, back and time become offsets"
-
-    def subscribe(self):
-        made = self.host.create_subscription(self.name, "proof", ("Beginning",))
-        equal((made["committed_offset"], made["end_offset"]), (0, 14), "a new subscription")
-        fails("SubscriptionExists", self.host.create_subscription, self.name, "proof", ("End",))
-        again = self.host.create_subscription(self.name, "proof", ("End",), if_not_exists=True)
-        equal(again["committed_offset"], 0, "the existing one")
-        generation = made["generation"]
-        equal(self.host.commit(self.topic, "proof", generation, 6), 6, "the commit")
-        equal(self.host.commit(self.topic, "proof", generation, 3), 6, "a lower commit")
-        fields = fails("CommitPastEnd", self.host.commit, self.topic, "proof", generation, 15)
-        equal(fields, {"offset": 15, "end": 14}, "the ends")
-        fails("SubscriptionNotFound", self.host.describe_subscription, self.name, "nobody")
-        return "made, committed at 6, neither back nor past the end"
-
-    def seek(self):
-        before = self.host.describe_subscription(self.name, "proof")
-        moves = self.host.seek(self.name, "proof", ("Back", 1), dry_run=True)
-        equal(moves[:2], (6, 13), "what a seek would do")
-        after_dry_run = self.host.describe_subscription(self.name, "proof")
-        equal(after_dry_run["generation"], before["generation"], "after a dry run")
-        moves = self.host.seek(self.name, "proof", ("Offset", 9))
-        equal(moves[:2], (6, 9), "what the seek did")
-        now = moves[2]["generation"]
-        check(now > before["generation"], "a seek raises the generation")
-        fields = fails(
-            "StaleGeneration", self.host.commit, self.topic, "proof", before["generation"], 12
-        )
-        equal(fields, {"given": before["generation"], "current": now}, "the generations")
-        return "moved to 9; a late commit misses"
-
-    def resume(self):
-        """As a subscriber that was restarted."""
-        self.host.close()
-        self.host = Connection(self.host_address)
-        stands = self.host.describe_subscription(self.name, "proof")
-        offset = stands["committed_offset"]
-        equal(offset, 9, "where it stands")
-        topic = {"id": stands["topic_id"], "epoch": stands["epoch"]}
-        records = records_from(self.host, topic, offset, stands["end_offset"])
-        equal(records, self.sent[9:], "what it had not confirmed")
-        committed = self.host.commit(topic, "proof", stands["generation"], stands["end_offset"])
-        stands = self.host.describe_subscription(self.name, "proof")
-        equal((committed, stands["committed_offset"], stands["lag_ms"]), (14, 14, 0), "the end")
-        return "the 5 records not confirmed come again, and nothing else"
-
-    def delete(self):
-        fails("TopicNotFound", self.host.delete_topic, self.name, os.urandom(16))
-        self.host.delete_topic(self.name, self.topic["id"])
-        fails("TopicNotFound", self.entry.lookup, self.name)
-        fails("UnknownTopicId", self.host.fetch, self.topic, 0)
-        return f"{self.name} is gone"
-
-
-# --- the vectors ----------------------------------------------------------------------
-
-
-def read_vectors(path):
-    vectors, name = {}, None
-    with open(path, encoding="utf-8") as lines:
-        for line in lines:
-            line = line.split("#")[0].strip()
-            if line.startswith("["):
-                name = line.strip("[]")
-                vectors[name] = b""
-            elif line:
-                vectors[name] += bytes.fromhex(line)
-    return vectors
-
-
-def id_from(first):
-    return bytes(range(first, first + 16))
-
-
-def vector_records():
-    at = 1_517_363_399_650
-    return [
-        record(at, b", ".join([b"magnitude 3.4"] * 10), b"ci38110719"),
-        record(at - 2, b"earlier, with headers", None, [("größe", b"3.4"), ("", b"\0\xff")]),
-        record(at + 200, b"", b""),
-    ]
-
-
-def encoded_vectors():
-    """What this client encodes, by the name of the vector."""
-    topic = id_from(0x10)
-    batch = encode_batch(vector_records(), id_from(0x40), 7)
-    quakes = Writer().string("quakes.ci")
-    listing = Writer().string("quakes.*")
-    place = Writer().string("quakes.ci")
-    delete = Writer().string("quakes.ci")
-    both = Writer().string("quakes.ci").string("billing").done()
-    commit = Writer().raw(topic).string("billing").u64(5).u64(42)
-    return {
-        "frame.hello": frame(HELLO, 0, hello_body("example 1.0")),
-        "frame.ping": frame(PING, 1, b""),
-        "frame.ping-answer": frame(PING, 1, b"", flags=ANSWER),
-        "Hello.request": hello_body("example 1.0"),
-        "Lookup.request": Writer().string("quakes.ci").bool(True).done(),
-        "ListTopics.request": listing.option(listing.string, "quakes.ci").u32(100).done(),
-        "PlaceTopic.request": place.option(place.string, "peer-1").done(),
-        "CreateTopic.request": create_topic_body("quakes.ci", "fsync", (None,) * 3, True),
-        "DescribeTopic.request": quakes.done(),
-        "DeleteTopic.request": delete.option(delete.raw, topic).done(),
-        "FindOffset.request": Writer().string("quakes.ci").position(("Back", 10)).done(),
-        "CreateSubscription.request": both + Writer().position(("Beginning",)).bool(False).done(),
-        "DescribeSubscription.request": both,
-        "SeekSubscription.request": both + Writer().position(("Offset", 40)).bool(True).done(),
-        "Commit.request": commit.done(),
-        "Publish.request": publish_body(topic, 4, batch),
-        "Fetch.request": fetch_body(topic, 4, 20, 1 << 20, 1, 5000, True),
-        "batch.none": batch,
-    }
-
-
-def check_answers(vectors):
-    def read(name, reading):
-        reader = Reader(vectors[name])
-        return reader.end(reading(reader))
-
-    hello = decode_hello_answer(vectors["Hello.answer"])
-    equal((hello["role"], hello["name"]), ("peer", "peer-1"), "Hello.answer")
-    equal(hello["indexes"], ["127.0.0.1:7400"], "Hello.answer")
-    location = read("Lookup.answer", read_location)
-    found = (location["address"], location["state"], location["since"])
-    equal(found, ("127.0.0.1:7401", "down", 1_517_363_399_650), "Lookup.answer")
-    topic = read("DescribeTopic.answer", read_topic)
-    found = (topic["durability"], topic["retain_bytes"], topic["end_offset"])
-    equal(found, ("os", None, 1707), "DescribeTopic.answer")
-    equal(topic["gaps"], [{"from": 20, "to": 30, "reason": "lost"}], "DescribeTopic.answer")
-    subscription = read("CreateSubscription.answer", read_subscription)
-    found = (subscription["committed_offset"], subscription["last_commit"])
-    equal(found, (42, None), "CreateSubscription.answer")
-    published = decode_published(vectors["Publish.answer"])
-    expected = {"base": 1707, "end": 1710, "durability": "os", "duplicate": True}
-    equal(published, expected, "Publish.answer")
-    fetched = decode_fetched(vectors["Fetch.answer"])
-    ends = (fetched["start"], fetched["end"], fetched["next"])
-    equal(ends, (10, 40, 33), "Fetch.answer")
-    equal(fetched["items"][0], {"from": 20, "to": 30, "reason": 3}, "Fetch.answer")
-    found = decode_batch(fetched["items"][1]["batch"])
-    equal(found, (vector_records(), id_from(0x40), 7), "the batch of Fetch.answer")
-
-
-def check_errors(vectors):
-    names = [name for name in vectors if name.startswith("error.")]
-    for name in names:
-        error = decode_error(vectors[name])
-        equal("error." + error.name, name, "the error")
-        equal(bool(error.fields), ERRORS[error.code][2] != "", f"fields of {name}")
-    equal(len(names), len(ERRORS), "the number of errors")
-    fields = decode_error(vectors["error.NotHosted"]).fields
-    expected = {"name": "quakes.ci", "peer": "peer-1", "address": "127.0.0.1:7401", "epoch": 4}
-    equal(fields, expected, "error.NotHosted")
-    return len(names)
-
-
-def check_refused(vectors):
-    names = [name for name in vectors if name.startswith("refused.")]
-    for name in names:
-        try:
-            decode_batch(vectors[name])
-        except (ProtocolError, Unsupported):
-            continue
-        raise Mismatch(f"{name} was accepted")
-    return len(names)
-
-
-def self_test(path):
-    vectors = read_vectors(path)
-    equal(crc32c(b"123456789"), 0xE3069283, "the CRC-32C of 123456789")
-    encoded = encoded_vectors()
-    for name, data in encoded.items():
-        equal(data.hex(), vectors[name].hex(), name)
-    say("encode", f"{len(encoded)} vectors")
-    check_answers(vectors)
-    say("decode", "answers, topics, subscriptions, fetched batches")
-    for packed in ("lz4", "zstd"):
-        try:
-            decode_batch(vectors[f"batch.{packed}"])
-        except Unsupported as what:
-            equal(str(what), packed, "what is not supported")
-        else:
-            raise Mismatch(f"batch.{packed} was decoded")
-    say("compression", "lz4 and zstd are reported as not supported")
-    say("errors", f"{check_errors(vectors)} errors with their fields")
-    say("refused", f"{check_refused(vectors)} bad batches")
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("address", nargs="?", help="host:port of an index server or a peer")
-    parser.add_argument("--topic", help="name of the topic to make (default: a random one)")
-    parser.add_argument("--self-test", metavar="VECTORS", help="compare with golden vectors")
-    options = parser.parse_args()
-    if not options.self_test and not options.address:
-        parser.error("an address or --self-test is needed")
-    try:
-        if options.self_test:
-            self_test(options.self_test)
-        if options.address:
-            name = options.topic or f"proof.{os.urandom(4).hex()}"
-            Proof(options.address, name).run()
-    except (Mismatch, ProtocolError, ApiError, Unsupported, OSError) as error:
-        print(f"FAILED: {type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    print("all as the page says")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        fetched = decode_fetched(self.call_raw("Fetch", body))
+        self.answered.add("Fetch")
+        return fetched

@@ -8,8 +8,9 @@ use crate::support::Up;
 fn run(arguments: &[&str]) -> Output {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     Command::new("python3")
-        .arg("tests/python/tidings_client.py")
+        .arg("tests/python/prove.py")
         .args(arguments)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
         .current_dir(root)
         .output()
         .expect("python3 is installed; tests/run does it on Debian")

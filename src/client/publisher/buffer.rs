@@ -259,7 +259,10 @@ impl State {
         room_bytes: usize,
         options: &PublisherOptions,
     ) -> (&Arc<Receipt>, u32, bool) {
-        let bytes_max = options.batch_bytes.min(limits::BATCH_BYTES_MAX);
+        let bytes_max = options
+            .batch_bytes
+            .min(limits::batch_bytes_max(self.message_bytes_max))
+            .min(limits::BATCH_BYTES_MAX);
         let mut has_news = self.open.is_none();
         let is_full = |open: &mut Batch| !open.builder.push_within(record, bytes_max);
         if let Some(full) = self.open.take_if(is_full) {
@@ -280,5 +283,35 @@ impl State {
         });
         open.room_bytes += room_bytes;
         (&open.receipt, open.builder.count() - 1, has_news)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever batches were asked for: what the host would refuse is not made.
+    #[test]
+    fn batches_are_no_larger_than_the_host_takes() {
+        let message_bytes_max = 1_000;
+        let options = PublisherOptions {
+            batch_bytes: usize::MAX,
+            ..PublisherOptions::default()
+        };
+        let buffer = Buffer::new(options, message_bytes_max);
+        for _ in 0..1_000 {
+            let message = Message::new(vec![b'x'; message_bytes_max]);
+            buffer.push(&message, message_bytes_max).expect("taken");
+        }
+        let mut batches = 0;
+        while let Some(batch) = buffer.take(true) {
+            let bytes = batch.builder.len_bytes();
+            assert!(
+                bytes <= limits::batch_bytes_max(message_bytes_max),
+                "{bytes} bytes"
+            );
+            batches += 1;
+        }
+        assert!(batches > 1);
     }
 }

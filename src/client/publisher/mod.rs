@@ -40,7 +40,8 @@ pub struct PublisherOptions {
     pub compression: Compression,
     /// Batches that may be unanswered, from 1 to what the host allows.
     pub batches_in_flight_max: usize,
-    /// Size of a full batch, in bytes before compression; a single larger message makes one of its own.
+    /// Size of a full batch, in bytes before compression, as far as the host takes it; a single larger
+    /// message makes one of its own.
     pub batch_bytes: usize,
     /// Bytes of messages that may wait or be unanswered before [`Publisher::send`] waits.
     pub memory_bytes_max: usize,

@@ -1,0 +1,94 @@
+//! How much a fetch brings, and when it waits.
+
+use super::*;
+
+/// Long enough that a test which waits it out has failed.
+const FOREVER_MS: u32 = 60_000;
+
+/// Well below that, and far above what an answer at once needs.
+const AT_ONCE: Duration = Duration::from_secs(20);
+
+/// A topic with four batches of so many bytes each.
+async fn four_batches(store: &Store) -> (TopicId, usize) {
+    let id = create(store, "orders", Durability::Fsync).await;
+    let mut bytes = 0;
+    for n in 0..4 {
+        let batch = batch(0, 0, &[&[n; 50]]);
+        bytes = batch.bytes().len();
+        publish(store, id, batch).await;
+    }
+    (id, bytes)
+}
+
+async fn fetch_at_once(store: &Store, request: Fetch) -> Fetched {
+    let fetched = tokio::time::timeout(AT_ONCE, store.fetch(request));
+    fetched.await.expect("at once").expect("it can be read")
+}
+
+async fn brings_what_fits(store: &Store, id: TopicId, bytes: usize) {
+    for (max_bytes, count) in [
+        (0, 1),
+        (bytes - 1, 1),
+        (bytes, 1),
+        (bytes + 1, 1),
+        (2 * bytes - 1, 1),
+        (2 * bytes, 2),
+        (4 * bytes - 1, 3),
+        (4 * bytes, 4),
+    ] {
+        let request = Fetch {
+            max_bytes: u32::try_from(max_bytes).expect("small"),
+            ..fetch(id, 0)
+        };
+        let fetched = fetch_at_once(store, request).await;
+        assert_eq!(fetched.items.len(), count, "{max_bytes} of {bytes} each");
+        assert_eq!(fetched.next_offset.get(), count as u64);
+    }
+}
+
+/// Whoever asks for 8 MiB must not get those and the largest batch on top: the frame would be too large.
+#[tokio::test]
+async fn further_batches_come_only_as_long_as_they_fit() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (store, _) = open(dir.path());
+    let (id, bytes) = four_batches(&store).await;
+    brings_what_fits(&store, id, bytes).await;
+    store.stop().expect("a clean stop");
+    drop(store);
+    let (store, _) = open(dir.path());
+    brings_what_fits(&store, id, bytes).await;
+    store.stop().expect("a clean stop");
+}
+
+/// More would not fit, however long the wait.
+#[tokio::test]
+async fn a_full_answer_is_not_waited_with() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (store, _) = open(dir.path());
+    let (id, bytes) = four_batches(&store).await;
+    for max_bytes in [bytes, 2 * bytes - 1, 3 * bytes + 1] {
+        let request = Fetch {
+            max_bytes: u32::try_from(max_bytes).expect("small"),
+            min_bytes: u32::MAX,
+            max_wait_ms: FOREVER_MS,
+            ..fetch(id, 0)
+        };
+        let fetched = fetch_at_once(&store, request).await;
+        assert_eq!(fetched.items.len(), max_bytes / bytes);
+    }
+    store.stop().expect("a clean stop");
+}
+
+#[tokio::test]
+async fn a_fetch_of_no_bytes_at_least_does_not_wait() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (store, _) = open(dir.path());
+    let (id, _) = four_batches(&store).await;
+    let request = Fetch {
+        min_bytes: 0,
+        max_wait_ms: FOREVER_MS,
+        ..fetch(id, 4)
+    };
+    assert!(fetch_at_once(&store, request).await.items.is_empty());
+    store.stop().expect("a clean stop");
+}

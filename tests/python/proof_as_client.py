@@ -1,0 +1,499 @@
+"""What a client does, step by step, at a real cluster."""
+
+import os
+import struct
+import time
+
+from checks import check, equal, fails, say
+from malformed import bodies
+from tidings_client import (
+    ERROR, OF_BOTH, OF_INDEX, REQUESTS, ApiError, Connection, decode_batch, decode_error,
+    decode_fetched, decode_published, encode, encode_batch, fetch_body, frame, hello_body,
+    publish_body, record,
+)  # fmt: skip
+
+NO_BOUNDS = {"age_ms": None, "bytes": None, "records": None}
+NO_CHANGES = {
+    "durability": None,
+    "retain_age_ms": None,
+    "retain_bytes": None,
+    "retain_records": None,
+}
+
+
+def records_from(connection, topic, offset, end):
+    """All records in [offset, end), by offset; a gap is an error here."""
+    records = []
+    while offset < end:
+        fetched = connection.fetch(topic, offset, max_bytes=200, min_bytes=1, max_wait=5000)
+        check(fetched["items"], "a fetch below the end brings something")
+        for item in fetched["items"]:
+            check("batch" in item, f"no gap was expected: {item}")
+            for index, found in enumerate(decode_batch(item["batch"])[0]):
+                if item["base"] + index >= offset:
+                    equal(item["base"] + index, offset, "offsets are dense")
+                    records.append(found)
+                    offset += 1
+        equal(fetched["next"], offset, "next offset is where the items end")
+    return records
+
+
+class ClientProof:
+    """The steps, in order; each leaves what the next ones need."""
+
+    def __init__(self, address, name):
+        self.address, self.name = address, name
+        self.producer, self.sent = os.urandom(16), []
+        self.steps = [
+            self.greet, self.strangers, self.odd_requests, self.malformed, self.second_hello,
+            self.missing_topic, self.create, self.cluster, self.publish, self.retry,
+            self.refused, self.largest, self.read, self.sizes, self.long_poll, self.places,
+            self.subscribe, self.seek, self.resume, self.list_subscriptions, self.settings,
+            self.purge, self.rename, self.delete,
+        ]  # fmt: skip
+
+    def run(self):
+        for step in self.steps:
+            say(step.__name__, step())
+
+    def create_topic(self, name, if_not_exists=False):
+        settings = {"durability": "fsync", "retention": NO_BOUNDS}
+        return self.host.call(
+            "CreateTopic", name=name, settings=settings, if_not_exists=if_not_exists
+        )
+
+    def describe(self):
+        return self.host.call("DescribeTopic", name=self.name)
+
+    def is_gone(self, name):
+        """A peer that is no host may tell for a second what it was told before."""
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                self.entry.call("Lookup", name=name, local_only=False)
+            except ApiError as error:
+                equal(error.name, "TopicNotFound", "the error")
+                return
+            check(time.monotonic() < deadline, f"{name} is gone, and is found")
+            time.sleep(0.05)
+
+    def greet(self):
+        self.entry = Connection(self.address)
+        hello = self.entry.hello
+        equal(hello["protocol"], 1, "the protocol")
+        equal(self.entry.call("Ping"), {}, "the answer to a ping")
+        return f"{hello['role']} {hello['name']}, {hello['server']}, at {self.address}"
+
+    def strangers(self):
+        """Connections that begin wrongly are told so and closed."""
+        lookup = encode("Lookup", {"name": self.name, "local_only": False})
+        for sent, error in (
+            (frame(REQUESTS["Lookup"], 1, lookup), "HelloRequired"),
+            (frame(1, 0, hello_body(oldest=900, newest=901)), "UnsupportedVersion"),
+            (frame(1, 0, hello_body()[:-1]), "Malformed"),
+            (frame(1, 0, b"GET / HTTP/1.1"), "BadFrame"),
+            (frame(1, 0, hello_body(client="x" * 256)), "InvalidArgument"),
+            (struct.pack("<I", 4) + b"1234", "BadFrame"),
+            (struct.pack("<I", 4097), "FrameTooLarge"),
+        ):
+            stranger = Connection(self.address, greet=False)
+            stranger.socket.sendall(sent)
+            found = stranger.read_frame()
+            equal((found[0], found[2]), (1, ERROR), f"the frame of {error}")
+            equal(decode_error(found[4]).name, error, "the error")
+            check(stranger.is_closed(), f"after {error} the connection is closed")
+            stranger.close()
+        return "no hello, a bad one, one of tomorrow, a short and a huge frame are refused"
+
+    def odd_requests(self):
+        """Wrong requests are answered, and the connection goes on."""
+        equal(fails("UnknownApi", self.entry.call_raw, 9999)["api"], 9999, "the number")
+        fails("UnknownApi", self.entry.call_raw, 9999, version=99)
+        fails("UnsupportedVersion", self.entry.call_raw, "Ping", version=99)
+        other = "PeerStatus" if self.entry.hello["role"] == "index" else "Heartbeat"
+        fails("UnsupportedVersion", self.entry.call_raw, other, version=99)
+        fails("WrongRole", self.entry.call_raw, other, b"not looked at")
+        equal(self.entry.call("Ping"), {}, "the answer to a ping")
+        return "unknown number, unknown version, another kind of node: answered, not closed"
+
+    def malformed(self):
+        """Bodies of every request that are not as section 5 says."""
+        index = self.entry.hello["role"] == "index"
+        own = [
+            name for name in REQUESTS
+            if name != "Hello" and (name in OF_BOTH or (name in OF_INDEX) == index)
+        ]  # fmt: skip
+        count = 0
+        for name in own:
+            for what, body in bodies(name):
+                fields = fails("Malformed", self.entry.call_raw, name, body)
+                equal(fields["what"], name, f"what is malformed: {what}")
+                check(fields["reason"].strip(": "), f"a reason for {what}")
+                count += 1
+        return f"{count} bodies of {len(own)} requests"
+
+    def second_hello(self):
+        """It ends the connection; what was unanswered may stay so."""
+        other = Connection(self.address)
+        other.call("Ping")
+        other.socket.sendall(frame(1, 7, hello_body()))
+        found = other.read_frame()
+        equal(found[:4], (1, 1, ERROR, 7), "the frame that ends the connection")
+        equal(decode_error(found[4]).name, "BadFrame", "the error")
+        check(other.is_closed(), "nothing follows")
+        other.close()
+        return "is BadFrame and the end"
+
+    def missing_topic(self):
+        for local_only in (False, True):
+            look = {"name": self.name, "local_only": local_only}
+            fields = fails("TopicNotFound", self.entry.call, "Lookup", **look)
+            equal(fields["name"], self.name, "the name in the error")
+        return f"{self.name} does not exist yet"
+
+    def create(self):
+        fails("PeerNotFound", self.entry.call, "PlaceTopic", name=self.name, on="nobody-here")
+        placement = self.entry.call("PlaceTopic", name=self.name, on=None)
+        self.host_address = placement["address"]
+        self.host = Connection(self.host_address)
+        equal(self.host.hello["role"], "peer", "the role of the host")
+        equal(self.host.hello["node"], placement["peer"], "the identity of the host")
+        made = self.create_topic(self.name)
+        check(made["created"], "this request made it")
+        topic = made["topic"]
+        equal((topic["start_offset"], topic["end_offset"]), (0, 0), "offsets of a new topic")
+        again = self.create_topic(self.name, if_not_exists=True)
+        equal((again["created"], again["topic"]["id"]), (False, topic["id"]), "creating it again")
+        fails("TopicExists", self.create_topic, self.name)
+        fails("TopicExists", self.entry.call, "PlaceTopic", name=self.name, on=None)
+        found = self.entry.call("Lookup", name=self.name, local_only=False)
+        equal((found["id"], found["address"]), (topic["id"], self.host_address), "the lookup")
+        self.topic = found
+        return f"{self.name} on {placement['name']} at {self.host_address}"
+
+    def cluster(self):
+        """Listings, page by page, and the peers."""
+        other = self.create_topic(self.name + ".other")["topic"]
+        mine = {self.name, self.name + ".other"}
+        for node, listing in ((self.entry, "ListTopics"), (self.host, "DescribeTopics")):
+            found, after = [], None
+            while True:
+                page = node.call(listing, pattern=">", after=after, limit=0)
+                found += [topic["name"] for topic in page["topics"]]
+                if not page["more"]:
+                    break
+                after = found[-1]
+            equal(found, sorted(found), f"the order of {listing}")
+            check(mine <= set(found), f"both topics are in {found}")
+            page = node.call(listing, pattern=self.name + ".*", after=None, limit=1 << 31)
+            equal([topic["id"] for topic in page["topics"]], [other["id"]], "one by pattern")
+        peers = self.entry.call("ListPeers")
+        equal([p["name"] for p in peers], sorted(p["name"] for p in peers), "the order of peers")
+        here = [peer for peer in peers if peer["id"] == self.host.hello["node"]][0]
+        equal((here["address"], here["state"]), (self.host_address, "online"), "the host")
+        status = self.host.call("PeerStatus")
+        equal((status["name"], status["index_reachable"]), (here["name"], True), "its status")
+        fails("PeerNotFound", self.entry.call, "RetirePeer", name="nobody-here")
+        fails("InvalidArgument", self.entry.call, "RetirePeer", name=here["name"])
+        self.host.call("DeleteTopic", name=self.name + ".other", id=None)
+        return f"pages of one, {len(peers)} peers, nobody to retire"
+
+    def batch(self, first, count):
+        now = int(time.time() * 1000)
+        records = [
+            record(
+                now + n,
+                f"message {n}".encode() * 5,
+                key=(None, b"", b"key")[n % 3],
+                headers=[("größe", bytes([n])), ("größe", b"")][: n % 3],
+            )
+            for n in range(first, first + count)
+        ]
+        return records, encode_batch(records, self.producer, first)
+
+    def publish(self):
+        """Three batches on their way at once."""
+        batches = [self.batch(first, 4) for first in (0, 4, 8)]
+        bodies = [publish_body(self.topic["id"], self.topic["epoch"], b) for _, b in batches]
+        waiting = [self.host.send("Publish", body) for body in bodies]
+        for first, sent in zip((0, 4, 8), waiting):
+            answer = decode_published(self.host.wait(sent))
+            expected = {"base": first, "end": first + 4, "durability": "fsync", "duplicate": False}
+            equal(answer, expected, "the acknowledgement")
+        self.sent = [item for records, _ in batches for item in records]
+        self.second = batches[1][1]
+        return "3 batches pipelined, offsets [0, 12), fsync"
+
+    def retry(self):
+        """As after a lost answer: the same batch again, on another connection."""
+        other = Connection(self.host_address)
+        answer = other.publish(self.topic, self.second)
+        expected = {"base": 4, "end": 8, "durability": "fsync", "duplicate": True}
+        equal(answer, expected, "the acknowledgement of a batch sent twice")
+        fields = fails("SequenceGap", other.publish, self.topic, self.batch(20, 1)[1])
+        equal(fields, {"expected": 12, "given": 20}, "the gap")
+        # The same numbers in another batch: it was not stored as this one.
+        fails("DuplicateTooOld", other.publish, self.topic, self.batch(4, 3)[1])
+        fails("DuplicateTooOld", other.publish, self.topic, self.batch(10, 4)[1])
+        stranger = encode_batch([record(0, b"x")], os.urandom(16), 5)
+        fails("UnknownProducer", other.publish, self.topic, stranger)
+        equal(self.describe()["end_offset"], 12, "the end")
+        other.close()
+        return "the same batch again is at [4, 8) still; a gap and a stranger are refused"
+
+    def refused(self):
+        """Batches that are not what they say, and requests for another time."""
+        good = encode_batch([record(0, b"payload")])
+        flipped = bytearray(good)
+        flipped[-1] ^= 1
+        fails("BadBatch", self.host.publish, self.topic, bytes(flipped))
+        fails("BadBatch", self.host.publish, self.topic, good[:-1])
+        fails("BadBatch", self.host.publish, self.topic, b"")
+        for epoch in (self.topic["epoch"] - 1, self.topic["epoch"] + 7):
+            stale = {**self.topic, "epoch": epoch}
+            expected = {"given": epoch, "current": self.topic["epoch"]}
+            equal(fails("StaleEpoch", self.host.publish, stale, good), expected, "the epochs")
+            fields = fails("StaleEpoch", self.host.fetch, stale, 12, min_bytes=1, max_wait=60_000)
+            equal(fields, expected, "the epochs, without a wait")
+        unknown = {**self.topic, "id": os.urandom(16)}
+        fails("UnknownTopicId", self.host.fetch, unknown, 0)
+        fails("UnknownTopicId", self.host.publish, unknown, good)
+        equal(self.describe()["end_offset"], 12, "the end")
+        return "flipped, cut, empty, stale epochs, unknown id: nothing stored"
+
+    def largest(self):
+        """The largest message and the largest batch, and one byte more."""
+        largest = self.host.hello["message_bytes_max"]
+        large = encode_batch([record(0, bytes(largest + 1))])
+        fields = fails("MessageTooLarge", self.host.publish, self.topic, large)
+        equal(fields, {"bytes": largest + 1, "max": largest}, "the sizes")
+        topic = self.create_topic(self.name + ".large")["topic"]
+        limit = max(largest + (64 << 10), 327_680)
+        fits = encode_batch([record(0, bytes(largest))])
+        # Several records that are as large together as a batch may be, to the byte.
+        fillers = [record(0, bytes(60_000)) for _ in range(limit // 60_000 - 1)]
+        room = limit - len(encode_batch(fillers + [record(0, bytes(10_000))])) + 10_000
+        while len(full := encode_batch(fillers + [record(0, bytes(room))])) > limit:
+            room -= 1
+        equal(len(full), limit, "the size of the largest batch")
+        over = encode_batch(fillers + [record(0, bytes(room + 1))])
+        self.host.publish(topic, fits)
+        self.host.publish(topic, full)
+        fails("BadBatch", self.host.publish, topic, over)
+        end = self.host.call("DescribeTopic", name=topic["name"])["end_offset"]
+        equal(end, 1 + len(fillers) + 1, "the end")
+        self.host.call("DeleteTopic", name=topic["name"], id=topic["id"])
+        return f"messages of {largest} bytes, batches of {limit}"
+
+    def read(self):
+        equal(records_from(self.host, self.topic, 0, 12), self.sent, "what was published")
+        equal(records_from(self.host, self.topic, 6, 12), self.sent[6:], "from inside a batch")
+        for wait in ({}, {"min_bytes": 1, "max_wait": 60_000}):
+            fields = fails("OffsetOutOfRange", self.host.fetch, self.topic, 13, **wait)
+            equal(fields, {"requested": 13, "start": 0, "end": 12}, "the range")
+        return "12 records as published; from inside a batch; past the end is an error"
+
+    def sizes(self):
+        """Max bytes: the first batch always, others while all fit."""
+        items = self.host.fetch(self.topic, 0)["items"]
+        size = [len(item["batch"]) for item in items]
+        equal(len(size), 3, "the batches")
+        for most, count in (
+            (0, 1),
+            (size[0] - 1, 1),
+            (size[0], 1),
+            (size[0] + size[1] - 1, 1),
+            (size[0] + size[1], 2),
+            (sum(size) - 1, 2),
+            (sum(size), 3),
+            ((1 << 32) - 1, 3),
+        ):
+            # More than fits is not waited for.
+            wait = {"min_bytes": sum(size), "max_wait": 60_000} if count < 3 else {}
+            fetched = self.host.fetch(self.topic, 0, max_bytes=most, **wait)
+            equal(len(fetched["items"]), count, f"batches in {most} bytes")
+            equal(fetched["next"], 4 * count, "where to go on")
+        return f"batches of {size} bytes, never more than was asked for"
+
+    def long_poll(self):
+        began = time.monotonic()
+        fetched = self.host.fetch(self.topic, 12, min_bytes=1, max_wait=300)
+        waited = time.monotonic() - began
+        equal(fetched["items"], [], "items at the end")
+        check(0.25 < waited < 5, f"it waits for 0.3 s, not {waited:.3f} s")
+        fetched = self.host.fetch(self.topic, 12, min_bytes=0, max_wait=60_000)
+        equal(fetched["items"], [], "items at the end, at once")
+        reader = Connection(self.host_address)
+        body = fetch_body(self.topic["id"], self.topic["epoch"], 12, min_bytes=1, max_wait=20_000)
+        waiting = reader.send("Fetch", body)
+        reader.call("Ping")  # answered although the fetch before it waits
+        records, batch = self.batch(12, 2)
+        began = time.monotonic()
+        self.host.publish(self.topic, batch)
+        fetched = decode_fetched(reader.wait(waiting))
+        waited = time.monotonic() - began
+        check(waited < 10, f"a record ends the wait at once, not after {waited:.3f} s")
+        found = [r for item in fetched["items"] for r in decode_batch(item["batch"])[0]]
+        equal((found, fetched["next"]), (records, 14), "what ended the wait")
+        self.sent += records
+        reader.close()
+        return "waits when there is nothing, ends when a record comes, others overtake it"
+
+    def places(self):
+        times = [item["append_time"] for item in self.host.fetch(self.topic, 0)["items"]]
+        for position, offset in (
+            ("Beginning", 0),
+            ("End", 14),
+            (("Offset", 7), 7),
+            (("Offset", 14), 14),
+            (("Back", 3), 11),
+            (("Back", 99), 0),
+            (("Time", times[0] - 1), 0),
+            (("Time", -(1 << 63)), 0),
+            (("Time", times[-1] + 1), 14),
+        ):
+            found = self.host.call("FindOffset", topic=self.name, position=position)
+            expected = {
+                "id": self.topic["id"],
+                "epoch": self.topic["epoch"],
+                "offset": offset,
+                "start_offset": 0,
+                "end_offset": 14,
+            }
+            equal(found, expected, f"the offset of {position}")
+        past = {"topic": self.name, "position": ("Offset", 15)}
+        fails("OffsetOutOfRange", self.host.call, "FindOffset", **past)
+        return "beginning, end, offset, back and time become offsets"
+
+    def subscription(self, request, **fields):
+        return self.host.call(request, topic=self.name, name="proof", **fields)
+
+    def commit(self, generation, offset):
+        fields = {"name": "proof", "generation": generation, "offset": offset}
+        return self.host.call("Commit", topic=self.topic["id"], **fields)["offset"]
+
+    def subscribe(self):
+        new = {"from": "Beginning", "if_not_exists": False}
+        made = self.subscription("CreateSubscription", **new)
+        equal((made["committed_offset"], made["end_offset"]), (0, 14), "a new subscription")
+        fails("SubscriptionExists", self.subscription, "CreateSubscription", **new)
+        at_end = {"from": "End", "if_not_exists": True}
+        again = self.subscription("CreateSubscription", **at_end)
+        equal(again["committed_offset"], 0, "the existing one")
+        generation = made["generation"]
+        equal(self.commit(generation, 6), 6, "the commit")
+        equal(self.commit(generation, 3), 6, "a lower commit")
+        fields = fails("CommitPastEnd", self.commit, generation, 15)
+        equal(fields, {"offset": 15, "end": 14}, "the ends")
+        nobody = {"topic": self.name, "name": "nobody"}
+        fails("SubscriptionNotFound", self.host.call, "DescribeSubscription", **nobody)
+        elsewhere = {"topic": os.urandom(16), "name": "proof", "generation": 1, "offset": 1}
+        fails("UnknownTopicId", self.host.call, "Commit", **elsewhere)
+        return "made, committed at 6, neither back nor past the end"
+
+    def seek(self):
+        before = self.subscription("DescribeSubscription")["generation"]
+        moves = self.subscription("SeekSubscription", to=("Back", 1), dry_run=True)
+        equal((moves["from"], moves["to"]), (6, 13), "what a seek would do")
+        after = self.subscription("DescribeSubscription")["generation"]
+        equal(after, before, "the generation after a dry run")
+        moves = self.subscription("SeekSubscription", to=("Offset", 9), dry_run=False)
+        equal((moves["from"], moves["to"]), (6, 9), "what the seek did")
+        now = moves["subscription"]["generation"]
+        check(now > before, "a seek raises the generation")
+        fields = fails("StaleGeneration", self.commit, before, 12)
+        equal(fields, {"given": before, "current": now}, "the generations")
+        return "moved to 9; a late commit misses"
+
+    def resume(self):
+        """As a subscriber that was restarted."""
+        self.host.close()
+        self.host = Connection(self.host_address)
+        stands = self.subscription("DescribeSubscription")
+        offset, end = stands["committed_offset"], stands["end_offset"]
+        equal(offset, 9, "where it stands")
+        topic = {"id": stands["topic_id"], "epoch": stands["epoch"]}
+        records = records_from(self.host, topic, offset, end)
+        equal(records, self.sent[9:], "what it had not confirmed")
+        committed = self.commit(stands["generation"], end)
+        stands = self.subscription("DescribeSubscription")
+        equal((committed, stands["committed_offset"], stands["lag_ms"]), (14, 14, 0), "the end")
+        return "the 5 records not confirmed come again, and nothing else"
+
+    def list_subscriptions(self):
+        new = {"from": ("Back", 2), "if_not_exists": False}
+        self.host.call("CreateSubscription", topic=self.name, name="other", **new)
+        found, after = [], None
+        while True:
+            page = self.host.call("ListSubscriptions", topic=self.name, after=after, limit=1)
+            found += [(s["topic"], s["name"]) for s in page["subscriptions"]]
+            if not page["more"]:
+                break
+            after = found[-1]
+        equal(found, [(self.name, "other"), (self.name, "proof")], "all of the topic")
+        page = self.host.call("ListSubscriptions", topic=None, after=None, limit=10_000)
+        everywhere = [(s["topic"], s["name"]) for s in page["subscriptions"]]
+        check(set(found) <= set(everywhere), "all of the peer")
+        other = {"topic": self.name, "name": "other"}
+        before = self.host.call("DescribeSubscription", **other)
+        equal(before["committed_offset"], 12, "two records back")
+        self.host.call("DeleteSubscription", **other)
+        fails("SubscriptionNotFound", self.host.call, "DeleteSubscription", **other)
+        anew = self.host.call("CreateSubscription", **other, **new)
+        check(anew["generation"] > before["generation"], "made anew has a higher generation")
+        return "pages of one, deleted, made anew under a higher generation"
+
+    def settings(self):
+        def change(**changes):
+            return self.host.call(
+                "SetTopic", name=self.name, changes={**NO_CHANGES, **changes}
+            )["settings"]
+
+        found = change(durability="os", retain_records=(1000,))
+        expected = {"durability": "os", "retention": {**NO_BOUNDS, "records": 1000}}
+        equal(found, expected, "what was set")
+        equal(change(), expected, "nothing changed")
+        found = change(durability="fsync", retain_records=(None,))
+        equal(found, {"durability": "fsync", "retention": NO_BOUNDS}, "the bound is gone")
+        fails("InvalidArgument", self.host.call, "AcceptLoss", name=self.name)
+        return "durability and a bound, there and back; there is no loss to accept"
+
+    def purge(self):
+        """To an offset inside a batch; what was there is a gap."""
+        purge = {"name": self.name, "before": ("Offset", 6)}
+        equal(self.host.call("PurgeTopic", **purge)["start_offset"], 6, "the start")
+        equal(self.host.call("PurgeTopic", **purge)["start_offset"], 6, "the start, again")
+        fetched = self.host.fetch(self.topic, 0)
+        gap = {"from": 0, "to": 6, "reason": 1}
+        equal((fetched["start"], fetched["items"][0]), (6, gap), "what is not there any more")
+        equal(fetched["items"][1]["base"], 4, "the batch that holds the start")
+        equal(records_from(self.host, self.topic, 6, 14), self.sent[6:], "what is left")
+        for position in (("Offset", 5), ("Offset", 15)):
+            outside = {"name": self.name, "before": position}
+            fails("OffsetOutOfRange", self.host.call, "PurgeTopic", **outside)
+        return "6 records are gone, and told as a gap"
+
+    def rename(self):
+        new = self.name + ".renamed"
+        renamed = self.host.call("RenameTopic", name=self.name, new=new)
+        equal((renamed["name"], renamed["id"]), (new, self.topic["id"]), "the topic")
+        again = {"name": self.name, "new": new}
+        fails("TopicNotFound", self.host.call, "RenameTopic", **again)
+        fails("TopicExists", self.host.call, "RenameTopic", name=new, new=new)
+        self.is_gone(self.name)
+        found = self.entry.call("Lookup", name=new, local_only=False)
+        equal(found["id"], self.topic["id"], "the lookup")
+        self.name, self.topic = new, found
+        equal(records_from(self.host, found, 12, 14), self.sent[12:], "the records")
+        return f"{new}, with everything in it"
+
+    def delete(self):
+        other = {"name": self.name, "id": os.urandom(16)}
+        fails("TopicNotFound", self.host.call, "DeleteTopic", **other)
+        body = fetch_body(self.topic["id"], self.topic["epoch"], 14, min_bytes=1, max_wait=60_000)
+        waiting = self.host.send("Fetch", body)
+        self.host.call("DeleteTopic", name=self.name, id=self.topic["id"])
+        fails("UnknownTopicId", self.host.wait, waiting)
+        self.is_gone(self.name)
+        fails("UnknownTopicId", self.host.fetch, self.topic, 0)
+        return f"{self.name} is gone, and the fetch that waited for it ends"

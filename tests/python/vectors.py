@@ -1,0 +1,186 @@
+"""Compares the client's encoding and decoding with the golden vectors, without a network."""
+
+from checks import Mismatch, equal, say
+from tidings_client import (
+    ANSWER, ANSWERS, ERRORS, REQUESTS, ProtocolError, Unsupported, crc32c, decode,
+    decode_batch, decode_error, decode_fetched, decode_published, encode, encode_batch,
+    fetch_body, frame, hello_body, publish_body, record,
+)  # fmt: skip
+
+# What some of the vectors hold, so that they are not only read but understood.
+SAMPLES = {
+    "Lookup.request": {"name": "quakes.ci", "local_only": True},
+    "ListTopics.request": {"pattern": "quakes.*", "after": "quakes.ci", "limit": 100},
+    "PlaceTopic.request": {"name": "quakes.ci", "on": "peer-1"},
+    "CreateTopic.request": {
+        "name": "quakes.ci",
+        "settings": {
+            "durability": "fsync",
+            "retention": {"age_ms": None, "bytes": None, "records": None},
+        },
+        "if_not_exists": True,
+    },
+    "DescribeTopic.request": {"name": "quakes.ci"},
+    "FindOffset.request": {"topic": "quakes.ci", "position": ("Back", 10)},
+    "CreateSubscription.request": {
+        "topic": "quakes.ci",
+        "name": "billing",
+        "from": "Beginning",
+        "if_not_exists": False,
+    },
+    "SeekSubscription.request": {
+        "topic": "quakes.ci",
+        "name": "billing",
+        "to": ("Offset", 40),
+        "dry_run": True,
+    },
+    "Commit.request": {
+        "topic": bytes(range(0x10, 0x20)),
+        "name": "billing",
+        "generation": 5,
+        "offset": 42,
+    },
+}
+
+# The same for answers: some fields each.
+PARTS = {
+    "Hello.answer": {"role": "peer", "name": "peer-1", "indexes": ["127.0.0.1:7400"]},
+    "Lookup.answer": {
+        "address": "127.0.0.1:7401",
+        "state": "down",
+        "since": 1_517_363_399_650,
+    },
+    "DescribeTopic.answer": {
+        "end_offset": 1707,
+        "gaps": [{"from": 20, "to": 30, "reason": "lost"}],
+    },
+    "CreateSubscription.answer": {"committed_offset": 42, "last_commit": None},
+}
+
+
+def read_vectors(path):
+    vectors, name = {}, None
+    with open(path, encoding="utf-8") as lines:
+        for line in lines:
+            line = line.split("#")[0].strip()
+            if line.startswith("["):
+                name = line.strip("[]")
+                vectors[name] = b""
+            elif line:
+                vectors[name] += bytes.fromhex(line)
+    return vectors
+
+
+def id_from(first):
+    return bytes(range(first, first + 16))
+
+
+def vector_records():
+    at = 1_517_363_399_650
+    return [
+        record(at, b", ".join([b"magnitude 3.4"] * 10), b"ci38110719"),
+        record(at - 2, b"earlier, with headers", None, [("größe", b"3.4"), ("", b"\0\xff")]),
+        record(at + 200, b"", b""),
+    ]
+
+
+def kind_of(name):
+    """The type of a vector with a control body."""
+    request, kind = name.split(".")
+    return request if kind == "request" else ANSWERS[request]
+
+
+def check_bodies(vectors):
+    """Every request and every answer: decoded, and encoded again to the same bytes."""
+    names = [f"{r}.{kind}" for r in REQUESTS for kind in ("request", "answer")]
+    control = [name for name in names if name.split(".")[0] not in ("Publish", "Fetch")]
+    told = [name for name in vectors if name.endswith((".request", ".answer"))]
+    equal(sorted(names), sorted(told), "the requests and answers there are")
+    for name in control:
+        kind, data = kind_of(name), vectors[name]
+        equal(encode(kind, decode(kind, data)).hex(), data.hex(), name)
+        refuses(kind, data + b"\0", f"{name} and a byte")
+        for length in range(len(data)):
+            refuses(kind, data[:length], f"{name} cut at {length}")
+    for name, value in SAMPLES.items():
+        equal(decode(kind_of(name), vectors[name]), value, name)
+    for name, part in PARTS.items():
+        found = decode(kind_of(name), vectors[name])
+        equal({field: found[field] for field in part}, part, name)
+    return len(control)
+
+
+def refuses(kind, data, what):
+    try:
+        decode(kind, data)
+    except ProtocolError:
+        return
+    raise Mismatch(f"{what} was decoded")
+
+
+def check_raw(vectors):
+    topic, batch = id_from(0x10), encode_batch(vector_records(), id_from(0x40), 7)
+    encoded = {
+        "frame.hello": frame(REQUESTS["Hello"], 0, hello_body("example 1.0")),
+        "frame.ping": frame(REQUESTS["Ping"], 1, b""),
+        "frame.ping-answer": frame(REQUESTS["Ping"], 1, b"", flags=ANSWER),
+        "Publish.request": publish_body(topic, 4, batch),
+        "Fetch.request": fetch_body(topic, 4, 20, 1 << 20, 1, 5000, True),
+        "batch.none": batch,
+    }
+    for name, data in encoded.items():
+        equal(data.hex(), vectors[name].hex(), name)
+    published = decode_published(vectors["Publish.answer"])
+    expected = {"base": 1707, "end": 1710, "durability": "os", "duplicate": True}
+    equal(published, expected, "Publish.answer")
+    fetched = decode_fetched(vectors["Fetch.answer"])
+    ends = (fetched["start"], fetched["end"], fetched["next"])
+    equal(ends, (10, 40, 33), "Fetch.answer")
+    equal(fetched["items"][0], {"from": 20, "to": 30, "reason": 3}, "Fetch.answer")
+    found = decode_batch(fetched["items"][1]["batch"])
+    equal(found, (vector_records(), id_from(0x40), 7), "the batch of Fetch.answer")
+    return len(encoded)
+
+
+def check_errors(vectors):
+    names = [name for name in vectors if name.startswith("error.")]
+    for name in names:
+        error = decode_error(vectors[name])
+        equal("error." + error.name, name, "the error")
+        equal(bool(error.fields), ERRORS[error.code][3] != "", f"fields of {name}")
+    equal(len(names), len(ERRORS), "the number of errors")
+    fields = decode_error(vectors["error.NotHosted"]).fields
+    expected = {"name": "quakes.ci", "peer": "peer-1", "address": "127.0.0.1:7401", "epoch": 4}
+    equal(fields, expected, "error.NotHosted")
+    unknown = {"code": 60_000, "retryable": True, "message": "newer", "detail": b"\xff" * 9}
+    error = decode_error(encode("ErrorBody", unknown))
+    equal((error.name, error.retryable), ("unknown", True), "an error of tomorrow")
+    return len(names)
+
+
+def check_refused(vectors):
+    names = [name for name in vectors if name.startswith("refused.")]
+    for name in names:
+        try:
+            decode_batch(vectors[name])
+        except (ProtocolError, Unsupported):
+            continue
+        raise Mismatch(f"{name} was accepted")
+    return len(names)
+
+
+def self_test(path):
+    vectors = read_vectors(path)
+    equal(crc32c(b"123456789"), 0xE3069283, "the CRC-32C of 123456789")
+    say("bodies", f"{check_bodies(vectors)} requests and answers, both ways")
+    say("raw", f"{check_raw(vectors)} frames, publishes, fetches and batches")
+    for packed in ("lz4", "zstd"):
+        try:
+            decode_batch(vectors[f"batch.{packed}"])
+        except Unsupported as what:
+            equal(str(what), packed, "what is not supported")
+        else:
+            raise Mismatch(f"batch.{packed} was decoded")
+    say("compression", "lz4 and zstd are reported as not supported")
+    say("errors", f"{check_errors(vectors)} errors with their fields")
+    say("refused", f"{check_refused(vectors)} bad batches")
