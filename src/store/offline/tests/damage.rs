@@ -263,18 +263,27 @@ async fn a_slot_of_a_newer_format_is_refused_by_name_of_both_versions() {
     );
 }
 
-/// A sealed segment of the stream that has records of `topic`: its file, its number, and one of its extents.
+/// A sealed segment that has records of `topic`: its file, its number, and one of its extents.
 fn sealed_with(dir: &Path, topic: &str) -> (PathBuf, u64, crate::journal::Extent) {
+    if let Some(found) = look_for_sealed(dir, topic) {
+        return found;
+    }
+    // A process that stops before its full segments have their rows leaves that to the next start.
+    let (store, _) = open(dir);
+    store.stop().expect("a clean stop");
+    look_for_sealed(dir, topic).expect("a start gives every segment its row")
+}
+
+fn look_for_sealed(dir: &Path, topic: &str) -> Option<(PathBuf, u64, crate::journal::Extent)> {
     let image = image::Image::open(dir).expect("an image");
     let id = image.topic(&name(topic)).expect("there").id;
-    for segment in image.segments.values().filter(|s| s.row.is_some()) {
+    let sealed = image.segments.values().filter(|s| s.row.is_some());
+    sealed.into_iter().find_map(|segment| {
         let extents = image.extents(segment).expect("extents");
-        if let Some((_, extent)) = extents.iter().find(|(of, _)| *of == id) {
-            let file = dir.join(image.slot_name(segment.header.slot));
-            return (file, segment.number, *extent);
-        }
-    }
-    panic!("no sealed segment has {topic}");
+        let (_, extent) = extents.iter().find(|(of, _)| *of == id)?;
+        let file = dir.join(image.slot_name(segment.header.slot));
+        Some((file, segment.number, *extent))
+    })
 }
 
 #[tokio::test]
