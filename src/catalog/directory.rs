@@ -40,7 +40,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::CatalogError;
-use super::meta::StoreKind;
+use super::kind::StoreKind;
 use crate::limits;
 
 /// What is found where a store should be.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::meta::StoreKind;
+use super::kind::StoreKind;
 
 /// A store could not be opened, read or changed.
 #[derive(Debug, Error)]

@@ -11,58 +11,18 @@
 //! counts. So it agrees with them at every point a crash can leave, and where
 //! it does not, rows were lost or changed.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
+use super::kind::StoreKind;
 use super::value::row_hash;
 use crate::protocol::codec::{self, Malformed};
+
+/// The format this program reads and writes: the number of the last step in `migrations/`.
+pub const FORMAT: u32 = 1;
 
 /// Bytes a meta row may take: it is some fifty.
 const META_BYTES_MAX: usize = 256;
 const HEAD_BYTES: usize = 5;
-
-/// Whose store it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoreKind {
-    /// A peer's catalog, derived from its journal.
-    Peer,
-    /// An index server's registry, which its peers can fill again.
-    Index,
-}
-
-impl StoreKind {
-    /// All kinds.
-    pub const ALL: [Self; 2] = [Self::Peer, Self::Index];
-
-    /// Name of the store's directory inside the data directory.
-    pub const fn dir_name(self) -> &'static str {
-        match self {
-            Self::Peer => "catalog",
-            Self::Index => "registry",
-        }
-    }
-
-    const fn code(self) -> u8 {
-        match self {
-            Self::Peer => 1,
-            Self::Index => 2,
-        }
-    }
-
-    fn from_code(code: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.code() == code)
-    }
-}
-
-impl fmt::Display for StoreKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Peer => "a peer's catalog",
-            Self::Index => "an index server's registry",
-        })
-    }
-}
 
 /// The position in the journal up to which a catalog holds everything.
 ///

@@ -26,6 +26,7 @@
 mod check;
 mod directory;
 mod error;
+mod kind;
 mod lock;
 mod meta;
 mod migrate;
@@ -33,6 +34,7 @@ mod registry_store;
 mod row_store;
 mod rows;
 mod sled_db;
+mod steps;
 mod value;
 mod watched;
 
@@ -40,9 +42,10 @@ use std::path::Path;
 
 pub use check::{Loaded, Verdict};
 pub use error::CatalogError;
+pub use kind::StoreKind;
 pub use lock::{DirLock, Holder, LOCK_FILE, LockError};
-pub use meta::{Applied, StoreKind};
-pub use migrate::{FORMAT, Plan, Step, plan, run};
+pub use meta::{Applied, FORMAT};
+pub use migrate::{Plan, Step, plan, run};
 pub use registry_store::RegistryStore;
 pub use row_store::OpenOptions;
 pub use rows::{Delta, Row};

@@ -11,8 +11,8 @@ use std::path::Path;
 
 use super::check::Loaded;
 use super::error::CatalogError;
+use super::kind::StoreKind;
 use super::lock::DirLock;
-use super::meta::StoreKind;
 use super::row_store::{Contents, OpenOptions, RowStore};
 use super::rows::{Delta, Row};
 

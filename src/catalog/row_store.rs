@@ -26,11 +26,12 @@ use std::time::Duration;
 use super::check::{Check, KnownMeta, Loaded, Verdict, Visit, unsound};
 use super::directory::{Places, State, check_free_space, copy_tree, size_bytes};
 use super::error::CatalogError;
+use super::kind::StoreKind;
 use super::lock::DirLock;
-use super::meta::{Applied, StoreKind};
-use super::migrate;
+use super::meta::{Applied, FORMAT};
 use super::rows::{Delta, MetaRow, Row, Rows};
 use super::sled_db::SledDb;
+use super::steps;
 use super::watched::Watched;
 use crate::limits;
 
@@ -221,7 +222,7 @@ impl RowStore {
             return self.check(meta, visit);
         };
         let format = head.format;
-        if migrate::pending(format).is_empty() {
+        if steps::pending(format).is_empty() {
             return self.check(meta, visit);
         }
         let before = self.check(meta, &mut |_| ())?;
@@ -232,7 +233,7 @@ impl RowStore {
         check_free_space(&self.path, size_bytes(&self.path)?)?;
         self.watched()?
             .run("a migration", limits::MIGRATION_TIMEOUT, |rows| {
-                migrate::upgrade(rows, false)
+                steps::upgrade(rows, false)
             })?;
         let meta = self.read_meta(kind)?;
         let after = self.check(meta, visit)?;
@@ -253,7 +254,7 @@ impl RowStore {
             MetaRow::Newer(found) => Err(CatalogError::Newer {
                 path,
                 found,
-                known: migrate::FORMAT,
+                known: FORMAT,
             }),
             MetaRow::Found(head, _) if head.kind != kind => Err(CatalogError::WrongKind {
                 path,
@@ -355,7 +356,7 @@ fn build(
     let dir = path.clone();
     let mut watched = Watched::start(&path, options.open_timeout, move || {
         let mut rows = Rows::new(SledDb::create(&dir, options.cache_bytes)?, kind);
-        migrate::upgrade(&mut rows, true)?;
+        steps::upgrade(&mut rows, true)?;
         Ok(rows)
     })?;
     let limit = options.sync_timeout;

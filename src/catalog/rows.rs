@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::error::CatalogError;
-use super::meta::{self, Applied, Head, StoreKind, Totals};
-use super::migrate;
+use super::kind::StoreKind;
+use super::meta::{self, Applied, FORMAT, Head, Totals};
 use super::sled_db::{Batch, Chunk, SledDb};
 use super::value::Key;
 use crate::limits;
@@ -147,7 +147,7 @@ impl Rows {
             Err(error) => return MetaRow::Damaged(error.to_string()),
         };
         let head = match Head::decode(&payload) {
-            Ok(head) if head.format > migrate::FORMAT => return MetaRow::Newer(head.format),
+            Ok(head) if head.format > FORMAT => return MetaRow::Newer(head.format),
             Ok(head) => head,
             Err(error) => return MetaRow::Damaged(error.to_string()),
         };

@@ -121,7 +121,7 @@ impl SledDb {
             Err(BadValue::Newer(version)) => Err(CatalogError::Newer {
                 path: self.path.clone(),
                 found: version.into(),
-                known: super::migrate::FORMAT,
+                known: super::meta::FORMAT,
             }),
             Err(bad) => Err(CatalogError::ruined(
                 &self.path,

@@ -168,6 +168,9 @@ impl Reading<'_> {
         // The extent that holds the offset, or the next one after it.
         match footer.extent_at(self.topic.id, self.at) {
             Some(extent) if extent.base <= self.at => {
+                if self.is_enough_before(&extent) {
+                    return Ok(false);
+                }
                 let pieces = self.pieces_from_disk(&segment, extent)?;
                 self.take(pieces)
             }
@@ -189,8 +192,17 @@ impl Reading<'_> {
         self.damaged(next)
     }
 
+    /// An extent is read as a whole. One of which only a part would go into this answer is left to the next,
+    /// or most of what a catch-up reads would be read twice.
+    fn is_enough_before(&mut self, extent: &Extent) -> bool {
+        let (bytes, max) = (self.bytes, self.request.max_bytes);
+        let is_enough = bytes >= max / 2 && bytes + extent.length as usize > max && bytes > 0;
+        self.is_full |= is_enough;
+        is_enough
+    }
+
     /// `None`: the segment is gone.
-    fn pieces(&self, segment: u64, extent: Extent) -> Result<Option<Vec<Piece>>, ReadError> {
+    fn pieces(&mut self, segment: u64, extent: Extent) -> Result<Option<Vec<Piece>>, ReadError> {
         let read = ExtentRead {
             topic: self.topic.id,
             extent,
@@ -201,6 +213,9 @@ impl Reading<'_> {
         }
         if self.request.memory_only {
             return Err(ReadError::NotInMemory);
+        }
+        if self.is_enough_before(&extent) {
+            return Ok(Some(Vec::new()));
         }
         match self.shared.segments.get(segment) {
             Some(segment) => self.pieces_from_disk(&segment, extent).map(Some),

@@ -169,11 +169,11 @@ fn a_lost_meta_row_is_not_made_anew() {
     let open = |path: &Path| sled_db::SledDb::open(path, 1 << 20).expect("opens");
     let db = sled_db::SledDb::create(&path, 1 << 20).expect("created");
     let mut rows = rows::Rows::new(db, StoreKind::Peer);
-    let error = migrate::upgrade(&mut rows, false).expect_err("it has a name, and no meta row");
+    let error = steps::upgrade(&mut rows, false).expect_err("it has a name, and no meta row");
     assert!(error.to_string().contains("meta row is missing"), "{error}");
-    migrate::upgrade(&mut rows, true).expect("fresh");
+    steps::upgrade(&mut rows, true).expect("fresh");
     assert_eq!(rows.head().format, FORMAT);
-    migrate::upgrade(&mut rows, true).expect("once more does no harm");
+    steps::upgrade(&mut rows, true).expect("once more does no harm");
     drop(rows);
     // With a row in it, it is not fresh either, whatever its name.
     let db = open(&path);
@@ -184,5 +184,5 @@ fn a_lost_meta_row_is_not_made_anew() {
         .expect("small");
     db.commit(batch).expect("committed");
     let mut rows = rows::Rows::new(db, StoreKind::Peer);
-    migrate::upgrade(&mut rows, true).expect_err("not empty");
+    steps::upgrade(&mut rows, true).expect_err("not empty");
 }
