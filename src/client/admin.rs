@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::client::cluster::Effect;
+use crate::client::cluster::{Effect, Lane};
 use crate::client::{Client, ClientError, backoff::Backoff};
 use crate::limits;
 use crate::net::CallError;
@@ -120,7 +120,11 @@ impl Client {
         request: &R,
         effect: Effect,
     ) -> Result<R::Answer, ClientError> {
-        match self.cluster.call(&peer.address, request).await {
+        let answer = match self.reach(peer).await {
+            Ok(()) => self.cluster.call(&peer.address, request).await,
+            Err(error) => Err(error),
+        };
+        match answer {
             Ok(answer) => Ok(answer),
             Err(CallError::Unreachable { .. }) if peer.state != PeerState::Online => {
                 Err(ClientError::Api(ApiError::PeerNotOnline {
@@ -129,6 +133,23 @@ impl Client {
                 }))
             }
             Err(error) => Err(effect.error(error)),
+        }
+    }
+
+    /// Makes sure that it is that peer which answers at its address: ports are used again, and
+    /// what is meant for one peer must not be done by another.
+    async fn reach(&self, peer: &PeerInfo) -> Result<(), CallError> {
+        let connection = self
+            .cluster
+            .connection(&peer.address, Lane::Control)
+            .await?;
+        let found = connection.hello();
+        match found.node == peer.id {
+            true => Ok(()),
+            false => Err(CallError::Unreachable {
+                address: peer.address.clone(),
+                reason: format!("{} was expected there, {} answers", peer.name, found.name),
+            }),
         }
     }
 
@@ -524,8 +545,15 @@ impl Client {
             while asked.len() < limits::PEERS_ASKED_AT_ONCE
                 && let Some(peer) = waiting.next()
             {
+                let client = self.clone();
                 let answer = ask(self.clone(), peer.address.clone());
-                asked.spawn(async move { (peer, answer.await) });
+                asked.spawn(async move {
+                    let answer = match client.reach(&peer).await {
+                        Ok(()) => answer.await,
+                        Err(error) => Err(ClientError::of_read(error)),
+                    };
+                    (peer, answer)
+                });
             }
             match asked.join_next().await {
                 Some(Ok(answer)) => answers.push(answer),
