@@ -58,6 +58,7 @@ pub struct Publish {
     whole: bool,
     /// Publish so many times what is given as arguments or with --whole
     #[arg(long, value_name = "N", default_value_t = 1, hide_default_value = true)]
+    #[arg(value_parser = values::count)]
     count: u64,
     /// At most so many messages per second
     #[arg(long, value_name = "N/s", value_parser = values::rate)]
@@ -273,7 +274,8 @@ async fn send_all(
                 ..Message::new(payload)
             };
             let ack = publisher.send(message).await;
-            let ack = ack.map_err(|error| (sent, Failure::from(error)))?;
+            // The one that is refused counts among those that were to be published.
+            let ack = ack.map_err(|error| (sent + 1, Failure::from(error)))?;
             sent += 1;
             if acks.send(ack).await.is_err() {
                 // The collector stops at the first failure, and tells it.
@@ -349,12 +351,18 @@ fn report(
     if let Some(failure) = failure {
         let unknown = match outcome.unknown {
             0 => String::new(),
-            n => format!(", of {n} it is not known whether they were stored"),
+            1 => "; of 1 it is not known whether it was stored".to_owned(),
+            n => format!("; of {n} it is not known whether they were stored"),
+        };
+        let offsets = match tally.records() {
+            0 => String::new(),
+            _ => format!(", {tally}"),
         };
         let message = format!(
-            "{}: {} of {count} messages were acknowledged by {topic}, {tally}{unknown}",
+            "{}; acknowledged by {topic}: {} of {}{offsets}{unknown}",
             failure.message,
-            tally.records()
+            output::number(tally.records()),
+            output::count(count, "message")
         );
         return Err(Failure { message, ..failure });
     }
@@ -376,7 +384,8 @@ fn report(
         end_offset: tally.end_offset(),
         durability: tally.durability(),
     };
-    context.output.value(&report, "")
+    let name = context.output.name_line(topic);
+    context.output.value(&report, &name)
 }
 
 #[cfg(test)]

@@ -228,6 +228,11 @@ pub async fn peer(flags: PeerFlags, indexes: Vec<Address>) -> Result {
 
 /// `tidings up`.
 pub async fn up(flags: UpFlags) -> Result {
+    // Before the index is there: half a cluster that goes away again is of no use.
+    check_advertised(
+        flags.listen.as_deref().unwrap_or(PEER_LISTEN),
+        flags.advertise.as_ref(),
+    )?;
     let stop = signals::listen()?;
     let data_dir = flags.data_dir.unwrap_or_else(|| "data".into());
     let (listener, bound) = bind(flags.index_listen.as_deref().unwrap_or(INDEX_LISTEN)).await?;

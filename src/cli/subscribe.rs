@@ -39,7 +39,7 @@ pub struct Subscribe {
     #[arg(value_parser = values::position)]
     from: Option<Position>,
     /// Stop after so many messages
-    #[arg(short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short = 'n', value_name = "N", value_parser = values::count)]
     count: Option<u64>,
     /// Stop where the topic ends now
     #[arg(long)]
@@ -60,7 +60,7 @@ pub struct Pull {
     #[arg(long = "as", value_name = "NAME")]
     name: SubscriptionName,
     /// At most so many messages
-    #[arg(short = 'n', value_name = "MAX", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short = 'n', value_name = "MAX", value_parser = values::count)]
     count: Option<u64>,
     /// Wait so long for a first message
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]

@@ -238,7 +238,7 @@ async fn create(args: Create, context: &Context) -> Result {
         "subscription {} on {} stands at offset {}",
         info.name, info.topic, info.committed_offset
     ));
-    context.output.done(&[SubscriptionRow::from(info)])
+    context.output.done_one(&SubscriptionRow::from(info))
 }
 
 async fn ls(args: Ls, context: &Context) -> Result {
@@ -286,11 +286,19 @@ async fn seek(args: Seek, context: &Context) -> Result {
     ));
     let row = SubscriptionRow::from(sought.subscription);
     match args.dry_run {
-        true => context.output.value(
-            &serde_json::json!({"from": sought.from, "to": sought.to, "dry_run": true}),
-            "",
-        ),
-        false => context.output.done(&[row]),
+        true => {
+            let plan = serde_json::json!({
+                "topic": args.topic,
+                "name": args.name,
+                "from": sought.from,
+                "to": sought.to,
+                "dry_run": true,
+            });
+            context
+                .output
+                .value(&plan, &context.output.name_line(&args.name))
+        }
+        false => context.output.done_one(&row),
     }
 }
 
@@ -314,5 +322,5 @@ async fn rm(args: Rm, context: &Context) -> Result {
         "removed subscription {} from {}",
         args.name, args.topic
     ));
-    context.output.done(&[SubscriptionRow::from(info)])
+    context.output.done_one(&SubscriptionRow::from(info))
 }

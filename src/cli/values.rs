@@ -156,6 +156,29 @@ pub fn rate(text: &str) -> Result<f64, String> {
     }
 }
 
+/// How many messages: at least one.
+pub fn count(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err("expected a number of messages, 1 or more".to_owned()),
+    }
+}
+
+/// A number from 1 to `MOST`.
+pub fn number_up_to<const MOST: u32>(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(number) if (1..=MOST).contains(&number) => Ok(number),
+        _ => Err(format!("expected a number from 1 to {MOST}")),
+    }
+}
+
+/// An offset.
+pub fn offset(text: &str) -> Result<Offset, String> {
+    text.parse()
+        .map(Offset::new)
+        .map_err(|_| "expected an offset such as 1200".to_owned())
+}
+
 /// A header: `NAME:VALUE`, cut at the first colon.
 pub fn header(text: &str) -> Result<(String, String), String> {
     match text.split_once(':') {
