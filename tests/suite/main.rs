@@ -6,6 +6,7 @@ mod cli;
 mod conflict;
 mod data;
 mod demo;
+mod newer;
 mod python_client;
 mod space;
 mod support;

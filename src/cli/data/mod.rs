@@ -352,7 +352,9 @@ fn repair(args: &DryRun, output: &Output) -> Result {
 }
 
 fn migrate(args: &DryRun, output: &Output) -> Result {
-    offline::kind_of(&args.dir)?;
+    if offline::kind_of(&args.dir)? == DirKind::Peer && args.dir.join("journal").exists() {
+        offline::check_journal_format(&args.dir)?;
+    }
     let plans = if args.dry_run {
         if let Some(holder) = DirLock::holder(&args.dir) {
             let dir = args.dir.clone();
