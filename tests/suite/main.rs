@@ -4,10 +4,14 @@
 
 mod cli;
 mod conflict;
+mod contract;
 mod data;
 mod demo;
+mod forms;
+mod manners;
 mod newer;
 mod python_client;
+mod quarantine;
 mod space;
 mod support;
 mod verbs;
