@@ -110,3 +110,49 @@ fn the_format_of_errors_is_found_in_any_spelling() {
         assert_eq!(find(table), Format::Table, "{table}");
     }
 }
+
+/// A manual that shows lines that do not work is worse than none.
+#[test]
+fn what_the_manuals_show_parses() {
+    for (page, least) in [("README.md", 10), ("docs/operations.md", 25)] {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+        let text = std::fs::read_to_string(path).expect("the page is there");
+        let shown = shown_lines(&text);
+        assert!(shown.len() >= least, "{page}: only {} found", shown.len());
+        for line in shown {
+            // Help, and a noun alone, are shown rightly too.
+            let is_wrong = |error: &clap::Error| {
+                use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as Incomplete;
+                error.use_stderr() && error.kind() != Incomplete
+            };
+            if let Some(error) = Cli::try_parse_from(words(&line)).err().filter(is_wrong) {
+                panic!("{page} shows '{line}', which does not parse: {error}");
+            }
+        }
+    }
+}
+
+/// Every line of code that runs the program, and every piece of code in running text that does.
+/// Three dots stand for what is left out: such a piece is no whole line.
+fn shown_lines(text: &str) -> Vec<String> {
+    let mut shown = Vec::new();
+    let mut prose = String::new();
+    let mut is_fenced = false;
+    for line in text.replace("\\\n", " ").lines() {
+        if line.starts_with("```") {
+            is_fenced = !is_fenced;
+        } else if is_fenced || line.starts_with("    ") {
+            let line = line.trim_start().trim_start_matches("$ ");
+            if line.starts_with("tidings ") {
+                shown.push(line.to_owned());
+            }
+        } else {
+            prose = prose + line + " ";
+        }
+    }
+    // Code may go on in the next line.
+    let code = prose.split('`').skip(1).step_by(2);
+    let whole = code.filter(|code| code.starts_with("tidings ") && !code.contains("..."));
+    shown.extend(whole.map(str::to_owned));
+    shown
+}

@@ -7,6 +7,7 @@ mod conflict;
 mod contract;
 mod data;
 mod demo;
+mod docs;
 mod forms;
 mod manners;
 mod newer;
