@@ -242,6 +242,8 @@ impl Failure {
             }
         }
         let failure = Self::usage(message);
+        // The usage of a noun says only that a verb is expected.
+        let usage = usage.filter(|_| error.kind() != clap::error::ErrorKind::InvalidSubcommand);
         match tip.or(usage) {
             Some(hint) => failure.hint(hint),
             None => failure.hint(format!(

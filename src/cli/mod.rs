@@ -239,7 +239,7 @@ Examples:
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let args: Vec<OsString> = std::env::args_os().collect();
+    let args = help_as_flag(std::env::args_os().collect());
     let format = format_asked_for(&args);
     match parse(args, format).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
@@ -248,6 +248,15 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.status)
         }
     }
+}
+
+/// `tidings help topic create` is what people try: the same as with `--help`.
+fn help_as_flag(mut args: Vec<OsString>) -> Vec<OsString> {
+    if args.get(1).is_some_and(|arg| arg == "help") {
+        args.remove(1);
+        args.push("--help".into());
+    }
+    args
 }
 
 /// The output format, found without understanding the rest: errors in the rest

@@ -20,13 +20,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::fail::{Failure, Result};
 use crate::cli::input::{self, Messages, Source};
+use crate::cli::output::Output;
 use crate::cli::tally::Tally;
 use crate::cli::{Context, log, note_waiting, output, signals, values};
 use crate::client::{
-    self, Ack, ClientError, Compression, Header, Message, NewTopic, Publisher, PublisherOptions,
+    self, Ack, Acked, ClientError, Compression, Header, Message, NewTopic, Publisher,
+    PublisherOptions,
 };
 use crate::types::{Durability, Offset, TopicName};
 
+/// A person who waits wants to know for what: so long without an acknowledgement is told.
+const STALL_TOLD_AFTER: Duration = Duration::from_secs(3);
 /// Acknowledgements that may wait to be looked at.
 const ACKS_WAITING_MAX: usize = 65_536;
 
@@ -229,7 +233,12 @@ pub async fn run(args: Publish, context: &Context) -> Result {
     };
     let publisher = context.client.publisher(&args.topic, options).await?;
     let progress = progress(context);
-    let (acks, collector) = collector(progress.clone());
+    let stall = Stall {
+        output: context.output,
+        progress: progress.clone(),
+        timeout: args.timeout,
+    };
+    let (acks, collector) = collector(stall);
     let sent = send_all(&args, feed, &publisher, acks, &stop).await;
     // What is under way is finished whatever ended the sending.
     let closed = publisher.close().await;
@@ -292,16 +301,46 @@ fn header((name, value): &(String, String)) -> Header {
     }
 }
 
+/// Tells people that acknowledgements do not come, and that they come again.
+struct Stall {
+    output: Output,
+    progress: ProgressBar,
+    timeout: Duration,
+}
+
+impl Stall {
+    async fn acknowledged(&self, ack: Ack) -> std::result::Result<Acked, ClientError> {
+        tokio::pin!(ack);
+        if let Ok(acked) = tokio::time::timeout(STALL_TOLD_AFTER, &mut ack).await {
+            return acked;
+        }
+        let patience = output::duration(self.timeout);
+        self.tell(&format!(
+            "no acknowledgement for {}, trying for up to {patience}",
+            output::duration(STALL_TOLD_AFTER)
+        ));
+        let acked = ack.await;
+        if acked.is_ok() {
+            self.tell("acknowledgements come again");
+        }
+        acked
+    }
+
+    fn tell(&self, text: &str) {
+        self.progress.suspend(|| self.output.note(text));
+    }
+}
+
 /// Awaits acknowledgements in the order of sending, until the sender is dropped.
-fn collector(progress: ProgressBar) -> (mpsc::Sender<Ack>, JoinHandle<Outcome>) {
+fn collector(stall: Stall) -> (mpsc::Sender<Ack>, JoinHandle<Outcome>) {
     let (to, mut acks) = mpsc::channel::<Ack>(ACKS_WAITING_MAX);
     let task = tokio::spawn(async move {
         let mut outcome = Outcome::default();
         while let Some(ack) = acks.recv().await {
-            match ack.await {
+            match stall.acknowledged(ack).await {
                 Ok(acked) => {
                     outcome.tally.add(acked.offset, acked.durability);
-                    progress.inc(1);
+                    stall.progress.inc(1);
                 }
                 Err(error) => {
                     outcome.failed(error);

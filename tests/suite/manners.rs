@@ -2,7 +2,9 @@
 //! no colours in pipes, and no peer taken for another.
 
 use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -28,6 +30,21 @@ fn a_wrong_value_leads_to_the_help_of_its_verb() {
     // Flags that stand together are understood in an error, too.
     let error = tidings(&["topic", "create", "a/b", "-qo", "json"]).json_error();
     assert_eq!(error["name"], "Usage");
+}
+
+#[test]
+fn help_is_found_in_more_than_one_way() {
+    let help = tidings(&["topic", "create", "--help"]).ok();
+    assert_eq!(tidings(&["help", "topic", "create"]).ok(), help);
+    assert_eq!(tidings(&["help"]).ok(), tidings(&["--help"]).ok());
+    for (line, noun) in [
+        (&["ls"][..], "tidings"),
+        (&["topic", "help"], "tidings topic"),
+    ] {
+        let text = tidings(line).fails(2);
+        let hint = format!("hint: '{noun} --help' shows what is expected, with examples\n");
+        assert!(text.ends_with(&hint), "{line:?}: {text}");
+    }
 }
 
 #[test]
@@ -92,6 +109,52 @@ fn without_an_address_to_tell_nothing_starts() {
     ]);
     assert_eq!(ran.stdout, "");
     assert!(ran.fails(2).contains("--advertise"));
+}
+
+/// A person who looks at a publisher that waits is told what it waits for, and when that is over.
+#[test]
+fn a_publisher_that_waits_for_its_peer_says_so() {
+    let up = Up::start();
+    let serve = |listen: &str| {
+        let mut serve = command(up.dir.path());
+        serve.args(["serve", "peer", "--name", "alder", "--data-dir", "alder"]);
+        serve.args(["--listen", listen, "--index", &up.index]);
+        serve.args(["--slot-size", "4MiB", "--log", "off"]);
+        let (child, lines) = ready(serve, 1);
+        let address = lines[0].rsplit(' ').next().expect("an address").to_owned();
+        (child, address)
+    };
+    let (mut peer, address) = serve("127.0.0.1:0");
+    up.run(&["topic", "create", "t", "--on", "alder"]).ok();
+    let mut publishing = up
+        .command(&["pub", "t"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut stdin = publishing.stdin.take().expect("piped");
+    let mut told = BufReader::new(publishing.stderr.take().expect("piped")).lines();
+    stdin.write_all(b"one\n").expect("it reads");
+    wait_for_records(&up, 1);
+    peer.kill().expect("it runs");
+    peer.wait().expect("it ends");
+    stdin.write_all(b"two\n").expect("it reads");
+    let mut next = || told.next().expect("a note").expect("text");
+    assert_eq!(next(), "no acknowledgement for 3s, trying for up to 1m");
+    let (mut peer, _) = serve(&address);
+    assert_eq!(next(), "acknowledgements come again");
+    drop(stdin);
+    assert_eq!(next(), "published 2 to t, offsets 0..2, fsync");
+    assert!(publishing.wait().expect("it ends").success());
+    signal(&peer, Signal::TERM);
+    assert!(peer.wait().expect("it ends").success());
+}
+
+fn wait_for_records(up: &Up, expected: u64) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while up.run(&["topic", "info", "t", "-o", "json"]).json()["records"] != expected {
+        assert!(Instant::now() < deadline, "not within 20 s");
+    }
 }
 
 /// A peer was stopped, and another one listens where it did. It must not be asked, and above
