@@ -374,6 +374,9 @@ pub struct Context {
     client: Client,
 }
 
+/// A person who waits wants to know for what: so long without an answer is told.
+const STALL_TOLD_AFTER: Duration = Duration::from_secs(3);
+
 /// How long a verb waits for a first connection, if it does.
 type Patience = Option<Duration>;
 

@@ -22,15 +22,13 @@ use crate::cli::fail::{Failure, Result};
 use crate::cli::input::{self, Messages, Source};
 use crate::cli::output::Output;
 use crate::cli::tally::Tally;
-use crate::cli::{Context, log, note_waiting, output, signals, values};
+use crate::cli::{Context, STALL_TOLD_AFTER, log, note_waiting, output, signals, values};
 use crate::client::{
     self, Ack, Acked, ClientError, Compression, Header, Message, NewTopic, Publisher,
     PublisherOptions,
 };
 use crate::types::{Durability, Offset, TopicName};
 
-/// A person who waits wants to know for what: so long without an acknowledgement is told.
-const STALL_TOLD_AFTER: Duration = Duration::from_secs(3);
 /// Acknowledgements that may wait to be looked at.
 const ACKS_WAITING_MAX: usize = 65_536;
 
