@@ -3,8 +3,8 @@
 //! One table of what is right and one of what is wrong. A last test reads the
 //! program's own help and insists that no verb is missing in either.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -289,9 +289,47 @@ fn every_verb_without_a_cluster() {
         command.args(args);
         run_with(command, b"")
     };
+    let (changing, reading): (Vec<Right>, Vec<Right>) =
+        RIGHT_ALONE.iter().partition(|(line, ..)| changes(line));
+    let before = contents(kept.path());
     all_wrong(WRONG_ALONE, run);
-    all_right(RIGHT_ALONE, run);
+    all_right(&reading, run);
+    let after = contents(kept.path());
+    assert_eq!(
+        before.keys().collect::<Vec<_>>(),
+        after.keys().collect::<Vec<_>>()
+    );
+    let is_other = |(path, bytes): &(&PathBuf, &Vec<u8>)| after.get(*path) != Some(bytes);
+    let changed: Vec<_> = before
+        .iter()
+        .filter(is_other)
+        .map(|(path, _)| path)
+        .collect();
+    assert!(changed.is_empty(), "{changed:?}");
+    all_right(&changing, run);
     imports_in_every_form(kept.path());
+}
+
+/// Whether a verb may write into the directory it is given.
+fn changes(line: &str) -> bool {
+    let writes = line.starts_with("data repair ") || line.starts_with("data migrate ");
+    writes && !line.ends_with(" --dry-run")
+}
+
+/// Every file below a directory, with its bytes.
+fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in dir.read_dir().expect("readable") {
+        let path = entry.expect("readable").path();
+        match path.is_dir() {
+            true => found.extend(contents(&path)),
+            false => {
+                let bytes = std::fs::read(&path).expect("readable");
+                found.insert(path, bytes);
+            }
+        }
+    }
+    found
 }
 
 fn imports_in_every_form(dir: &Path) {
