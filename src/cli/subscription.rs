@@ -8,7 +8,7 @@ use crate::cli::confirm;
 use crate::cli::fail::Result;
 use crate::cli::output::{self, Column, Row, left, right};
 use crate::cli::values;
-use crate::protocol::api::{Position, SubscriptionInfo};
+use crate::protocol::api::{PeerState, Position, SubscriptionInfo};
 use crate::time::Timestamp;
 use crate::types::{Generation, Offset, SubscriptionName, TopicName};
 
@@ -242,10 +242,10 @@ async fn create(args: Create, context: &Context) -> Result {
 }
 
 async fn ls(args: Ls, context: &Context) -> Result {
-    let infos = context
-        .client
-        .list_subscriptions(args.topic.as_ref())
-        .await?;
+    let infos = match &args.topic {
+        Some(topic) => context.client.list_subscriptions(topic).await?,
+        None => list_all(context).await?,
+    };
     if infos.is_empty() {
         context.output.note(match &args.topic {
             Some(topic) => format!(
@@ -256,6 +256,22 @@ async fn ls(args: Ls, context: &Context) -> Result {
     }
     let rows: Vec<_> = infos.into_iter().map(SubscriptionRow::from).collect();
     context.output.list(&rows)
+}
+
+/// Those of all peers. What a peer that is away would have told is missing, and that is said.
+async fn list_all(context: &Context) -> Result<Vec<SubscriptionInfo>> {
+    let (infos, silent) = context.client.list_all_subscriptions().await?;
+    for (peer, error) in silent.iter().filter(|(peer, _)| peer.topics > 0) {
+        let why = match peer.state {
+            PeerState::Online => format!("does not answer: {error}"),
+            state => format!("is {state}"),
+        };
+        let name = &peer.name;
+        context
+            .output
+            .note(format!("without the subscriptions on {name}, which {why}"));
+    }
+    Ok(infos)
 }
 
 async fn info(args: One, context: &Context) -> Result {

@@ -446,34 +446,44 @@ impl Client {
         self.question(topic, &request).await
     }
 
-    /// All subscriptions of one topic, or of all peers that can be reached; by topic and name.
+    /// All subscriptions of one topic, by name.
     pub async fn list_subscriptions(
         &self,
-        topic: Option<&TopicName>,
+        topic: &TopicName,
     ) -> Result<Vec<SubscriptionInfo>, ClientError> {
-        if let Some(topic) = topic {
-            let first = list_subscriptions_request(Some(topic), &[]);
-            let page = self.question(topic, &first).await?;
-            let location = self.cluster.locate(topic).await?;
-            let mut all = page.subscriptions;
-            if page.more {
-                let rest = self.list_subscriptions_at(&location.address, Some(topic), all);
-                all = rest.await?;
+        let first = list_subscriptions_request(Some(topic), &[]);
+        let page = self.question(topic, &first).await?;
+        let location = self.cluster.locate(topic).await?;
+        let all = page.subscriptions;
+        match page.more {
+            true => {
+                self.list_subscriptions_at(&location.address, Some(topic), all)
+                    .await
             }
-            return Ok(all);
+            false => Ok(all),
         }
+    }
+
+    /// The subscriptions of all topics, by topic and name; and the peers whose subscriptions are
+    /// not among them, because they did not answer.
+    pub async fn list_all_subscriptions(
+        &self,
+    ) -> Result<(Vec<SubscriptionInfo>, Vec<(PeerInfo, ClientError)>), ClientError> {
         let answers = self
             .at_all_peers(|client, address| async move {
                 let none = Vec::new();
                 client.list_subscriptions_at(&address, None, none).await
             })
             .await?;
-        let mut all: Vec<SubscriptionInfo> = answers
-            .into_iter()
-            .flat_map(|(_, found)| found.unwrap_or_default())
-            .collect();
-        all.sort_by(|a, b| (&a.topic, &a.name).cmp(&(&b.topic, &b.name)));
-        Ok(all)
+        let (mut all, mut silent) = (Vec::new(), Vec::new());
+        for (peer, answer) in answers {
+            match answer {
+                Ok(found) => all.extend(found),
+                Err(error) => silent.push((peer, error)),
+            }
+        }
+        all.sort_by(|a: &SubscriptionInfo, b| (&a.topic, &a.name).cmp(&(&b.topic, &b.name)));
+        Ok((all, silent))
     }
 
     async fn list_subscriptions_at(

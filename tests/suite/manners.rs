@@ -183,6 +183,12 @@ fn another_peer_at_the_same_address_is_not_taken_for_it() {
     up.run(&["topic", "create", "kept", "--on", "old"]).ok();
     signal(&old, Signal::TERM);
     assert!(old.wait().expect("it ends").success());
+    let all = up.run(&["subscription", "ls"]);
+    assert!(
+        all.stderr
+            .contains("without the subscriptions on old, which is offline\n"),
+        "{all:?}"
+    );
     let (mut new, _) = serve("new", &address);
     up.run(&["topic", "create", "t", "--on", "new"]).ok();
 
