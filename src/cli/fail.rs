@@ -178,6 +178,10 @@ fn message_of(error: &ApiError) -> String {
             end,
         } => format!("offset {requested} is out of range: the topic holds {start}..{end}"),
         ApiError::Damaged { from, to } => format!("offsets {from}..{to} are damaged on disk"),
+        // The reason names the one it is about.
+        ApiError::InvalidArgument { what, reason } if matches!(what.as_str(), "peer" | "topic") => {
+            reason.clone()
+        }
         // It may stand in the middle of a sentence.
         ApiError::Displaced => "displaced: another process registered as this peer, perhaps on a \
                                 copy of its data directory"

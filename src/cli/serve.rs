@@ -68,8 +68,8 @@ pub struct IndexFlags {
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// How long a peer may be silent before it counts as down [default: 10s]
-    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
-    #[serde(deserialize_with = "config::duration_text")]
+    #[arg(long, value_name = "DURATION", value_parser = values::period)]
+    #[serde(deserialize_with = "config::period_text")]
     pub lease: Option<Duration>,
 }
 
@@ -94,8 +94,8 @@ pub struct PeerFlags {
     #[arg(long)]
     pub leave: bool,
     /// How often it tells the index that it lives [default: 2s]
-    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
-    #[serde(deserialize_with = "config::duration_text")]
+    #[arg(long, value_name = "DURATION", value_parser = values::period)]
+    #[serde(deserialize_with = "config::period_text")]
     pub heartbeat: Option<Duration>,
     /// Largest message taken, at most 16MiB [default: 1MiB]
     #[arg(long, value_name = "SIZE", value_parser = values::size)]

@@ -92,6 +92,14 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(total_ms))
 }
 
+/// A length of time that is not zero: how often, or how long at most.
+pub fn period(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("expected more than no time, such as 250ms or 10s".to_owned()),
+        period => Ok(period),
+    }
+}
+
 /// A moment: RFC 3339, a date, or a duration back from now.
 pub fn time(text: &str) -> Result<Timestamp, String> {
     if let Ok(back) = duration(text) {

@@ -146,6 +146,8 @@ const WRONG_ALONE: &[Wrong] = &[
     ("data repair nowhere", 1, "DataDirectory"),
     ("data migrate nowhere", 1, "DataDirectory"),
     ("serve index --lease 10", 2, "Usage"),
+    ("serve index --lease 0s", 2, "Usage"),
+    ("serve peer --heartbeat 0s", 2, "Usage"),
     ("serve peer --listen 0.0.0.0:0", 2, "Usage"),
     ("up --listen 0.0.0.0:0", 2, "Usage"),
     ("demo now", 2, "Usage"),

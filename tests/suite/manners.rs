@@ -58,6 +58,20 @@ fn nouns_show_examples_too() {
 }
 
 #[test]
+fn a_peer_that_is_online_is_not_retired() {
+    let up = Up::start();
+    let text = up
+        .run(&["peer", "retire", &up.peer_name, "--force"])
+        .fails(1);
+    let expected = format!("error: {} is online: stop it first", up.peer_name);
+    assert!(text.starts_with(&expected), "{text}");
+    assert_eq!(
+        up.run(&["peer", "ls", "-o", "name"]).ok(),
+        up.peer_name.clone() + "\n"
+    );
+}
+
+#[test]
 fn half_of_a_list_is_told_with_the_failure() {
     let up = Up::start();
     up.run(&["topic", "create", "b", "-q"]).ok();
