@@ -207,11 +207,11 @@ fn variable(name: &str) -> Result<Option<String>> {
     }
 }
 
-/// A duration in the file, written as in a flag.
-pub fn duration_text<'de, D: Deserializer<'de>>(
+/// A period in the file, written as in a flag.
+pub fn period_text<'de, D: Deserializer<'de>>(
     from: D,
 ) -> std::result::Result<Option<Duration>, D::Error> {
-    parsed(from, values::duration)
+    parsed(from, values::period)
 }
 
 /// A size in the file, written as in a flag.
@@ -286,6 +286,7 @@ mod tests {
             "indx = \"a:1\"",
             "[serve.peer]\nlistn = \"a:1\"",
             "[serve.index]\nlease = \"10\"",
+            "[serve.peer]\nheartbeat = \"0s\"",
             "[up]\nlisten = \"nowhere\"",
             "peer = \"nowhere\"",
             "[bench]",

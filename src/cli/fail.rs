@@ -157,18 +157,36 @@ impl Failure {
 impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
         let hint = hint_for(&error);
-        let status = match error {
-            ApiError::InvalidArgument { .. } => 2,
-            _ => 1,
-        };
         Self {
-            status,
+            // What only a server can tell is no wrong usage, even where it is an argument.
+            status: 1,
             code: error.code(),
             name: error.name().to_owned(),
-            message: error.to_string(),
+            message: message_of(&error),
             retryable: error.is_retryable(),
             hint,
         }
+    }
+}
+
+/// The error's own words, with ranges of offsets as they are written everywhere else.
+fn message_of(error: &ApiError) -> String {
+    match error {
+        ApiError::OffsetOutOfRange {
+            requested,
+            start,
+            end,
+        } => format!("offset {requested} is out of range: the topic holds {start}..{end}"),
+        ApiError::Damaged { from, to } => format!("offsets {from}..{to} are damaged on disk"),
+        // The reason names the one it is about.
+        ApiError::InvalidArgument { what, reason } if matches!(what.as_str(), "peer" | "topic") => {
+            reason.clone()
+        }
+        // It may stand in the middle of a sentence.
+        ApiError::Displaced => "displaced: another process registered as this peer, perhaps on a \
+                                copy of its data directory"
+            .to_owned(),
+        error => error.to_string(),
     }
 }
 
@@ -176,10 +194,9 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let hint = match error {
             ClientError::Api(error) => return error.into(),
-            ClientError::Unreachable { .. } => Some(
-                "is it running? 'tidings up' starts a cluster here; --index or --peer name \
-                 another way in",
-            ),
+            ClientError::Unreachable { .. } => {
+                Some("'tidings peer ls' shows which peers there are, and which are online")
+            }
             ClientError::OutcomeUnknown { .. } => {
                 Some("look whether it was done before doing it again")
             }
@@ -196,10 +213,23 @@ impl From<ClientError> for Failure {
     }
 }
 
-impl From<clap::Error> for Failure {
+impl Failure {
+    /// There is no way into the cluster.
+    pub fn no_way_in(error: ClientError) -> Self {
+        let is_unreachable = matches!(error, ClientError::Unreachable { .. });
+        let failure = Self::from(error);
+        match is_unreachable {
+            true => failure.hint(
+                "is it running? 'tidings up' starts a cluster here; --index or --peer name \
+                 another way in",
+            ),
+            false => failure,
+        }
+    }
+
     /// Cuts clap's text, which is made of paragraphs, into what is wrong and what
-    /// to do: its tip if it has one, the usage line otherwise.
-    fn from(error: clap::Error) -> Self {
+    /// to do: its tip if it has one, else the usage line, else the help of the verb.
+    pub fn from_line(error: &clap::Error, verb: &str) -> Self {
         let text = error.render().to_string();
         let mut paragraphs = text.split("\n\n").map(|paragraph| {
             let lines: Vec<_> = paragraph.lines().map(str::trim).collect();
@@ -216,9 +246,13 @@ impl From<clap::Error> for Failure {
             }
         }
         let failure = Self::usage(message);
+        // The usage of a noun says only that a verb is expected.
+        let usage = usage.filter(|_| error.kind() != clap::error::ErrorKind::InvalidSubcommand);
         match tip.or(usage) {
             Some(hint) => failure.hint(hint),
-            None => failure.hint("'tidings --help' shows what there is, with examples"),
+            None => failure.hint(format!(
+                "'{verb} --help' shows what is expected, with examples"
+            )),
         }
     }
 }
@@ -231,7 +265,11 @@ fn hint_for(error: &ApiError) -> Option<String> {
                 "'tidings topic ls' shows what there is, 'tidings topic create {name}' makes it"
             )
         }
-        ApiError::TopicExists { .. } => "--if-not-exists accepts an existing topic".to_owned(),
+        ApiError::TopicExists { name } => {
+            format!(
+                "'tidings topic info {name}' shows it; where it is as good as a new one, --if-not-exists accepts it"
+            )
+        }
         ApiError::SubscriptionNotFound { topic, name } => {
             format!("'tidings subscription create {topic} --as {name} --from beginning' makes it")
         }
@@ -252,7 +290,7 @@ fn hint_for(error: &ApiError) -> Option<String> {
             "free space on the peer's disk: 'tidings topic purge' or 'tidings topic rm'".to_owned()
         }
         ApiError::Damaged { .. } => {
-            "'tidings data verify DIR' on the stopped peer names every finding".to_owned()
+            "--pass-damage reads on behind them; 'tidings data verify DIR' on the stopped peer names every finding".to_owned()
         }
         _ => return None,
     })

@@ -37,6 +37,8 @@ mod signals;
 mod subscribe;
 mod subscription;
 mod tally;
+#[cfg(test)]
+mod tests;
 mod topic;
 mod values;
 
@@ -107,13 +109,34 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Create, list, change and remove topics
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  tidings topic create quakes.ci
+  tidings topic ls 'quakes.*'
+  tidings topic rm quakes.ci --force"
+    )]
     Topic(topic::Verb),
     /// List, inspect and retire peers
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  tidings peer ls
+  tidings peer info peer-1 -o json"
+    )]
     Peer(peer::Verb),
     /// Create, list, move and remove durable subscriptions
-    #[command(subcommand, visible_alias = "subs")]
+    #[command(
+        subcommand,
+        visible_alias = "subs",
+        after_help = "\
+Examples:
+  tidings subscription create quakes.ci --as map --from beginning
+  tidings subscription ls
+  tidings subscription seek quakes.ci map --to -100"
+    )]
     Subscription(subscription::Verb),
     /// Run an index server and a peer in one process
     #[command(after_help = "\
@@ -160,13 +183,32 @@ Examples:
   tidings pull quakes.ci --as billing --no-commit")]
     Pull(subscribe::Pull),
     /// Look into data directories of stopped servers, move topics, repair damage
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  tidings data ls data/peer
+  tidings data verify data/peer
+  tidings data repair data/peer --dry-run"
+    )]
     Data(data::Verb),
     /// Measure a cluster, or one in a scratch directory
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  tidings bench publish --verify
+  tidings bench latency --index 127.0.0.1:7400"
+    )]
     Bench(bench::Verb),
     /// Run an index server or a peer
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  tidings serve index
+  tidings serve peer --index 127.0.0.1:7400"
+    )]
     Serve(Server),
     /// Print a script that completes these commands in a shell
     #[command(after_help = "\
@@ -197,7 +239,7 @@ Examples:
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let args: Vec<OsString> = std::env::args_os().collect();
+    let args = help_as_flag(std::env::args_os().collect());
     let format = format_asked_for(&args);
     match parse(args, format).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
@@ -208,22 +250,52 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// `tidings help topic create` is what people try: the same as with `--help`.
+fn help_as_flag(mut args: Vec<OsString>) -> Vec<OsString> {
+    if args.get(1).is_some_and(|arg| arg == "help") {
+        args.remove(1);
+        args.push("--help".into());
+    }
+    args
+}
+
 /// The output format, found without understanding the rest: errors in the rest
 /// are told in it.
 fn format_asked_for(args: &[OsString]) -> Format {
     let args: Vec<_> = args.iter().filter_map(|arg| arg.to_str()).collect();
-    let json = args
-        .windows(2)
-        .any(|pair| matches!(pair, ["-o" | "--output", "json"]))
+    // Short flags may stand together: `-qo json`.
+    let takes_format = |arg: &str| arg == "--output" || is_short(arg) && arg.ends_with('o');
+    let has_format = |arg: &str| {
+        arg == "--output=json"
+            || is_short(arg) && (arg.ends_with("ojson") || arg.ends_with("o=json"))
+    };
+    let json = args.iter().any(|arg| has_format(arg))
         || args
-            .iter()
-            .any(|arg| matches!(*arg, "-ojson" | "-o=json" | "--output=json"));
+            .windows(2)
+            .any(|pair| takes_format(pair[0]) && pair[1] == "json");
     if json { Format::Json } else { Format::Table }
+}
+
+fn is_short(arg: &str) -> bool {
+    arg.starts_with('-') && !arg.starts_with("--")
+}
+
+/// The verb a line is about, as far as it is one: `tidings topic create`.
+fn verb_of(args: &[OsString]) -> String {
+    let mut command = Cli::command();
+    let mut path = "tidings".to_owned();
+    for arg in args.iter().skip(1) {
+        if let Some(next) = command.find_subcommand(arg) {
+            path = format!("{path} {}", next.get_name());
+            command = next.clone();
+        }
+    }
+    path
 }
 
 /// Parses the line. Help and version are printed here and end the process.
 fn parse(args: Vec<OsString>, format: Format) -> Result<Cli> {
-    let matches = Cli::command().try_get_matches_from(args);
+    let matches = Cli::command().try_get_matches_from(&args);
     match matches.and_then(|found| Cli::from_arg_matches(&found)) {
         Ok(cli) => Ok(cli),
         Err(error) if !error.use_stderr() => {
@@ -237,7 +309,7 @@ fn parse(args: Vec<OsString>, format: Format) -> Result<Cli> {
                 let _ = error.print();
                 std::process::exit(2);
             }
-            Err(Failure::from(error))
+            Err(Failure::from_line(&error, &verb_of(&args)))
         }
     }
 }
@@ -263,6 +335,16 @@ impl Global {
         {
             Some((flag, _)) => Err(Failure::usage(format!("{flag} does nothing at '{place}'"))),
             None => Ok(()),
+        }
+    }
+
+    /// Refuses `-o name` where what is printed has no names.
+    fn refuse_names(&self, place: &str) -> Result {
+        match self.output {
+            Some(Format::Name) => Err(Failure::usage(format!(
+                "'{place}' has no names to print: -o table, json or yaml"
+            ))),
+            _ => Ok(()),
         }
     }
 
@@ -292,6 +374,9 @@ pub struct Context {
     client: Client,
 }
 
+/// A person who waits wants to know for what: so long without an answer is told.
+const STALL_TOLD_AFTER: Duration = Duration::from_secs(3);
+
 /// How long a verb waits for a first connection, if it does.
 type Patience = Option<Duration>;
 
@@ -306,14 +391,17 @@ impl Context {
         let output = global.output();
         let options = ConnectOptions::new(addresses);
         let waiting = |error: &ClientError| note_waiting(&output, error, patience);
-        let client = Client::connect_within(options, patience, waiting).await?;
+        let client = Client::connect_within(options, patience, waiting).await;
+        let client = client.map_err(Failure::no_way_in)?;
         Ok(Self { output, client })
     }
 
     async fn connect(global: &Global, addresses: Vec<Address>) -> Result<Self> {
         Ok(Self {
             output: global.output(),
-            client: Client::connect(ConnectOptions::new(addresses)).await?,
+            client: Client::connect(ConnectOptions::new(addresses))
+                .await
+                .map_err(Failure::no_way_in)?,
         })
     }
 }
@@ -418,6 +506,7 @@ async fn demo() -> Result {
 
 /// Measures the cluster that is named, or one of its own.
 fn bench(verb: bench::Verb, global: &Global) -> Result {
+    global.refuse_names("tidings bench")?;
     let file = config::File::load(global.config.as_deref())?;
     let entry = file.entry_named(&global.index, global.peer.as_ref())?;
     global.log_as_client()?;
@@ -444,103 +533,4 @@ fn on_runtime(work: impl Future<Output = Result>) -> Result {
     // A name being resolved, say, must not keep a finished command from ending.
     runtime.shutdown_background();
     result
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Every verb with its whole path: `topic create`.
-    fn verbs(command: &clap::Command, path: &str, found: &mut Vec<(String, clap::Command)>) {
-        for child in command.get_subcommands() {
-            let path = format!("{path} {}", child.get_name()).trim().to_owned();
-            if child.has_subcommands() {
-                verbs(child, &path, found);
-            } else {
-                found.push((path, child.clone()));
-            }
-        }
-    }
-
-    fn all_verbs() -> Vec<(String, clap::Command)> {
-        let mut found = Vec::new();
-        verbs(&Cli::command(), "", &mut found);
-        found
-    }
-
-    #[test]
-    fn the_definitions_hold_together() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn every_verb_shows_examples_that_parse() {
-        for (path, verb) in all_verbs() {
-            let help = verb.get_after_help().map(ToString::to_string);
-            let help = help.unwrap_or_default();
-            let examples: Vec<_> = help
-                .lines()
-                .filter_map(|line| line.trim().strip_prefix("tidings "))
-                .collect();
-            assert!(!examples.is_empty(), "'{path}' shows no example");
-            for example in examples {
-                assert!(example.starts_with(&path), "'{path}' shows '{example}'");
-                let words = std::iter::once("tidings".to_owned()).chain(words(example));
-                if let Err(error) = Cli::try_parse_from(words) {
-                    panic!("'{example}' does not parse: {error}");
-                }
-            }
-        }
-    }
-
-    /// Splits as a shell would, as far as the examples need it: single quotes,
-    /// redirections and what follows two spaces (an explanation) cut off.
-    fn words(line: &str) -> Vec<String> {
-        let line = line.split("  ").next().unwrap_or_default();
-        let (mut words, mut word, mut quoted) = (Vec::new(), String::new(), false);
-        for c in line.chars().chain([' ']) {
-            match c {
-                '\'' => quoted = !quoted,
-                '<' | '>' | '|' if !quoted => break,
-                ' ' if !quoted => {
-                    if !word.is_empty() {
-                        words.push(std::mem::take(&mut word));
-                    }
-                }
-                c => word.push(c),
-            }
-        }
-        words
-    }
-
-    #[test]
-    fn every_verb_says_what_it_does() {
-        for (path, verb) in all_verbs() {
-            let about = verb
-                .get_about()
-                .map(ToString::to_string)
-                .unwrap_or_default();
-            assert!(!about.is_empty(), "'{path}' has no description");
-            assert!(!about.ends_with('.'), "'{path}': no full stop, please");
-        }
-    }
-
-    #[test]
-    fn the_format_of_errors_is_found_in_any_spelling() {
-        let find = |line: &str| {
-            let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
-            format_asked_for(&args)
-        };
-        for json in [
-            "t -o json",
-            "t --output json x",
-            "t -ojson",
-            "t --output=json",
-        ] {
-            assert_eq!(find(json), Format::Json, "{json}");
-        }
-        for table in ["t", "t -o table", "t -o", "t json"] {
-            assert_eq!(find(table), Format::Table, "{table}");
-        }
-    }
 }

@@ -101,11 +101,27 @@ impl Output {
         }
     }
 
+    /// The same of a verb that changes one thing.
+    pub fn done_one<R: Row>(&self, row: &R) -> Result {
+        match self.format {
+            Format::Table => Ok(()),
+            _ => self.one(row),
+        }
+    }
+
     /// Prints a value as JSON or YAML, and otherwise `text`.
     pub fn value<T: Serialize>(&self, value: &T, text: &str) -> Result {
         match self.format {
             Format::Table | Format::Name => self.text(text),
             Format::Json | Format::Yaml => self.document(value),
+        }
+    }
+
+    /// What `-o name` prints of something that has no row; nothing for people.
+    pub fn name_line(&self, name: impl Display) -> String {
+        match self.format {
+            Format::Name => format!("{name}\n"),
+            _ => String::new(),
         }
     }
 

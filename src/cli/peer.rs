@@ -223,9 +223,9 @@ impl Process {
             (
                 "journal",
                 format!(
-                    "{} in {} segments",
+                    "{}, {} in use",
                     output::bytes(self.journal_bytes),
-                    self.segments
+                    output::count(self.segments, "segment")
                 ),
             ),
             ("payload in", output::bytes(self.payload_bytes)),
@@ -310,5 +310,5 @@ async fn retire(args: Retire, context: &Context) -> Result {
         args.name,
         output::count(retired.topics, "name")
     ));
-    context.output.done(&[PeerRow::new(info, None)])
+    context.output.done_one(&PeerRow::new(info, None))
 }

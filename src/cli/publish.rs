@@ -20,10 +20,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::fail::{Failure, Result};
 use crate::cli::input::{self, Messages, Source};
+use crate::cli::output::Output;
 use crate::cli::tally::Tally;
-use crate::cli::{Context, log, note_waiting, output, signals, values};
+use crate::cli::{Context, STALL_TOLD_AFTER, log, note_waiting, output, signals, values};
 use crate::client::{
-    self, Ack, ClientError, Compression, Header, Message, NewTopic, Publisher, PublisherOptions,
+    self, Ack, Acked, ClientError, Compression, Header, Message, NewTopic, Publisher,
+    PublisherOptions,
 };
 use crate::types::{Durability, Offset, TopicName};
 
@@ -58,6 +60,7 @@ pub struct Publish {
     whole: bool,
     /// Publish so many times what is given as arguments or with --whole
     #[arg(long, value_name = "N", default_value_t = 1, hide_default_value = true)]
+    #[arg(value_parser = values::count)]
     count: u64,
     /// At most so many messages per second
     #[arg(long, value_name = "N/s", value_parser = values::rate)]
@@ -228,7 +231,12 @@ pub async fn run(args: Publish, context: &Context) -> Result {
     };
     let publisher = context.client.publisher(&args.topic, options).await?;
     let progress = progress(context);
-    let (acks, collector) = collector(progress.clone());
+    let stall = Stall {
+        output: context.output,
+        progress: progress.clone(),
+        timeout: args.timeout,
+    };
+    let (acks, collector) = collector(stall);
     let sent = send_all(&args, feed, &publisher, acks, &stop).await;
     // What is under way is finished whatever ended the sending.
     let closed = publisher.close().await;
@@ -273,7 +281,8 @@ async fn send_all(
                 ..Message::new(payload)
             };
             let ack = publisher.send(message).await;
-            let ack = ack.map_err(|error| (sent, Failure::from(error)))?;
+            // The one that is refused counts among those that were to be published.
+            let ack = ack.map_err(|error| (sent + 1, Failure::from(error)))?;
             sent += 1;
             if acks.send(ack).await.is_err() {
                 // The collector stops at the first failure, and tells it.
@@ -290,16 +299,46 @@ fn header((name, value): &(String, String)) -> Header {
     }
 }
 
+/// Tells people that acknowledgements do not come, and that they come again.
+struct Stall {
+    output: Output,
+    progress: ProgressBar,
+    timeout: Duration,
+}
+
+impl Stall {
+    async fn acknowledged(&self, ack: Ack) -> std::result::Result<Acked, ClientError> {
+        tokio::pin!(ack);
+        if let Ok(acked) = tokio::time::timeout(STALL_TOLD_AFTER, &mut ack).await {
+            return acked;
+        }
+        let patience = output::duration(self.timeout);
+        self.tell(&format!(
+            "no acknowledgement for {}, trying for up to {patience}",
+            output::duration(STALL_TOLD_AFTER)
+        ));
+        let acked = ack.await;
+        if acked.is_ok() {
+            self.tell("acknowledgements come again");
+        }
+        acked
+    }
+
+    fn tell(&self, text: &str) {
+        self.progress.suspend(|| self.output.note(text));
+    }
+}
+
 /// Awaits acknowledgements in the order of sending, until the sender is dropped.
-fn collector(progress: ProgressBar) -> (mpsc::Sender<Ack>, JoinHandle<Outcome>) {
+fn collector(stall: Stall) -> (mpsc::Sender<Ack>, JoinHandle<Outcome>) {
     let (to, mut acks) = mpsc::channel::<Ack>(ACKS_WAITING_MAX);
     let task = tokio::spawn(async move {
         let mut outcome = Outcome::default();
         while let Some(ack) = acks.recv().await {
-            match ack.await {
+            match stall.acknowledged(ack).await {
                 Ok(acked) => {
                     outcome.tally.add(acked.offset, acked.durability);
-                    progress.inc(1);
+                    stall.progress.inc(1);
                 }
                 Err(error) => {
                     outcome.failed(error);
@@ -349,12 +388,18 @@ fn report(
     if let Some(failure) = failure {
         let unknown = match outcome.unknown {
             0 => String::new(),
-            n => format!(", of {n} it is not known whether they were stored"),
+            1 => "; of 1 it is not known whether it was stored".to_owned(),
+            n => format!("; of {n} it is not known whether they were stored"),
+        };
+        let offsets = match tally.records() {
+            0 => String::new(),
+            _ => format!(", {tally}"),
         };
         let message = format!(
-            "{}: {} of {count} messages were acknowledged by {topic}, {tally}{unknown}",
+            "{}; acknowledged by {topic}: {} of {}{offsets}{unknown}",
             failure.message,
-            tally.records()
+            output::number(tally.records()),
+            output::count(count, "message")
         );
         return Err(Failure { message, ..failure });
     }
@@ -376,7 +421,8 @@ fn report(
         end_offset: tally.end_offset(),
         durability: tally.durability(),
     };
-    context.output.value(&report, "")
+    let name = context.output.name_line(topic);
+    context.output.value(&report, &name)
 }
 
 #[cfg(test)]

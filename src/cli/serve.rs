@@ -68,8 +68,8 @@ pub struct IndexFlags {
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// How long a peer may be silent before it counts as down [default: 10s]
-    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
-    #[serde(deserialize_with = "config::duration_text")]
+    #[arg(long, value_name = "DURATION", value_parser = values::period)]
+    #[serde(deserialize_with = "config::period_text")]
     pub lease: Option<Duration>,
 }
 
@@ -94,8 +94,8 @@ pub struct PeerFlags {
     #[arg(long)]
     pub leave: bool,
     /// How often it tells the index that it lives [default: 2s]
-    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
-    #[serde(deserialize_with = "config::duration_text")]
+    #[arg(long, value_name = "DURATION", value_parser = values::period)]
+    #[serde(deserialize_with = "config::period_text")]
     pub heartbeat: Option<Duration>,
     /// Largest message taken, at most 16MiB [default: 1MiB]
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
@@ -228,6 +228,11 @@ pub async fn peer(flags: PeerFlags, indexes: Vec<Address>) -> Result {
 
 /// `tidings up`.
 pub async fn up(flags: UpFlags) -> Result {
+    // Before the index is there: half a cluster that goes away again is of no use.
+    check_advertised(
+        flags.listen.as_deref().unwrap_or(PEER_LISTEN),
+        flags.advertise.as_ref(),
+    )?;
     let stop = signals::listen()?;
     let data_dir = flags.data_dir.unwrap_or_else(|| "data".into());
     let (listener, bound) = bind(flags.index_listen.as_deref().unwrap_or(INDEX_LISTEN)).await?;

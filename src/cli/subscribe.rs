@@ -4,17 +4,19 @@
 //! further: after each write the position is noted, and the commit names it. So
 //! a crash in between shows some messages again and hides none.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use clap::Args;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::fail::Result;
 use crate::cli::message::{Message, Printer};
-use crate::cli::output::Output;
+use crate::cli::output::{self, Output};
 use crate::cli::values::{self, Template};
-use crate::cli::{Context, signals};
+use crate::cli::{Context, STALL_TOLD_AFTER, signals};
 use crate::client::{ClientError, Delivery, Subscriber, SubscriberOptions};
 use crate::protocol::api::Position;
 use crate::protocol::error::ApiError;
@@ -39,7 +41,7 @@ pub struct Subscribe {
     #[arg(value_parser = values::position)]
     from: Option<Position>,
     /// Stop after so many messages
-    #[arg(short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short = 'n', value_name = "N", value_parser = values::count)]
     count: Option<u64>,
     /// Stop where the topic ends now
     #[arg(long)]
@@ -60,7 +62,7 @@ pub struct Pull {
     #[arg(long = "as", value_name = "NAME")]
     name: SubscriptionName,
     /// At most so many messages
-    #[arg(short = 'n', value_name = "MAX", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short = 'n', value_name = "MAX", value_parser = values::count)]
     count: Option<u64>,
     /// Wait so long for a first message
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]
@@ -140,8 +142,39 @@ pub async fn sub(args: Subscribe, context: &Context) -> Result {
         count: args.count,
         end: args.until_end.then(|| subscriber.end_offset()),
     };
+    let absence = subscriber.watch_absence();
     let mut flow = Flow::new(subscriber, printer, &context.output);
-    flow.run(until, &stop).await
+    tokio::select! {
+        flowed = flow.run(until, &stop) => flowed,
+        never = tell_absence(absence, &context.output, args.timeout) => match never {},
+    }
+}
+
+/// Tells people that the topic's peer is away, and that it is back.
+async fn tell_absence(
+    mut away: watch::Receiver<bool>,
+    output: &Output,
+    timeout: Duration,
+) -> Infallible {
+    loop {
+        until_it_is(true, &mut away).await;
+        let back = until_it_is(false, &mut away);
+        if tokio::time::timeout(STALL_TOLD_AFTER, back).await.is_err() {
+            output.note(format!(
+                "the topic's peer is away, trying for up to {}",
+                output::duration(timeout)
+            ));
+            until_it_is(false, &mut away).await;
+            output.note("the topic's peer is back");
+        }
+    }
+}
+
+/// Waits; for ever, if nothing is told any more.
+async fn until_it_is(wanted: bool, away: &mut watch::Receiver<bool>) {
+    if away.wait_for(|is_away| *is_away == wanted).await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Where a durable subscription begins if it has to be made. What happens to

@@ -8,7 +8,7 @@ use crate::cli::confirm;
 use crate::cli::fail::Result;
 use crate::cli::output::{self, Column, Row, left, right};
 use crate::cli::values;
-use crate::protocol::api::{Position, SubscriptionInfo};
+use crate::protocol::api::{PeerState, Position, SubscriptionInfo};
 use crate::time::Timestamp;
 use crate::types::{Generation, Offset, SubscriptionName, TopicName};
 
@@ -238,14 +238,14 @@ async fn create(args: Create, context: &Context) -> Result {
         "subscription {} on {} stands at offset {}",
         info.name, info.topic, info.committed_offset
     ));
-    context.output.done(&[SubscriptionRow::from(info)])
+    context.output.done_one(&SubscriptionRow::from(info))
 }
 
 async fn ls(args: Ls, context: &Context) -> Result {
-    let infos = context
-        .client
-        .list_subscriptions(args.topic.as_ref())
-        .await?;
+    let infos = match &args.topic {
+        Some(topic) => context.client.list_subscriptions(topic).await?,
+        None => list_all(context).await?,
+    };
     if infos.is_empty() {
         context.output.note(match &args.topic {
             Some(topic) => format!(
@@ -256,6 +256,22 @@ async fn ls(args: Ls, context: &Context) -> Result {
     }
     let rows: Vec<_> = infos.into_iter().map(SubscriptionRow::from).collect();
     context.output.list(&rows)
+}
+
+/// Those of all peers. What a peer that is away would have told is missing, and that is said.
+async fn list_all(context: &Context) -> Result<Vec<SubscriptionInfo>> {
+    let (infos, silent) = context.client.list_all_subscriptions().await?;
+    for (peer, error) in silent.iter().filter(|(peer, _)| peer.topics > 0) {
+        let why = match peer.state {
+            PeerState::Online => format!("does not answer: {error}"),
+            state => format!("is {state}"),
+        };
+        let name = &peer.name;
+        context
+            .output
+            .note(format!("without the subscriptions on {name}, which {why}"));
+    }
+    Ok(infos)
 }
 
 async fn info(args: One, context: &Context) -> Result {
@@ -286,11 +302,19 @@ async fn seek(args: Seek, context: &Context) -> Result {
     ));
     let row = SubscriptionRow::from(sought.subscription);
     match args.dry_run {
-        true => context.output.value(
-            &serde_json::json!({"from": sought.from, "to": sought.to, "dry_run": true}),
-            "",
-        ),
-        false => context.output.done(&[row]),
+        true => {
+            let plan = serde_json::json!({
+                "topic": args.topic,
+                "name": args.name,
+                "from": sought.from,
+                "to": sought.to,
+                "dry_run": true,
+            });
+            context
+                .output
+                .value(&plan, &context.output.name_line(&args.name))
+        }
+        false => context.output.done_one(&row),
     }
 }
 
@@ -314,5 +338,5 @@ async fn rm(args: Rm, context: &Context) -> Result {
         "removed subscription {} from {}",
         args.name, args.topic
     ));
-    context.output.done(&[SubscriptionRow::from(info)])
+    context.output.done_one(&SubscriptionRow::from(info))
 }

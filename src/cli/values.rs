@@ -92,6 +92,14 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(total_ms))
 }
 
+/// A length of time that is not zero: how often, or how long at most.
+pub fn period(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("expected more than no time, such as 250ms or 10s".to_owned()),
+        period => Ok(period),
+    }
+}
+
 /// A moment: RFC 3339, a date, or a duration back from now.
 pub fn time(text: &str) -> Result<Timestamp, String> {
     if let Ok(back) = duration(text) {
@@ -154,6 +162,29 @@ pub fn rate(text: &str) -> Result<f64, String> {
         Ok(rate) if plain && rate > 0.0 && rate <= 1e9 => Ok(rate),
         _ => Err("expected a number of messages per second such as 500/s".to_owned()),
     }
+}
+
+/// How many messages: at least one.
+pub fn count(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err("expected a number of messages, 1 or more".to_owned()),
+    }
+}
+
+/// A number from 1 to `MOST`.
+pub fn number_up_to<const MOST: u32>(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(number) if (1..=MOST).contains(&number) => Ok(number),
+        _ => Err(format!("expected a number from 1 to {MOST}")),
+    }
+}
+
+/// An offset.
+pub fn offset(text: &str) -> Result<Offset, String> {
+    text.parse()
+        .map(Offset::new)
+        .map_err(|_| "expected an offset such as 1200".to_owned())
 }
 
 /// A header: `NAME:VALUE`, cut at the first colon.

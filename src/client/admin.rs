@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::client::cluster::Effect;
+use crate::client::cluster::{Effect, Lane};
 use crate::client::{Client, ClientError, backoff::Backoff};
 use crate::limits;
 use crate::net::CallError;
@@ -120,7 +120,11 @@ impl Client {
         request: &R,
         effect: Effect,
     ) -> Result<R::Answer, ClientError> {
-        match self.cluster.call(&peer.address, request).await {
+        let answer = match self.reach(peer).await {
+            Ok(()) => self.cluster.call(&peer.address, request).await,
+            Err(error) => Err(error),
+        };
+        match answer {
             Ok(answer) => Ok(answer),
             Err(CallError::Unreachable { .. }) if peer.state != PeerState::Online => {
                 Err(ClientError::Api(ApiError::PeerNotOnline {
@@ -129,6 +133,23 @@ impl Client {
                 }))
             }
             Err(error) => Err(effect.error(error)),
+        }
+    }
+
+    /// Makes sure that it is that peer which answers at its address: ports are used again, and
+    /// what is meant for one peer must not be done by another.
+    async fn reach(&self, peer: &PeerInfo) -> Result<(), CallError> {
+        let connection = self
+            .cluster
+            .connection(&peer.address, Lane::Control)
+            .await?;
+        let found = connection.hello();
+        match found.node == peer.id {
+            true => Ok(()),
+            false => Err(CallError::Unreachable {
+                address: peer.address.clone(),
+                reason: format!("{} was expected there, {} answers", peer.name, found.name),
+            }),
         }
     }
 
@@ -425,34 +446,44 @@ impl Client {
         self.question(topic, &request).await
     }
 
-    /// All subscriptions of one topic, or of all peers that can be reached; by topic and name.
+    /// All subscriptions of one topic, by name.
     pub async fn list_subscriptions(
         &self,
-        topic: Option<&TopicName>,
+        topic: &TopicName,
     ) -> Result<Vec<SubscriptionInfo>, ClientError> {
-        if let Some(topic) = topic {
-            let first = list_subscriptions_request(Some(topic), &[]);
-            let page = self.question(topic, &first).await?;
-            let location = self.cluster.locate(topic).await?;
-            let mut all = page.subscriptions;
-            if page.more {
-                let rest = self.list_subscriptions_at(&location.address, Some(topic), all);
-                all = rest.await?;
+        let first = list_subscriptions_request(Some(topic), &[]);
+        let page = self.question(topic, &first).await?;
+        let location = self.cluster.locate(topic).await?;
+        let all = page.subscriptions;
+        match page.more {
+            true => {
+                self.list_subscriptions_at(&location.address, Some(topic), all)
+                    .await
             }
-            return Ok(all);
+            false => Ok(all),
         }
+    }
+
+    /// The subscriptions of all topics, by topic and name; and the peers whose subscriptions are
+    /// not among them, because they did not answer.
+    pub async fn list_all_subscriptions(
+        &self,
+    ) -> Result<(Vec<SubscriptionInfo>, Vec<(PeerInfo, ClientError)>), ClientError> {
         let answers = self
             .at_all_peers(|client, address| async move {
                 let none = Vec::new();
                 client.list_subscriptions_at(&address, None, none).await
             })
             .await?;
-        let mut all: Vec<SubscriptionInfo> = answers
-            .into_iter()
-            .flat_map(|(_, found)| found.unwrap_or_default())
-            .collect();
-        all.sort_by(|a, b| (&a.topic, &a.name).cmp(&(&b.topic, &b.name)));
-        Ok(all)
+        let (mut all, mut silent) = (Vec::new(), Vec::new());
+        for (peer, answer) in answers {
+            match answer {
+                Ok(found) => all.extend(found),
+                Err(error) => silent.push((peer, error)),
+            }
+        }
+        all.sort_by(|a: &SubscriptionInfo, b| (&a.topic, &a.name).cmp(&(&b.topic, &b.name)));
+        Ok((all, silent))
     }
 
     async fn list_subscriptions_at(
@@ -524,8 +555,15 @@ impl Client {
             while asked.len() < limits::PEERS_ASKED_AT_ONCE
                 && let Some(peer) = waiting.next()
             {
+                let client = self.clone();
                 let answer = ask(self.clone(), peer.address.clone());
-                asked.spawn(async move { (peer, answer.await) });
+                asked.spawn(async move {
+                    let answer = match client.reach(&peer).await {
+                        Ok(()) => answer.await,
+                        Err(error) => Err(ClientError::of_read(error)),
+                    };
+                    (peer, answer)
+                });
             }
             match asked.join_next().await {
                 Some(Ok(answer)) => answers.push(answer),

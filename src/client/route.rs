@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::client::ClientError;
 use crate::client::backoff::Backoff;
 use crate::client::cluster::{Cluster, Effect, Lane, may_have_moved};
@@ -22,6 +24,8 @@ pub(super) struct Route {
     location: TopicLocation,
     lane: Lane,
     timeout: Duration,
+    /// Whether the host is away: for those who wait, to be told.
+    away: watch::Sender<bool>,
     /// Failures since the last progress.
     trouble: Option<Backoff>,
     attempts: u32,
@@ -39,6 +43,7 @@ impl Route {
             location,
             lane,
             timeout,
+            away: watch::Sender::new(false),
             trouble: None,
             attempts: 0,
         }
@@ -53,10 +58,30 @@ impl Route {
         limits::ANSWER_TIMEOUT.min(self.timeout / 2)
     }
 
+    /// Goes on to another location; whoever watches goes on watching.
+    pub fn moved_to(&self, location: TopicLocation) -> Self {
+        Self {
+            away: self.away.clone(),
+            ..Self::new(self.cluster.clone(), location, self.lane, self.timeout)
+        }
+    }
+
+    /// Whether the host is away, as it changes.
+    pub fn watch(&self) -> watch::Receiver<bool> {
+        self.away.subscribe()
+    }
+
     /// An open connection to where the host is thought to be.
     pub async fn connection(&self) -> Result<Connection, CallError> {
         let address = &self.location.address;
-        self.cluster.connection(address, self.lane).await
+        let connection = self.cluster.connection(address, self.lane).await?;
+        self.tell_away(false);
+        Ok(connection)
+    }
+
+    fn tell_away(&self, is_away: bool) {
+        self.away
+            .send_if_modified(|told| std::mem::replace(told, is_away) != is_away);
     }
 
     /// Something worked: patience begins anew with the next failure.
@@ -73,6 +98,7 @@ impl Route {
             self.trouble = None;
             return Err(error.clone().into());
         }
+        self.tell_away(true);
         let is_redirect = matches!(error.as_api(), Some(ApiError::NotHosted { .. }));
         let is_first = self.trouble.is_none();
         let waited = match &error {

@@ -22,6 +22,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::client::cluster::{Effect, Lane};
@@ -200,7 +201,7 @@ impl Client {
             asked: None,
             options,
         };
-        subscriber.begin(timeout).await?;
+        subscriber.begin().await?;
         Ok(subscriber)
     }
 }
@@ -214,6 +215,12 @@ impl Subscriber {
     /// The topic's id: a topic made anew under the same name is another one.
     pub fn topic_id(&self) -> TopicId {
         self.route.location().id
+    }
+
+    /// Whether the topic's host is away, as it changes. Reading goes on by itself when it is back;
+    /// this is for telling somebody who waits.
+    pub fn watch_absence(&self) -> watch::Receiver<bool> {
+        self.route.watch()
     }
 
     /// The next offset to be handed out.
@@ -333,9 +340,9 @@ impl Subscriber {
 
     // --- where to read -------------------------------------------------------
 
-    async fn begin(&mut self, timeout: Duration) -> Result<(), ClientError> {
+    async fn begin(&mut self) -> Result<(), ClientError> {
         loop {
-            match self.try_begin(timeout).await {
+            match self.try_begin().await {
                 Ok(()) => {
                     self.route.progress();
                     return Ok(());
@@ -345,12 +352,12 @@ impl Subscriber {
         }
     }
 
-    async fn try_begin(&mut self, timeout: Duration) -> Result<(), ClientError> {
+    async fn try_begin(&mut self) -> Result<(), ClientError> {
         let (topic, from) = (self.topic.clone(), self.options.from);
         let Some(name) = self.options.name.clone() else {
             let position = from.unwrap_or(Position::End);
             let found = self.ask_host(&FindOffset { topic, position }).await?;
-            self.point_to(found.id, timeout).await?;
+            self.point_to(found.id).await?;
             (self.start, self.end) = (found.start_offset, found.end_offset);
             self.go_to(found.offset);
             return Ok(());
@@ -368,7 +375,7 @@ impl Subscriber {
             }
             None => self.ask_host(&DescribeSubscription { topic, name }).await?,
         };
-        self.point_to(subscription.topic_id, timeout).await?;
+        self.point_to(subscription.topic_id).await?;
         self.resume(subscription);
         Ok(())
     }
@@ -380,13 +387,12 @@ impl Subscriber {
     }
 
     /// Takes the route to the topic that answered, which need not be the one that was remembered.
-    async fn point_to(&mut self, id: TopicId, timeout: Duration) -> Result<(), ClientError> {
+    async fn point_to(&mut self, id: TopicId) -> Result<(), ClientError> {
         if self.topic_id() == id {
             return Ok(());
         }
         let location: TopicLocation = self.client.cluster.lookup(&self.topic).await?;
-        let cluster = self.client.cluster.clone();
-        self.route = Route::new(cluster, location, Lane::Fetch, timeout);
+        self.route = self.route.moved_to(location);
         self.check_id(id)
     }
 

@@ -4,9 +4,15 @@
 
 mod cli;
 mod conflict;
+mod contract;
 mod data;
 mod demo;
+mod docs;
+mod forms;
+mod manners;
+mod newer;
 mod python_client;
+mod quarantine;
 mod space;
 mod support;
 mod verbs;

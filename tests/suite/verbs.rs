@@ -218,7 +218,7 @@ fn publishing_tells_what_was_stored() {
         (&json!(31), &json!("MessageTooLarge"))
     );
     let message = error["message"].as_str().unwrap_or_default();
-    assert!(message.contains("0 of 0 messages"), "{message}");
+    assert!(message.contains("0 of 1 message"), "{message}");
     let limit = vec![b'x'; 1024 * 1024];
     up.feed(&["pub", "a", "--whole"], &limit).ok();
 }

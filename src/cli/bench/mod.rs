@@ -22,8 +22,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::fail::{Failure, Result};
-use crate::cli::{Context, signals, values};
+use crate::cli::{Context, output, signals, values};
 use crate::client::{Client, Delivery, NewTopic, Subscriber, SubscriberOptions};
+use crate::limits;
 use crate::protocol::api::Position;
 use crate::types::{Durability, Offset, TopicName, TopicSettings};
 use ledger::{Ledger, STAMP_BYTES, Stamp};
@@ -77,11 +78,11 @@ impl Verb {
 pub struct Shape {
     /// Number of topics, shared out among the publishers
     #[arg(long, value_name = "N", default_value_t = 1)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(value_parser = values::number_up_to::<100_000>)]
     topics: u32,
     /// Number of publishers
     #[arg(long, value_name = "N", default_value_t = 1)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(value_parser = values::number_up_to::<10_000>)]
     publishers: u32,
     /// Size of a message
     #[arg(long, value_name = "SIZE", default_value = "1KiB", value_parser = values::size)]
@@ -92,7 +93,7 @@ pub struct Shape {
     batch: u32,
     /// Messages of one publisher that may be unacknowledged
     #[arg(long, value_name = "N", default_value_t = 10_000)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(value_parser = values::number_up_to::<1_000_000>)]
     in_flight: u32,
     /// Messages per second, all publishers together [default: as fast as it goes; latency: 1000/s]
     #[arg(long, value_name = "N/s", value_parser = values::rate)]
@@ -117,6 +118,12 @@ pub async fn run(verb: Verb, context: &Context) -> Result {
             shape.size
         )));
     }
+    let most = limits::MESSAGE_BYTES_MAX as u64;
+    if shape.size > most {
+        let (size, most) = (output::bytes(shape.size), output::bytes(most));
+        let what = format!("--size {size}: no message is larger than {most}");
+        return Err(Failure::usage(what));
+    }
     let stop = signals::listen()?;
     let bench = Bench::prepare(shape, context, stop).await?;
     let measured = match verb {
@@ -126,7 +133,10 @@ pub async fn run(verb: Verb, context: &Context) -> Result {
     };
     bench.clean_up().await;
     let (measured, loaded) = measured?;
-    measured.print(&context.output)?;
+    // There is nothing to read in a table of zeros.
+    if measured.acknowledged > 0 || loaded.first_error.is_none() {
+        measured.print(&context.output)?;
+    }
     judge(&measured, loaded)
 }
 
@@ -135,10 +145,13 @@ fn judge(measured: &Measured, loaded: Loaded) -> Result {
     let missing = loaded.sent - loaded.acknowledged();
     if let Some(error) = loaded.first_error {
         let failure = Failure::from(error);
-        let message = format!(
-            "{missing} of {} messages were not acknowledged: {}",
-            loaded.sent, failure.message
-        );
+        let message = match loaded.sent {
+            0 => failure.message,
+            sent => format!(
+                "{missing} of {sent} messages were not acknowledged: {}",
+                failure.message
+            ),
+        };
         return Err(Failure { message, ..failure });
     }
     match measured.verdict {

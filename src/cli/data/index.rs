@@ -157,6 +157,10 @@ pub fn registry_stats(listing: &RegistryListing, output: &Output) -> Result {
         "rows": listing.rows,
         "registry_bytes": listing.bytes,
     });
+    if output.format == Format::Name {
+        let names = listing.entries.iter().map(|entry| entry.name.to_string());
+        return output.raw(lines(names).as_bytes());
+    }
     let text = card(&[
         ("peers", output::number(peers)),
         ("topics", output::number(topics)),

@@ -107,11 +107,11 @@ pub struct Dump {
     /// Only this topic
     topic: Option<TopicName>,
     /// First offset
-    #[arg(long, value_name = "OFFSET")]
-    from: Option<u64>,
+    #[arg(long, value_name = "OFFSET", value_parser = values::offset)]
+    from: Option<Offset>,
     /// Offset to stop before
-    #[arg(long, value_name = "OFFSET")]
-    to: Option<u64>,
+    #[arg(long, value_name = "OFFSET", value_parser = values::offset)]
+    to: Option<Offset>,
     /// How each message looks: %t topic, %o offset, %T time, %k key, %h headers, %p payload, %n newline
     #[arg(short = 'f', value_name = "FORMAT", value_parser = values::template)]
     template: Option<Template>,
@@ -140,15 +140,24 @@ pub fn run(verb: Verb, global: &Global) -> Result {
     match verb {
         Verb::Ls(args) => ls(&args, &output),
         Verb::Dump(args) => dump(args, &output),
-        Verb::Verify(args) => verify(&args, &output),
+        Verb::Verify(args) => {
+            global.refuse_names("tidings data verify")?;
+            verify(&args, &output)
+        }
         Verb::Stats(args) => stats(&args, &output),
         Verb::Export(args) => {
             global.refuse("tidings data export", &["--output"])?;
             export(args, &output)
         }
         Verb::Import(args) => import(&args, &output),
-        Verb::Repair(args) => repair(&args, &output),
-        Verb::Migrate(args) => migrate(&args, &output),
+        Verb::Repair(args) => {
+            global.refuse_names("tidings data repair")?;
+            repair(&args, &output)
+        }
+        Verb::Migrate(args) => {
+            global.refuse_names("tidings data migrate")?;
+            migrate(&args, &output)
+        }
     }
 }
 
@@ -184,6 +193,12 @@ fn dump(args: Dump, output: &Output) -> Result {
         }
         return index::entries(&list_registry(&args.dir)?, output);
     }
+    if let (Some(from), Some(to)) = (args.from, args.to)
+        && from > to
+    {
+        let what = format!("--from {from} is behind --to {to}");
+        return Err(Failure::usage(what));
+    }
     let template = match (args.template, output.format) {
         (None, Format::Table) => values::template(DUMP_LINE).ok(),
         (given, _) => given,
@@ -191,8 +206,8 @@ fn dump(args: Dump, output: &Output) -> Result {
     let mut printer = Printer::new(output.format, template)?;
     let options = DumpOptions {
         topic: args.topic,
-        from: args.from.map(Offset::new),
-        to: args.to.map(Offset::new),
+        from: args.from,
+        to: args.to,
     };
     let mut failed = None;
     let summary = offline::dump(&args.dir, &options, &mut |item| match item {
@@ -337,7 +352,9 @@ fn repair(args: &DryRun, output: &Output) -> Result {
 }
 
 fn migrate(args: &DryRun, output: &Output) -> Result {
-    offline::kind_of(&args.dir)?;
+    if offline::kind_of(&args.dir)? == DirKind::Peer && args.dir.join("journal").exists() {
+        offline::check_journal_format(&args.dir)?;
+    }
     let plans = if args.dry_run {
         if let Some(holder) = DirLock::holder(&args.dir) {
             let dir = args.dir.clone();

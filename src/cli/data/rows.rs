@@ -285,6 +285,13 @@ impl From<&TopicStats> for TopicWeight {
     }
 }
 
+impl TopicWeight {
+    /// Whether it still is a topic.
+    pub(super) fn is_named(&self) -> bool {
+        self.name.is_some()
+    }
+}
+
 impl Row for TopicWeight {
     const COLUMNS: &'static [Column] = &[
         left("TOPIC"),

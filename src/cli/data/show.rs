@@ -106,7 +106,9 @@ pub fn stats(stats: &Stats, output: &Output) -> Result {
     let topics: Vec<TopicWeight> = stats.topics.iter().map(TopicWeight::from).collect();
     let segments: Vec<SegmentLine> = stats.segments.iter().map(SegmentLine::from).collect();
     if output.format == Format::Name {
-        return output.raw(lines(topics.iter().map(Row::name)).as_bytes());
+        // A topic that was deleted has none any more.
+        let named = topics.iter().filter(|topic| topic.is_named());
+        return output.raw(lines(named.map(Row::name)).as_bytes());
     }
     let amplification = stats.amplification();
     let document = json!({

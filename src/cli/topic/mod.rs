@@ -19,7 +19,7 @@ use clap::{Args, Subcommand};
 use crate::cli::Context;
 use crate::cli::confirm;
 use crate::cli::fail::Result;
-use crate::cli::output;
+use crate::cli::output::{self, Format};
 use crate::cli::values;
 use crate::client::{ClientError, NewTopic, TopicReport};
 use crate::protocol::api::{PeerState, Position};
@@ -218,25 +218,40 @@ pub async fn run(verb: Verb, context: &Context) -> Result {
 
 async fn create(args: Create, context: &Context) -> Result {
     let mut rows = Vec::new();
-    for name in args.names {
-        let topic = NewTopic {
-            name: name.clone(),
-            on: args.on.clone(),
-            settings: args.settings.settings(),
-            if_not_exists: args.if_not_exists,
-        };
-        let made = context.client.create_topic(&topic).await?;
-        let row = row(&name, context).await?;
-        context.output.note(match made.created {
-            true => format!(
-                "created {name} on {}, {}",
-                row.peer, topic.settings.durability
-            ),
-            false => format!("{name} exists already, on {}", row.peer),
-        });
-        rows.push(row);
+    let mut all_made = Ok(());
+    for name in &args.names {
+        match create_one(name, &args, context).await {
+            Ok(row) => rows.push(row),
+            Err(failure) => {
+                all_made = Err(failure);
+                break;
+            }
+        }
     }
-    context.output.done(&rows)
+    // What was made is told even if the next could not be.
+    if all_made.is_ok() || !rows.is_empty() {
+        context.output.done(&rows)?;
+    }
+    all_made
+}
+
+async fn create_one(name: &TopicName, args: &Create, context: &Context) -> Result<TopicRow> {
+    let topic = NewTopic {
+        name: name.clone(),
+        on: args.on.clone(),
+        settings: args.settings.settings(),
+        if_not_exists: args.if_not_exists,
+    };
+    let made = context.client.create_topic(&topic).await?;
+    let row = row(name, context).await?;
+    context.output.note(match made.created {
+        true => format!(
+            "created {name} on {}, {}",
+            row.peer, topic.settings.durability
+        ),
+        false => format!("{name} exists already, on {}", row.peer),
+    });
+    Ok(row)
 }
 
 async fn ls(args: Ls, context: &Context) -> Result {
@@ -317,7 +332,7 @@ async fn set(args: Set, context: &Context) -> Result {
         retention_text(info.settings.retention)
     ));
     let row = row(&args.name, context).await?;
-    context.output.done(&[row])
+    context.output.done_one(&row)
 }
 
 async fn rename(args: Rename, context: &Context) -> Result {
@@ -333,7 +348,7 @@ async fn rename(args: Rename, context: &Context) -> Result {
         }
     };
     context.output.note(format!("renamed {name} to {new}"));
-    context.output.done(&[row])
+    context.output.done_one(&row)
 }
 
 async fn purge(args: Purge, context: &Context) -> Result {
@@ -358,7 +373,7 @@ async fn purge(args: Purge, context: &Context) -> Result {
         info.start_offset
     ));
     let row = row(&args.name, context).await?;
-    context.output.done(&[row])
+    context.output.done_one(&row)
 }
 
 async fn rm(args: Rm, context: &Context) -> Result {
@@ -399,6 +414,9 @@ async fn accept_loss(args: AcceptLossArgs, context: &Context) -> Result {
         ),
     )?;
     let gap = context.client.accept_loss(&args.name).await?;
+    if context.output.format == Format::Name {
+        return context.output.value(&gap, &format!("{}\n", args.name));
+    }
     context.output.value(
         &gap,
         &format!(

@@ -28,7 +28,7 @@ pub struct SettingsFlags {
 
 impl SettingsFlags {
     /// The settings they make.
-    pub fn settings(self) -> TopicSettings {
+    pub fn settings(&self) -> TopicSettings {
         TopicSettings {
             durability: self.durability.unwrap_or_default(),
             retention: Retention {

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use super::{DirKind, OfflineError, kind_of, refuse_if_used};
 use crate::catalog::{Applied, Catalog, CatalogError, Loaded, Verdict};
 use crate::journal::{
-    EntryKind, EntryScanner, Extent, FIRST_POSITION, FORMAT_VERSION, Footer, HeaderFault,
-    JournalDir, JournalOptions, ListedSlot, Passed, SlotHeader, Via,
+    EntryKind, EntryScanner, Extent, FIRST_POSITION, Footer, JournalDir, JournalOptions,
+    ListedSlot, Passed, SlotHeader, Via,
 };
 use crate::store::StoreOptions;
-use crate::store::open::{base_of, empty_base};
+use crate::store::open::{base_of, empty_base, refuse_newer};
 use crate::store::recovery::{
     Base, Contents, Layout, RecoveryError, Replay, header_of_row, inspect,
 };
@@ -104,12 +104,7 @@ impl Image {
                 what: "messages are in the directories of peers",
             });
         }
-        let options = JournalOptions {
-            read_only: true,
-            ..JournalOptions::default()
-        };
-        let (journal, slots) = JournalDir::open(&dir.join("journal"), &options)?;
-        refuse_newer(&journal, &slots)?;
+        let (journal, slots) = open_journal(dir)?;
         let layout = Layout::new(&slots);
         let loaded = read_catalog(dir)?;
         let mut catalog = CatalogSeen {
@@ -242,6 +237,21 @@ pub(super) fn walk_journal(
     Walked::walk(journal, layout, empty_base(layout, &StoreOptions::new(dir)))
 }
 
+fn open_journal(dir: &Path) -> Result<(JournalDir, Vec<ListedSlot>), OfflineError> {
+    let options = JournalOptions {
+        read_only: true,
+        ..JournalOptions::default()
+    };
+    let (journal, slots) = JournalDir::open(&dir.join("journal"), &options)?;
+    refuse_newer(&journal, &slots)?;
+    Ok((journal, slots))
+}
+
+/// Refuses a peer's directory whose journal is of a format that this program does not know.
+pub fn check_journal_format(dir: &Path) -> Result<(), OfflineError> {
+    open_journal(dir).map(|_| ())
+}
+
 /// The catalog's rows from a scratch copy. What a rebuild heals is a verdict, the rest an error.
 fn read_catalog(dir: &Path) -> Result<Loaded, OfflineError> {
     let unsound = |reasons| Loaded {
@@ -256,20 +266,6 @@ fn read_catalog(dir: &Path) -> Result<Loaded, OfflineError> {
         Err(error @ CatalogError::Panicked { .. }) => Ok(unsound(vec![error.to_string()])),
         Err(error) => Err(error.into()),
     }
-}
-
-/// A slot of a newer format is not damage, and nothing can be said about the store without it.
-fn refuse_newer(journal: &JournalDir, slots: &[ListedSlot]) -> Result<(), OfflineError> {
-    for slot in slots {
-        if let Some(HeaderFault::Version { found }) = slot.fault() {
-            return Err(OfflineError::Newer {
-                path: journal.path().join(format!("slot-{:08}", slot.id)),
-                found,
-                known: FORMAT_VERSION,
-            });
-        }
-    }
-    Ok(())
 }
 
 fn segments_of(

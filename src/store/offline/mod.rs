@@ -52,6 +52,7 @@ use thiserror::Error;
 
 pub use dump::{DumpOptions, DumpSummary, Dumped, dump};
 pub use export::{ExportOptions, ExportedSummary, export};
+pub use image::check_journal_format;
 pub use import::{Imported, import};
 pub use list::{DirKind, ListedSegment, ListedTopic, Listing, SegmentUse, kind_of, list};
 pub use registry::{RegistryEntry, RegistryListing, list_registry};
@@ -101,16 +102,6 @@ pub enum OfflineError {
         name: TopicName,
         /// The directory.
         dir: PathBuf,
-    },
-    /// Something in the store is of a format that this program does not know.
-    #[error("{} has format {found}, this program knows {known}: use a newer program", path.display())]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// Its format.
-        found: u32,
-        /// The newest one known.
-        known: u32,
     },
     /// A file could not be used.
     #[error("cannot {action}: {source}")]

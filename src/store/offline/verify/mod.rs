@@ -227,9 +227,12 @@ fn note_unfinished(image: &Image, report: &mut Verified) {
             .push(format!("torn tail, cut at the next start: {torn}"));
     }
     if walked.unclaimed > 0 && !walked.clean_stop {
+        let groups = match walked.unclaimed {
+            1 => "1 group at the end is".to_owned(),
+            n => format!("{n} groups at the end are"),
+        };
         report.notes.push(format!(
-            "{} groups at the end are not claimed by a later one; the next start copies and keeps them",
-            walked.unclaimed
+            "{groups} not claimed by a later one; the next start copies and keeps what is there"
         ));
     }
     if !walked.clean_stop {
