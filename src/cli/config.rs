@@ -17,13 +17,11 @@
 //! knows is an error: a misspelt setting must not pass for a default.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use crate::cli::fail::{Failure, Result};
 use crate::cli::serve::{IndexFlags, PeerFlags, UpFlags};
-use crate::cli::values;
 use crate::types::Address;
 
 /// Environment variable with the addresses of the index servers.
@@ -207,35 +205,6 @@ fn variable(name: &str) -> Result<Option<String>> {
     }
 }
 
-/// A period in the file, written as in a flag.
-pub fn period_text<'de, D: Deserializer<'de>>(
-    from: D,
-) -> std::result::Result<Option<Duration>, D::Error> {
-    parsed(from, values::period)
-}
-
-/// A size in the file, written as in a flag.
-pub fn size_text<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<u64>, D::Error> {
-    parsed(from, values::size)
-}
-
-/// A place to listen on in the file, written as in a flag.
-pub fn listen_text<'de, D: Deserializer<'de>>(
-    from: D,
-) -> std::result::Result<Option<String>, D::Error> {
-    parsed(from, values::listen)
-}
-
-fn parsed<'de, T, D: Deserializer<'de>>(
-    from: D,
-    parse: fn(&str) -> std::result::Result<T, String>,
-) -> std::result::Result<Option<T>, D::Error> {
-    let text = String::deserialize(from)?;
-    parse(&text)
-        .map(Some)
-        .map_err(|reason| serde::de::Error::custom(format!("{text:?}: {reason}")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -271,7 +240,10 @@ mod tests {
              data-dir = \"d\"\nleave = true\n\
              [serve.index]\nlease = \"20s\"\n[up]\nindex-listen = \"127.0.0.1:0\"\n";
         let file = File::parse(text).expect("good");
-        assert_eq!(file.serve.index.lease, Some(Duration::from_secs(20)));
+        assert_eq!(
+            file.serve.index.lease,
+            Some(std::time::Duration::from_secs(20))
+        );
         assert!(file.serve.peer.leave);
         assert_eq!(file.serve.peer.listen.as_deref(), Some("0.0.0.0:7401"));
         assert_eq!(

@@ -10,7 +10,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::cli::output::Format;
+use crate::cli::format::Format;
 use crate::client::ClientError;
 use crate::protocol::error::ApiError;
 

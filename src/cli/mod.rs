@@ -26,6 +26,8 @@ mod config;
 mod confirm;
 mod data;
 mod fail;
+mod format;
+mod in_file;
 mod input;
 mod log;
 mod message;

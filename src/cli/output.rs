@@ -11,26 +11,12 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use clap::ValueEnum;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::{Serialize, Serializer};
 
 use crate::cli::fail::{Failure, Result};
+pub use crate::cli::format::Format;
 use crate::time::Timestamp;
-
-/// How results are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
-pub enum Format {
-    /// For people
-    #[default]
-    Table,
-    /// One JSON document; for messages one object a line
-    Json,
-    /// One YAML document
-    Yaml,
-    /// Only the names, one a line
-    Name,
-}
 
 /// A column of a table.
 #[derive(Debug, Clone, Copy)]

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::fail::{Failure, Result};
-use crate::cli::{config, signals, values};
+use crate::cli::{in_file, signals, values};
 use crate::client::{Client, ConnectOptions};
 use crate::index::{Index, IndexError, IndexOptions};
 use crate::limits;
@@ -42,11 +42,11 @@ pub struct UpFlags {
     data_dir: Option<PathBuf>,
     /// Where the index accepts connections [default: 127.0.0.1:7400]
     #[arg(long, value_name = "HOST:PORT", value_parser = values::listen)]
-    #[serde(deserialize_with = "config::listen_text")]
+    #[serde(deserialize_with = "in_file::listen_text")]
     index_listen: Option<String>,
     /// Where the peer accepts connections [default: 127.0.0.1:7401]
     #[arg(long, value_name = "HOST:PORT", value_parser = values::listen)]
-    #[serde(deserialize_with = "config::listen_text")]
+    #[serde(deserialize_with = "in_file::listen_text")]
     listen: Option<String>,
     /// Where clients reach the peer [default: the listen address]
     #[arg(long, value_name = "HOST:PORT")]
@@ -62,14 +62,14 @@ pub struct UpFlags {
 pub struct IndexFlags {
     /// Where to accept connections [default: 127.0.0.1:7400]
     #[arg(long, value_name = "HOST:PORT", value_parser = values::listen)]
-    #[serde(deserialize_with = "config::listen_text")]
+    #[serde(deserialize_with = "in_file::listen_text")]
     pub listen: Option<String>,
     /// Where the registry is stored [default: data/index]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// How long a peer may be silent before it counts as down [default: 10s]
     #[arg(long, value_name = "DURATION", value_parser = values::period)]
-    #[serde(deserialize_with = "config::period_text")]
+    #[serde(deserialize_with = "in_file::period_text")]
     pub lease: Option<Duration>,
 }
 
@@ -79,7 +79,7 @@ pub struct IndexFlags {
 pub struct PeerFlags {
     /// Where to accept connections [default: 127.0.0.1:7401]
     #[arg(long, value_name = "HOST:PORT", value_parser = values::listen)]
-    #[serde(deserialize_with = "config::listen_text")]
+    #[serde(deserialize_with = "in_file::listen_text")]
     pub listen: Option<String>,
     /// Where clients reach this peer [default: the listen address]
     #[arg(long, value_name = "HOST:PORT")]
@@ -95,23 +95,23 @@ pub struct PeerFlags {
     pub leave: bool,
     /// How often it tells the index that it lives [default: 2s]
     #[arg(long, value_name = "DURATION", value_parser = values::period)]
-    #[serde(deserialize_with = "config::period_text")]
+    #[serde(deserialize_with = "in_file::period_text")]
     pub heartbeat: Option<Duration>,
     /// Largest message taken, at most 16MiB [default: 1MiB]
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
-    #[serde(deserialize_with = "config::size_text")]
+    #[serde(deserialize_with = "in_file::size_text")]
     pub message_max: Option<u64>,
     /// Size of a journal file, for a new data directory [default: 64MiB]
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
-    #[serde(deserialize_with = "config::size_text")]
+    #[serde(deserialize_with = "in_file::size_text")]
     pub slot_size: Option<u64>,
     /// Memory for what was published last [default: 32MiB]
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
-    #[serde(deserialize_with = "config::size_text")]
+    #[serde(deserialize_with = "in_file::size_text")]
     pub tail_cache: Option<u64>,
     /// Free disk space below which publishing is refused [default: two journal files and 64MiB]
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
-    #[serde(deserialize_with = "config::size_text")]
+    #[serde(deserialize_with = "in_file::size_text")]
     pub reserve: Option<u64>,
 }
 

@@ -121,11 +121,12 @@ impl BufferPool {
     pub fn take(&self, bytes_min: usize) -> AlignedBuffer {
         let class = size_class(bytes_min);
         let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
-        // One that is up to half as large again serves as well, and is there.
+        // The last returned first: the processor may still have it. One that is up to half as large again serves
+        // as well.
         let fits = |b: &SharedBuffer| {
             (class..=class + class / 2).contains(&b.capacity()) && !b.is_held_elsewhere()
         };
-        if let Some(at) = returned.iter().position(fits) {
+        if let Some(at) = returned.iter().rposition(fits) {
             match returned.swap_remove(at).reclaim() {
                 Ok(buffer) => return buffer,
                 Err(shared) => returned.push(shared),

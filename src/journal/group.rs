@@ -32,6 +32,9 @@ pub struct Claim {
 }
 
 impl Claim {
+    /// The end it names for a topic that was deleted.
+    pub const DELETED_END: Offset = Offset::new(u64::MAX);
+
     pub(super) fn encode(&self) -> [u8; CLAIM_BYTES] {
         let mut bytes = [0; CLAIM_BYTES];
         put(&mut bytes, 0, &self.topic.to_bytes());

@@ -33,13 +33,16 @@ pub mod dial;
 pub mod listener;
 pub mod shutdown;
 
+mod admission;
 mod connection;
+mod context;
 mod outbox;
 mod reader;
 mod service;
 
+pub use context::{Timeouts, Traffic};
 pub use dial::{CallError, Connection, DialOptions, Pending};
-pub use listener::{Server, Traffic};
+pub use listener::Server;
 pub use outbox::Body;
 pub use service::{Call, ClientInfo, Handling, Later, Reply, Service};
 

@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 
 use crate::limits;
 use crate::net::budget::Pace;
-use crate::net::listener::Context;
+use crate::net::context::Context;
 use crate::protocol::frame::{FrameHeader, PREFIX_BYTES};
 
 /// Longest body kept without an allocation, in bytes: an acknowledgement fits.

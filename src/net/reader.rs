@@ -18,7 +18,7 @@ use tokio::net::tcp::OwnedReadHalf;
 
 use crate::limits;
 use crate::net::budget::Pace;
-use crate::net::listener::Context;
+use crate::net::context::Context;
 use crate::protocol::frame::{self, FrameError, Prefix};
 
 /// Why no further frame can be read.

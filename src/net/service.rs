@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::limits;
-use crate::net::connection::Ticket;
+use crate::net::admission::Ticket;
 use crate::net::outbox::{Body, Outgoing};
 use crate::protocol::api::{Api, HelloAnswer, Request};
 use crate::protocol::error::ApiError;

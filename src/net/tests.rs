@@ -13,8 +13,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits;
+use crate::net::Timeouts;
 use crate::net::budget::Budget;
-use crate::net::listener::Timeouts;
 use crate::net::{Call, CallError, Connection, DialOptions, Handling, Reply, Server, Service};
 use crate::protocol::api::{
     Api, Commit, DescribeTopic, Done, Heartbeat, Hello, HelloAnswer, ListPeers, MAGIC, Nonce,

@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use super::applier::ApplierStatus;
 use super::cold::Given;
-use super::command::{Change, Command, Context, Done};
+use super::command::{Change, Command, Context, Done, SnapshotWritten};
 use super::pool::SlotPool;
 use super::queue::Queue;
 use super::segments::Pin;
 use super::shared::Shared;
-use super::snapshot::Written;
 use crate::protocol::error::ApiError;
 use crate::topic::RowKey;
 use crate::types::TopicId;
@@ -102,7 +101,7 @@ impl Asker {
     }
 
     /// Asks for a snapshot.
-    pub fn push_snapshot(&self) -> Option<Reply<Written>> {
+    pub fn push_snapshot(&self) -> Option<Reply<SnapshotWritten>> {
         let (sender, reply) = sync_channel(1);
         let done = self.done(sender);
         self.queue

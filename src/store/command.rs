@@ -1,14 +1,14 @@
 //! What the writer is asked to do, and how it answers.
 
+use crate::journal::SnapshotAt;
 use crate::protocol::batch::CheckedBatch;
 use crate::protocol::data::Published;
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
-use crate::topic::{RowKey, State};
+use crate::topic::{PeerRow, RowKey, State};
 use crate::types::{LeaderEpoch, StateNumber, TopicId};
 
 use super::shared::Shared;
-use super::snapshot::Written;
 
 /// Called once with the outcome, on the writer's or the sync thread: it must not block.
 pub type Done<T> = Box<dyn FnOnce(Result<T, ApiError>) + Send>;
@@ -20,7 +20,20 @@ pub(super) enum Command {
     /// Change the state.
     Change(Change),
     /// Write a state snapshot; told when its end is durable.
-    Snapshot(Done<Written>),
+    Snapshot(Done<SnapshotWritten>),
+}
+
+/// A snapshot that was written to its end.
+#[derive(Debug, Clone)]
+pub(super) struct SnapshotWritten {
+    pub begin: SnapshotAt,
+    /// Number of the group its end is in.
+    pub end_group: u64,
+    /// Rows of the state after that group.
+    pub rows: u64,
+    /// Bytes it took, about.
+    pub bytes: u64,
+    pub peer: PeerRow,
 }
 
 /// A record batch on its way.

@@ -196,7 +196,8 @@ impl Reading<'_> {
     /// or most of what a catch-up reads would be read twice.
     fn is_enough_before(&mut self, extent: &Extent) -> bool {
         let (bytes, max) = (self.bytes, self.request.max_bytes);
-        let is_enough = bytes >= max / 2 && bytes + extent.length as usize > max && bytes > 0;
+        let all = usize::try_from(extent.payload_bytes()).unwrap_or(usize::MAX);
+        let is_enough = bytes > 0 && bytes >= max / 2 && bytes.saturating_add(all) > max;
         self.is_full |= is_enough;
         is_enough
     }

@@ -33,10 +33,12 @@ use std::time::{Duration, Instant};
 
 use super::asker::{Asker, Reply};
 use super::cold::{self, Choice, Copied, Leaving, Pace, Usage, choose, slots_of};
+use super::command::SnapshotWritten;
 use super::expiry::Expiry;
+use super::recovery::row_of_at;
 use super::segments::Segment;
 use super::shared::count;
-use super::snapshot::{Written, row_of_at, verify};
+use super::snapshot::verify;
 use crate::journal::SnapshotAt;
 use crate::limits;
 use crate::protocol::error::ApiError;
@@ -48,11 +50,11 @@ enum Phase {
     /// None is under way.
     Idle,
     /// The writer writes one.
-    Writing(Reply<Written>),
+    Writing(Reply<SnapshotWritten>),
     /// It is durable; its claim and the catalog are waited for.
-    Claiming(Written),
+    Claiming(SnapshotWritten),
     /// It was read back; a durable header that names it is waited for.
-    Naming(Written),
+    Naming(SnapshotWritten),
 }
 
 /// The reclaimer's side of things.
@@ -356,7 +358,7 @@ impl Reclaimer {
         };
     }
 
-    fn claiming(&mut self, written: Written) -> Phase {
+    fn claiming(&mut self, written: SnapshotWritten) -> Phase {
         let shared = &self.asker.shared;
         let claimed = shared.claimed_group.load(Ordering::Acquire);
         let applied = self.asker.applier.applied().group;
@@ -381,7 +383,7 @@ impl Reclaimer {
         }
     }
 
-    fn naming(&mut self, written: Written) -> Phase {
+    fn naming(&mut self, written: SnapshotWritten) -> Phase {
         let begin = written.begin;
         if !self.asker.pool.names(&begin) {
             return Phase::Naming(written);

@@ -27,7 +27,7 @@
 
 use std::collections::VecDeque;
 
-use super::command::Done;
+use super::command::{Done, SnapshotWritten};
 use super::recovery::{KeptGroup, Replay};
 use super::shared::Shared;
 use super::staging::{Staging, Waiter};
@@ -36,25 +36,12 @@ use crate::journal::{
 };
 use crate::limits;
 use crate::time::Timestamp;
-use crate::topic::{PeerRow, RowKey, SnapshotRow, State};
+use crate::topic::{RowKey, State};
 use crate::types::{LeaderEpoch, StateNumber, TopicId};
-
-/// A snapshot that was written to its end.
-#[derive(Debug, Clone)]
-pub(super) struct Written {
-    pub begin: SnapshotAt,
-    /// Number of the group its end is in.
-    pub end_group: u64,
-    /// Rows of the state after that group.
-    pub rows: u64,
-    /// Bytes it took, about.
-    pub bytes: u64,
-    pub peer: PeerRow,
-}
 
 /// A snapshot being written. The writer owns it.
 pub(super) struct Emission {
-    done: Done<Written>,
+    done: Done<SnapshotWritten>,
     begin: Option<SnapshotAt>,
     begun: bool,
     segments: VecDeque<u64>,
@@ -66,7 +53,7 @@ pub(super) struct Emission {
 
 impl Emission {
     /// A snapshot of `state`; `done` is told when its end is durable.
-    pub fn new(state: &State, done: Done<Written>) -> Self {
+    pub fn new(state: &State, done: Done<SnapshotWritten>) -> Self {
         Self {
             done,
             begin: None,
@@ -121,7 +108,7 @@ impl Emission {
         let rows = state.row_count();
         let end = SnapshotEnd { begin, rows }.encode().to_vec();
         push_mark(staging, EntryKind::SnapshotEnd, end, now);
-        let written = Written {
+        let written = SnapshotWritten {
             begin,
             end_group: number,
             rows,
@@ -188,25 +175,8 @@ fn push_mark(staging: &mut Staging, kind: EntryKind, payload: Vec<u8>, now: Time
     staging.push_state(kind, zero, number, LeaderEpoch::ZERO, payload.into(), now);
 }
 
-/// Where a row says a snapshot begins.
-pub(super) fn at_of_row(row: &SnapshotRow) -> SnapshotAt {
-    SnapshotAt {
-        place: Place::new(row.segment, row.position),
-        group: row.group,
-    }
-}
-
-/// What the row about a snapshot says.
-pub(super) fn row_of_at(at: &SnapshotAt) -> SnapshotRow {
-    SnapshotRow {
-        segment: at.place.segment,
-        position: at.place.position,
-        group: at.group,
-    }
-}
-
 /// Reads a snapshot back as a rebuild would. `Err` says what is wrong with it.
-pub(super) fn verify(shared: &Shared, written: &Written) -> Result<(), String> {
+pub(super) fn verify(shared: &Shared, written: &SnapshotWritten) -> Result<(), String> {
     let mut replay = Replay::new(State::new(written.peer.clone()), written.begin.group - 1);
     replay.begin_at_snapshot(written.begin);
     let mut next = written.begin.group;

@@ -92,9 +92,6 @@ impl Touched {
     }
 }
 
-/// The end a claim names for a topic that was deleted.
-pub(super) const DELETED_END: Offset = Offset::new(u64::MAX);
-
 /// A group in the making.
 #[derive(Default)]
 pub(super) struct Staging {
@@ -362,7 +359,12 @@ fn touch(state: &State, entry: &StagedEntry, shared: Option<Arc<TopicShared>>) -
             let number = state.peer().state_number;
             (Offset::ZERO, number, Durability::Fsync, 0)
         }
-        Err(_) => (DELETED_END, StateNumber::new(own), Durability::Fsync, 0),
+        Err(_) => (
+            Claim::DELETED_END,
+            StateNumber::new(own),
+            Durability::Fsync,
+            0,
+        ),
     };
     Touched {
         topic: id,

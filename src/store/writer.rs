@@ -18,13 +18,13 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use super::applier::{ApplierStatus, Delta};
-use super::command::{Command, Done};
+use super::command::{Command, Done, SnapshotWritten};
 use super::keeper::{KeeperJob, SealJob};
 use super::pool::{Prepared, SlotPool};
 use super::queue::{Queue, Taken};
 use super::segments::Segment;
 use super::shared::Shared;
-use super::snapshot::{self, Emission};
+use super::snapshot::Emission;
 use super::staging::{Staging, Touched};
 use super::sync::Written;
 use crate::catalog::Applied;
@@ -106,7 +106,7 @@ pub(super) struct Writer {
     unsealed: BTreeSet<u64>,
     bounds: HashMap<TopicId, OsBound>,
     /// Who wants a snapshot that has not begun.
-    snapshot_wanted: Option<Done<snapshot::Written>>,
+    snapshot_wanted: Option<Done<SnapshotWritten>>,
     emission: Option<Emission>,
     last_capture: Instant,
     /// A claim of something is worth a mark of its own.

@@ -24,13 +24,15 @@
 //!
 //! Absent on purpose: what is durable (the caller knows), and what lies where on the disk.
 
+mod batch;
 mod model;
 mod producers;
 mod rows;
 mod state;
 mod subscriptions;
 
-pub use model::{Admission, BatchFacts, Topic};
+pub use batch::{Admission, BatchFacts};
+pub use model::Topic;
 pub use rows::{
     PeerRow, ProducerBatch, ProducerRow, QuarantineRow, Row, RowKey, SegmentRow, SnapshotRow,
     SubscriptionRow, TopicRow,

@@ -2,41 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::batch::{Admission, BatchFacts};
+use super::producers;
 use super::rows::{ProducerRow, QuarantineRow, SubscriptionRow, TopicRow};
 use crate::limits;
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
 use crate::types::{
-    Durability, Gap, GapReason, LeaderEpoch, Offset, ProducerId, Sequence, SubscriptionName,
-    TopicId,
+    Durability, Gap, GapReason, LeaderEpoch, Offset, ProducerId, SubscriptionName, TopicId,
 };
-
-/// What the host has to know of a record batch to place it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BatchFacts {
-    /// Producer, or zero.
-    pub producer: ProducerId,
-    /// Sequence of the first record.
-    pub first: Sequence,
-    /// Number of records, at least one.
-    pub count: u32,
-    /// Bytes of the batch.
-    pub bytes: u64,
-}
-
-/// The decision on a record batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admission {
-    /// Append it at this offset.
-    Append(Offset),
-    /// It is there already, in `[base, end)`.
-    Duplicate {
-        /// First offset it got.
-        base: Offset,
-        /// Offset after its last record.
-        end: Offset,
-    },
-}
 
 /// One topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +66,7 @@ impl Topic {
             Ok(None)
         } else {
             let known = self.producers.get(&batch.producer);
-            super::producers::check(known, batch, self.row.jump_before)
+            producers::check(known, batch, self.row.jump_before)
         };
         // What is stored is stored, whatever is refused now; but not what a quarantine has made uncertain.
         let is_intact = |end: Offset| {
@@ -126,7 +100,7 @@ impl Topic {
     /// producers.
     pub fn recall(&mut self, batch: &BatchFacts, base: Offset, now: Timestamp) {
         if !batch.producer.is_zero() {
-            super::producers::remember(&mut self.producers, batch, base, now);
+            producers::remember(&mut self.producers, batch, base, now);
         }
     }
 
@@ -269,6 +243,24 @@ impl Topic {
     /// Whether one more gap would pass the limit.
     pub fn gaps_are_full(&self) -> bool {
         self.row.gaps.len() >= limits::GAPS_PER_TOPIC_MAX
+    }
+
+    /// Producers that did not publish since `before`, at most `max` of them.
+    pub fn unused_producers(&self, before: Timestamp, max: usize) -> Vec<ProducerId> {
+        producers::unused(&self.producers, before, max)
+    }
+
+    /// The producers to forget because there are too many: the longest unused, several at once. None while
+    /// there is room.
+    pub fn surplus_producers(&self) -> Vec<ProducerId> {
+        producers::surplus(&self.producers)
+    }
+
+    /// Forgets producers: their next batch has to begin at sequence 0 again.
+    pub fn forget_producers(&mut self, ids: &[ProducerId]) {
+        for id in ids {
+            self.producers.remove(id);
+        }
     }
 }
 

@@ -2,58 +2,46 @@
 
 use std::collections::HashMap;
 
-use super::model::{Admission, BatchFacts, Topic};
+use super::batch::{Admission, BatchFacts};
 use super::rows::{ProducerBatch, ProducerRow};
-use super::state::State;
 use crate::limits;
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
 use crate::types::{Offset, ProducerId, Sequence};
 
-impl Topic {
-    /// Producers that did not publish since `before`, at most `max` of them.
-    pub fn unused_producers(&self, before: Timestamp, max: usize) -> Vec<ProducerId> {
-        let unused = self.producers.iter();
-        let unused = unused.filter(|(_, row)| row.last_used < before);
-        unused.map(|(&id, _)| id).take(max).collect()
-    }
-
-    /// The producers to forget because there are too many: the longest unused, several at once. None while there is room.
-    pub fn surplus_producers(&self) -> Vec<ProducerId> {
-        if self.producers.len() <= limits::PRODUCERS_PER_TOPIC_MAX {
-            return Vec::new();
-        }
-        let mut by_use: Vec<(Timestamp, ProducerId)> = self
-            .producers
-            .iter()
-            .map(|(&id, row)| (row.last_used, id))
-            .collect();
-        by_use.sort_unstable();
-        by_use.truncate(limits::PRODUCERS_FORGOTTEN_AT_ONCE);
-        by_use.into_iter().map(|(_, id)| id).collect()
-    }
-
-    /// Forgets producers: their next batch has to begin at sequence 0 again.
-    pub fn forget_producers(&mut self, ids: &[ProducerId]) {
-        for id in ids {
-            self.producers.remove(id);
-        }
-    }
+/// Those that did not publish since `before`, at most `max` of them.
+pub(super) fn unused(producers: &Producers, before: Timestamp, max: usize) -> Vec<ProducerId> {
+    let unused = producers.iter();
+    let unused = unused.filter(|(_, row)| row.last_used < before);
+    unused.map(|(&id, _)| id).take(max).collect()
 }
 
-impl State {
-    /// Since when a producer must have published to be remembered, so that at most `max` of all topics are.
-    /// `None` while there is room for all.
-    pub fn producers_kept_since(&self, max: usize) -> Option<Timestamp> {
-        let count: usize = self.topics().map(|topic| topic.producers.len()).sum();
-        if count <= max {
-            return None;
-        }
-        let rows = self.topics().flat_map(|topic| topic.producers.values());
-        let mut uses: Vec<Timestamp> = rows.map(|row| row.last_used).collect();
-        let (_, oldest_kept, _) = uses.select_nth_unstable(count - max);
-        Some(*oldest_kept)
+/// Those to forget because there are too many: the longest unused, several at once. None while there is room.
+pub(super) fn surplus(producers: &Producers) -> Vec<ProducerId> {
+    if producers.len() <= limits::PRODUCERS_PER_TOPIC_MAX {
+        return Vec::new();
     }
+    let uses = producers.iter().map(|(&id, row)| (row.last_used, id));
+    let mut by_use: Vec<(Timestamp, ProducerId)> = uses.collect();
+    by_use.sort_unstable();
+    by_use.truncate(limits::PRODUCERS_FORGOTTEN_AT_ONCE);
+    by_use.into_iter().map(|(_, id)| id).collect()
+}
+
+/// Since when one of several topics' producers must have published to be remembered, so that at most `max`
+/// are. `None` while there is room for all.
+pub(super) fn kept_since<'a>(
+    topics: impl Iterator<Item = &'a Producers> + Clone,
+    max: usize,
+) -> Option<Timestamp> {
+    let count: usize = topics.clone().map(HashMap::len).sum();
+    if count <= max {
+        return None;
+    }
+    let rows = topics.flat_map(HashMap::values);
+    let mut uses: Vec<Timestamp> = rows.map(|row| row.last_used).collect();
+    let (_, oldest_kept, _) = uses.select_nth_unstable(count - max);
+    Some(*oldest_kept)
 }
 
 impl ProducerRow {
@@ -64,6 +52,9 @@ impl ProducerRow {
         })
     }
 }
+
+/// The producers of a topic.
+pub(super) type Producers = HashMap<ProducerId, ProducerRow>;
 
 /// `None`: append it. Otherwise it is a duplicate, or refused.
 pub(super) fn check(
@@ -113,7 +104,7 @@ fn may_jump(producer: &ProducerRow, jump_before: Option<Offset>) -> bool {
 /// Notes a batch that was appended at `base`. One that the row knows already, or that came before what it
 /// knows, changes nothing: a replay may begin before the row was written.
 pub(super) fn remember(
-    producers: &mut HashMap<ProducerId, ProducerRow>,
+    producers: &mut Producers,
     batch: &BatchFacts,
     base: Offset,
     now: Timestamp,
@@ -145,8 +136,6 @@ pub(super) fn remember(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topic::{PeerRow, TopicRow};
-    use crate::types::{LeaderEpoch, PeerId, StateNumber, TopicId, TopicSettings};
 
     fn batch(first: u64, count: u32) -> BatchFacts {
         BatchFacts {
@@ -223,35 +212,21 @@ mod tests {
 
     #[test]
     fn of_too_many_the_latest_used_are_kept() {
-        let peer = PeerRow {
-            id: PeerId::from_bytes([9; 16]),
-            name: "p".parse().expect("a name"),
-            created: Timestamp::default(),
-            state_number: StateNumber::ZERO,
-            accepted_state: StateNumber::ZERO,
-            snapshot: None,
-        };
-        let mut state = State::new(peer);
-        for topic in 0..2_u8 {
-            let name = format!("t{topic}").parse().expect("a name");
-            let settings = TopicSettings::default();
-            let row = TopicRow::new(name, LeaderEpoch::ZERO, settings, Timestamp::default());
-            let id = TopicId::from_bytes([topic + 1; 16]);
-            state.create_topic(id, row).expect("a new topic");
+        let mut topics = [Producers::new(), Producers::new()];
+        for (topic, producers) in (0..).zip(&mut topics) {
             for n in 0..5_u8 {
                 let batch = BatchFacts {
                     producer: ProducerId::from_bytes([n + 1; 16]),
                     ..batch(0, 1)
                 };
                 let used = Timestamp::from_millis(i64::from(10 * n + topic));
-                let topic = state.topic_mut(id).expect("it was made");
-                remember(&mut topic.producers, &batch, Offset::ZERO, used);
+                remember(producers, &batch, Offset::ZERO, used);
             }
         }
-        assert_eq!(state.producers_kept_since(10), None);
+        assert_eq!(kept_since(topics.iter(), 10), None);
         for max in 1..10 {
-            let since = state.producers_kept_since(max).expect("too many");
-            let rows = state.topics().flat_map(|topic| topic.producers.values());
+            let since = kept_since(topics.iter(), max).expect("too many");
+            let rows = topics.iter().flat_map(Producers::values);
             assert_eq!(rows.filter(|row| row.last_used >= since).count(), max);
         }
     }

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::model::Topic;
+use super::producers;
 use super::rows::{PeerRow, Row, RowKey, SegmentRow, TopicRow};
 use crate::limits;
 use crate::protocol::error::ApiError;
+use crate::time::Timestamp;
 use crate::types::{StateNumber, TopicId, TopicName};
 
 /// A row as it is now, or that it is gone.
@@ -88,6 +90,13 @@ impl State {
     /// All topics, in no order.
     pub fn topics(&self) -> impl Iterator<Item = &Topic> {
         self.topics.values()
+    }
+
+    /// Since when a producer must have published to be remembered, so that at most `max` of all topics are.
+    /// `None` while there is room for all.
+    pub fn producers_kept_since(&self, max: usize) -> Option<Timestamp> {
+        let topics = self.topics.values().map(|topic| &topic.producers);
+        producers::kept_since(topics, max)
     }
 
     /// Sealed and cold segments by number.

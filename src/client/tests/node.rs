@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::{Client, ConnectOptions};
 use crate::limits;
-use crate::net::listener::Timeouts;
+use crate::net::Timeouts;
 use crate::net::{Call, Handling, Reply, Server, Service};
 use crate::protocol::api::*;
 use crate::protocol::batch::CheckedBatch;

@@ -38,6 +38,7 @@ mod list;
 mod read;
 mod registry;
 mod repair;
+mod report;
 mod stats;
 pub mod tdx;
 #[cfg(test)]
@@ -56,9 +57,8 @@ pub use image::check_journal_format;
 pub use import::{Imported, import};
 pub use list::{DirKind, ListedSegment, ListedTopic, Listing, SegmentUse, kind_of, list};
 pub use registry::{RegistryEntry, RegistryListing, list_registry};
-pub use repair::{Repaired, repair};
+pub use report::{Checked, Finding, Repaired, Verified};
 pub use stats::{SegmentStats, Stats, TopicStats, Weight, stats};
-pub use verify::{Checked, Finding, Verified, verify};
 
 use super::open::OpenError;
 use super::recovery::RecoveryError;
@@ -149,5 +149,28 @@ fn refuse_if_used(dir: &Path) -> Result<(), OfflineError> {
             dir: dir.to_owned(),
             holder,
         }),
+    }
+}
+
+/// Verifies a directory.
+///
+/// # Errors
+/// If it cannot be read, or a server works there. Whatever is wrong with its contents is a finding.
+pub fn verify(dir: &Path) -> Result<Verified, OfflineError> {
+    match kind_of(dir)? {
+        DirKind::Peer => verify::verify(dir),
+        DirKind::Index => registry::verify(dir),
+    }
+}
+
+/// Repairs a directory; with `dry_run` only tells what would be done.
+///
+/// # Errors
+/// If a server works there, or it is beyond repair: the message says what is missing.
+pub fn repair(dir: &Path, dry_run: bool) -> Result<Repaired, OfflineError> {
+    refuse_if_used(dir)?;
+    match kind_of(dir)? {
+        DirKind::Peer => repair::repair(dir, dry_run),
+        DirKind::Index => registry::repair(dir, dry_run),
     }
 }

@@ -6,8 +6,7 @@
 
 use std::path::Path;
 
-use super::repair::Repaired;
-use super::verify::Verified;
+use super::report::{Repaired, Verified};
 use super::{OfflineError, refuse_if_used};
 use crate::catalog::{self, CatalogError, DirLock, OpenOptions, RegistryStore, Verdict};
 use crate::limits;

@@ -33,9 +33,10 @@ use std::path::{Path, PathBuf};
 
 use super::image::{Image, SegmentView};
 use super::import::bounded_gaps;
-use super::verify::{Finding, Verified, check_segment, verify};
+use super::report::{Finding, Repaired, Verified};
+use super::verify::{check_segment, verify};
 use super::work::{ColdFill, Written, change, let_go_of_the_past, stop};
-use super::{OfflineError, kind_of, refuse_if_used};
+use super::{OfflineError, refuse_if_used};
 use crate::catalog::DirLock;
 use crate::journal::{
     EntryHeader, EntryKind, EntryScanner, EntryToWrite, FIRST_POSITION, Footer, FooterBuilder,
@@ -47,33 +48,12 @@ use crate::store::{Store, StoreOptions};
 use crate::topic::RowKey;
 use crate::types::{Gap, GapReason, Offset, TopicId};
 
-/// What a repair did, or would do.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Repaired {
-    /// What was done, in order, one line each.
-    pub steps: Vec<String>,
-    /// What is lost: one line each.
-    pub lost: Vec<String>,
-    /// What is still wrong and why it was left.
-    pub left: Vec<String>,
-}
-
-impl Repaired {
-    /// Whether there was nothing to do.
-    pub fn is_nothing(&self) -> bool {
-        self == &Self::default()
-    }
-}
-
 /// Repairs a peer's directory; with `dry_run` only tells what would be done.
 ///
 /// # Errors
 /// If a server works there, or it is beyond repair: the message says what is missing.
-pub fn repair(dir: &Path, dry_run: bool) -> Result<Repaired, OfflineError> {
+pub(super) fn repair(dir: &Path, dry_run: bool) -> Result<Repaired, OfflineError> {
     refuse_if_used(dir)?;
-    if kind_of(dir)? == super::DirKind::Index {
-        return super::registry::repair(dir, dry_run);
-    }
     let mut report = Repaired::default();
     bring_back(dir, dry_run, &mut report)?;
     if dry_run && !report.steps.is_empty() {

@@ -22,8 +22,7 @@ pub(crate) use walk::{End, Found, KeptGroup, Walk};
 use crate::catalog::Applied;
 use crate::journal::{BufferPool, Footer, JournalDir, JournalError, Place, SlotHeader, SnapshotAt};
 use crate::store::pool::Prepared;
-use crate::store::snapshot::at_of_row;
-use crate::topic::State;
+use crate::topic::{SnapshotRow, State};
 use crate::types::PeerId;
 
 /// Why a store cannot be opened.
@@ -331,4 +330,21 @@ fn free_after(layout: &Layout, state: &State, prepared: &Prepared) -> BTreeSet<u
     let all = layout.segments.values().map(|header| header.slot);
     all.filter(|slot| !used.contains(slot) && *slot != prepared.header.slot)
         .collect()
+}
+
+/// Where a row says a snapshot begins.
+fn at_of_row(row: &SnapshotRow) -> SnapshotAt {
+    SnapshotAt {
+        place: Place::new(row.segment, row.position),
+        group: row.group,
+    }
+}
+
+/// What the row about a snapshot says.
+pub(crate) fn row_of_at(at: &SnapshotAt) -> SnapshotRow {
+    SnapshotRow {
+        segment: at.place.segment,
+        position: at.place.position,
+        group: at.group,
+    }
 }

@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::walk::{KeptEntry, KeptGroup};
 use crate::journal::{Claim, EntryKind, FooterBuilder, Place, SnapshotAt, SnapshotEnd, StateOp};
 use crate::protocol::batch::BatchHeader;
-use crate::store::staging::DELETED_END;
 use crate::topic::{BatchFacts, Row, RowChange, RowKey, State};
 use crate::types::{Offset, StateNumber, TopicId};
 
@@ -409,7 +408,7 @@ impl Replay {
 
     fn judge_topic(&mut self, claim: Claim) {
         match self.state.topic(claim.topic) {
-            Ok(topic) if claim.durable_end == DELETED_END => {
+            Ok(topic) if claim.durable_end == Claim::DELETED_END => {
                 let line = format!(
                     "topic {}: its deletion cannot be read, so it is still there",
                     topic.row.name
@@ -422,7 +421,7 @@ impl Replay {
                 self.quarantine(claim.topic, claim.durable_end, claim.state);
             }
             Ok(_) => {}
-            Err(_) if claim.durable_end == DELETED_END => {}
+            Err(_) if claim.durable_end == Claim::DELETED_END => {}
             // The claim of its deletion was not written any more.
             Err(_) if self.deleted.contains(&claim.topic) => {}
             Err(_) => {

@@ -28,7 +28,6 @@ use crate::journal::{
 };
 use crate::limits;
 use crate::store::pool::Prepared;
-use crate::store::staging::DELETED_END;
 use crate::time::Timestamp;
 use crate::topic::{SegmentRow, State};
 use crate::types::{Offset, PeerId, TopicId};
@@ -295,11 +294,11 @@ fn claim_of(replay: &Replay, topic: TopicId) -> Claim {
         Ok(known) => (known.row.end, known.row.state_number),
         Err(_) if topic.is_zero() => (Offset::ZERO, replay.state.peer().state_number),
         Err(_) => (
-            DELETED_END,
+            Claim::DELETED_END,
             claimed.map(|claim| claim.state).unwrap_or_default(),
         ),
     };
-    let before = claimed.filter(|claim| claim.durable_end != DELETED_END);
+    let before = claimed.filter(|claim| claim.durable_end != Claim::DELETED_END);
     Claim {
         topic,
         durable_end: before.map_or(end, |claim| claim.durable_end.max(end)),

@@ -19,125 +19,18 @@ mod slots;
 mod topics;
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::path::Path;
 
+use super::OfflineError;
 use super::image::{Image, SegmentView, Walked, walk_journal};
-use super::{DirKind, OfflineError, kind_of, registry};
-use crate::topic::{RowKey, State};
-use crate::types::{Offset, TopicId};
+use super::report::{Verified, topic_text};
+use crate::topic::RowKey;
 
-/// Something that is not as it should be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// The file or directory, as seen from the data directory.
-    pub file: String,
-    /// Where in it.
-    pub position: Option<u32>,
-    /// The topic it concerns: its name, or its id where no name is known.
-    pub topic: Option<String>,
-    /// Its offsets, `[from, to)`.
-    pub offsets: Option<(Offset, Offset)>,
-    /// What was expected and what was found.
-    pub what: String,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
-        if let Some(position) = self.position {
-            write!(f, " at {position}")?;
-        }
-        if let Some(topic) = &self.topic {
-            write!(f, ", topic {topic}")?;
-        }
-        if let Some((from, to)) = self.offsets {
-            write!(f, ", offsets {from}..{to}")?;
-        }
-        write!(f, ": {}", self.what)
-    }
-}
-
-/// How much was looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Checked {
-    /// Slots.
-    pub slots: u64,
-    /// Segments that hold something.
-    pub segments: u64,
-    /// Groups.
-    pub groups: u64,
-    /// Entries.
-    pub entries: u64,
-    /// Bytes of their payloads.
-    pub payload_bytes: u64,
-    /// Rows of the catalog or the registry.
-    pub rows: u64,
-    /// Topics.
-    pub topics: u64,
-}
-
-/// What was found.
-#[derive(Debug, Clone, Default)]
-pub struct Verified {
-    /// What is wrong.
-    pub findings: Vec<Finding>,
-    /// What is unfinished or out of the ordinary, and harmless.
-    pub notes: Vec<String>,
-    /// How much was looked at.
-    pub checked: Checked,
-}
-
-impl Verified {
-    /// Whether nothing is wrong.
-    pub fn is_sound(&self) -> bool {
-        self.findings.is_empty()
-    }
-
-    pub(super) fn add(&mut self, file: impl Into<String>, what: impl Into<String>) -> &mut Finding {
-        self.findings.push(Finding {
-            file: file.into(),
-            position: None,
-            topic: None,
-            offsets: None,
-            what: what.into(),
-        });
-        self.findings.last_mut().expect("pushed just now")
-    }
-}
-
-impl Finding {
-    fn at(&mut self, position: u32) -> &mut Self {
-        self.position = Some(position);
-        self
-    }
-
-    fn of(&mut self, state: &State, topic: TopicId) -> &mut Self {
-        self.topic = Some(topic_text(state, topic));
-        self
-    }
-
-    fn offsets(&mut self, from: Offset, to: Offset) -> &mut Self {
-        self.offsets = Some((from, to));
-        self
-    }
-}
-
-fn topic_text(state: &State, id: TopicId) -> String {
-    match state.topic(id) {
-        Ok(topic) => topic.row.name.to_string(),
-        Err(_) => format!("id {id}"),
-    }
-}
-
-/// Verifies a directory.
+/// Verifies a peer's directory.
 ///
 /// # Errors
 /// If it cannot be read, or a server works there. Whatever is wrong with its contents is a finding.
-pub fn verify(dir: &Path) -> Result<Verified, OfflineError> {
-    if kind_of(dir)? == DirKind::Index {
-        return registry::verify(dir);
-    }
+pub(super) fn verify(dir: &Path) -> Result<Verified, OfflineError> {
     let image = Image::open(dir)?;
     let mut report = Verified::default();
     slots::check(&image, &mut report);

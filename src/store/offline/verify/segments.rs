@@ -6,13 +6,13 @@
 
 use std::collections::HashMap;
 
-use super::Verified;
 use crate::journal::{
     EntryHeader, EntryKind, EntryScanner, Extent, FIRST_POSITION, Footer, Kind, Passed, Payloads,
     Place, ScannedGroup, SegmentReader, StateOp, Step, Via,
 };
 use crate::store::offline::OfflineError;
 use crate::store::offline::image::{Image, SegmentView, footer_extents, join};
+use crate::store::offline::report::Verified;
 use crate::time::Timestamp;
 use crate::types::{Offset, TopicId};
 

@@ -1,8 +1,8 @@
 //! Headers of slots: both copies, against the file and against the peer.
 
-use super::Verified;
 use crate::journal::{HeaderFault, Kind, ListedSlot, SlotHeader};
 use crate::store::offline::image::Image;
+use crate::store::offline::report::Verified;
 
 /// Checks every slot, used or not.
 pub(super) fn check(image: &Image, report: &mut Verified) {

@@ -1,8 +1,8 @@
 //! Topics: every offset between log start and end has its record once, or is a known gap.
 
-use super::Verified;
 use super::segments::{Found, FoundEntry};
 use crate::store::offline::image::Image;
+use crate::store::offline::report::Verified;
 use crate::topic::Topic;
 use crate::types::Offset;
 

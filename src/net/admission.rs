@@ -1,0 +1,153 @@
+//! How many requests, and how many bytes, a connection may have in flight.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::limits;
+use crate::net::budget::Pool;
+use crate::net::context::Context;
+use crate::net::outbox::Outbox;
+
+/// What the two tasks of a connection and its unanswered requests share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub outbox: Outbox<Option<Ticket>>,
+    pub server: Arc<Context>,
+    unanswered: AtomicUsize,
+    request_bytes: AtomicUsize,
+    answers: Pool,
+    /// The reader waits for one of the above to fall.
+    reader_waits: AtomicBool,
+    released: Notify,
+    /// Ends long polls: the server stops, or the client sends nothing more.
+    pub polls: CancellationToken,
+    /// The connection is over.
+    pub gone: CancellationToken,
+}
+
+impl Shared {
+    pub fn new(server: Arc<Context>) -> Arc<Self> {
+        Arc::new(Self {
+            outbox: Outbox::default(),
+            unanswered: AtomicUsize::new(0),
+            request_bytes: AtomicUsize::new(0),
+            answers: Pool::new(limits::CONNECTION_ANSWER_BYTES_MAX),
+            reader_waits: AtomicBool::new(false),
+            released: Notify::new(),
+            polls: server.stop.child_token(),
+            gone: server.cut.child_token(),
+            server,
+        })
+    }
+
+    /// Waits until `condition` holds; it is looked at whenever a ticket is let go.
+    async fn until(&self, condition: impl Fn(&Self) -> bool) {
+        while !condition(self) {
+            let released = self.released.notified();
+            self.reader_waits.store(true, Ordering::SeqCst);
+            if !condition(self) {
+                released.await;
+            }
+        }
+        self.reader_waits.store(false, Ordering::SeqCst);
+    }
+
+    /// Waits until nothing is unanswered.
+    pub async fn until_idle(&self) {
+        self.until(|shared| shared.unanswered.load(Ordering::SeqCst) == 0)
+            .await;
+    }
+
+    /// Admits a request of so many bytes, waiting for room.
+    pub async fn admit(self: &Arc<Self>, bytes: usize) -> Ticket {
+        let bytes = bytes.max(limits::REQUEST_BYTES_MIN);
+        self.until(|shared| {
+            let in_flight = shared.request_bytes.load(Ordering::SeqCst);
+            shared.unanswered.load(Ordering::SeqCst) < limits::REQUESTS_UNANSWERED_MAX
+                && in_flight + bytes <= limits::CONNECTION_BYTES_IN_FLIGHT_MAX
+                && shared.outbox.bytes() <= limits::CONNECTION_ANSWER_BYTES_MAX
+        })
+        .await;
+        self.unanswered.fetch_add(1, Ordering::SeqCst);
+        self.request_bytes.fetch_add(bytes, Ordering::SeqCst);
+        let mut ticket = Ticket {
+            shared: self.clone(),
+            request_bytes: bytes,
+            request_taken: 0,
+            answer_bytes: 0,
+        };
+        ticket.request_taken = self.server.budget.requests.take(bytes).await.keep();
+        ticket
+    }
+}
+
+/// What one unanswered request holds; let go when dropped.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    pub shared: Arc<Shared>,
+    /// Counted on the connection.
+    request_bytes: usize,
+    /// Taken from the process.
+    request_taken: usize,
+    /// Taken from both.
+    answer_bytes: usize,
+}
+
+impl Ticket {
+    /// Makes the reservation `bytes`. What was reserved before is given back first: a holder of
+    /// answer memory never waits for more of it.
+    pub async fn reserve_answer(&mut self, bytes: usize) {
+        let (own, process) = (&self.shared.answers, &self.shared.server.budget.answers);
+        let bytes = bytes.min(own.capacity()).min(process.capacity());
+        if bytes <= self.answer_bytes {
+            return;
+        }
+        self.give_answer(self.answer_bytes);
+        let (own, process) = (&self.shared.answers, &self.shared.server.budget.answers);
+        let own = own.take(bytes).await;
+        let process = process.take(bytes).await;
+        self.answer_bytes = own.keep();
+        process.keep();
+    }
+
+    /// The answer has that size: gives back what it does not need, takes what it does if it is there.
+    pub fn settle_answer(&mut self, bytes: usize) {
+        if bytes < self.answer_bytes {
+            self.give_answer(self.answer_bytes - bytes);
+        } else if bytes > self.answer_bytes.max(limits::ANSWER_BYTES_UNRESERVED_MAX) {
+            let more = bytes - self.answer_bytes;
+            let (own, process) = (&self.shared.answers, &self.shared.server.budget.answers);
+            if own.try_take(more) {
+                if process.try_take(more) {
+                    self.answer_bytes = bytes;
+                } else {
+                    own.give(more);
+                }
+            }
+        }
+    }
+
+    fn give_answer(&mut self, bytes: usize) {
+        self.answer_bytes -= bytes;
+        self.shared.answers.give(bytes);
+        self.shared.server.budget.answers.give(bytes);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.give_answer(self.answer_bytes);
+        let shared = &self.shared;
+        shared.server.budget.requests.give(self.request_taken);
+        shared
+            .request_bytes
+            .fetch_sub(self.request_bytes, Ordering::SeqCst);
+        shared.unanswered.fetch_sub(1, Ordering::SeqCst);
+        if shared.reader_waits.load(Ordering::SeqCst) {
+            shared.released.notify_one();
+        }
+    }
+}
