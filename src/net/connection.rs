@@ -181,7 +181,7 @@ impl Drop for Ticket {
 
 /// How the reading side ended.
 enum End {
-    /// The client closed between frames.
+    /// The client has closed its sending side.
     Finished,
     /// It gets this error, and a close.
     Refused(ApiError, u32),
@@ -195,7 +195,9 @@ impl From<ReadError> for End {
     fn from(error: ReadError) -> Self {
         debug!(%error, "a connection ends");
         match error {
-            ReadError::Io(_) | ReadError::Truncated => Self::Broken,
+            ReadError::Io(_) => Self::Broken,
+            // What came before the broken frame was whole, and is answered.
+            ReadError::Truncated => Self::Finished,
             ReadError::TooSlow { correlation } => {
                 let reason = error.to_string();
                 Self::Refused(ApiError::BadFrame { reason }, correlation)
@@ -396,8 +398,14 @@ impl<S: Service> Reading<S> {
         };
         let gone = self.shared.gone.clone();
         self.shared.server.tracker.spawn(async move {
-            gone.run_until_cancelled(ends.run_until_cancelled(work))
-                .await;
+            // For a client that has gone nothing more is begun, although the end of its other requests has just
+            // made room for this one. A poll that has its answer gives it, even when polls end.
+            tokio::select! {
+                biased;
+                () = gone.cancelled() => {}
+                () = work => {}
+                () = ends.cancelled() => {}
+            }
         });
     }
 }
