@@ -411,7 +411,7 @@ fn note_waiting(output: &Output, error: &ClientError, patience: Duration) {
     output.note(format!(
         "{error}: trying for up to {patience}, Ctrl-C gives up"
     ));
-    if let Some(hint) = Failure::from(error.clone()).hint {
+    if let Some(hint) = Failure::no_way_in(error.clone()).hint {
         output.note(format!("hint: {hint}"));
     }
 }

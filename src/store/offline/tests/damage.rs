@@ -253,7 +253,7 @@ async fn a_slot_of_a_newer_format_is_refused_by_name_of_both_versions() {
     ] {
         let text = refused.expect("newer").to_string();
         assert!(
-            text.contains("format 9") && text.contains("formats up to 1"),
+            text.contains("format 9") && text.contains("knows 1"),
             "{text}"
         );
     }
