@@ -87,6 +87,11 @@ pub const ANSWER_BYTES_UNRESERVED_MAX: usize = 64 * KIB;
 pub const REQUEST_BYTES_MIN: usize = 256;
 /// Most connections at once; one more is answered with `TooManyConnections`.
 pub const CONNECTIONS_MAX: usize = 12_000;
+/// File descriptors that connections leave to the rest of the process: slots, the database, what is about to be
+/// refused. Where a process may have fewer than these and [`CONNECTIONS_MAX`], it takes fewer connections.
+pub const DESCRIPTORS_KEPT: usize = 2 * SLOTS_OPEN_MAX + 2 * REFUSALS_MAX;
+/// But never fewer than these.
+pub const CONNECTIONS_MIN: usize = 16;
 /// Refused connections that are still being told why; one more is closed without a word.
 pub const REFUSALS_MAX: usize = 64;
 /// Longest client name in a hello, in bytes.
@@ -239,6 +244,9 @@ pub const TOPICS_PER_PEER_MAX: usize = 1_000_000;
 /// Gaps remembered per topic (lost or accepted as lost) from which on an `os` topic gets no new bound, so that
 /// no unclean stop adds one. A topic's row has room for more than twice as many.
 pub const GAPS_PER_TOPIC_MAX: usize = 64;
+/// Generations that subscriptions of a topic may have got in state entries that were lost to damage: more than a
+/// host can give in its life, and few enough for a damage each day.
+pub const GENERATIONS_LOST_MAX: u64 = 1 << 32;
 
 /// Most topics or subscriptions in one page that a peer's writer puts together: publishers wait meanwhile.
 pub const DESCRIBED_PER_PAGE_MAX: usize = 500;

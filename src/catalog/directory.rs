@@ -41,6 +41,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::CatalogError;
 use super::kind::StoreKind;
+use super::lock::DirLock;
 use crate::limits;
 
 /// What is found where a store should be.
@@ -168,6 +169,31 @@ impl Places {
         rename(&self.building(), &self.store())?;
         sync_dir(&self.parent)
     }
+}
+
+/// Refuses a directory in which a server of another kind lives and none of this one: a mistyped path must not
+/// found a second store beside the first.
+pub fn check_role(lock: &DirLock, kind: StoreKind) -> Result<(), CatalogError> {
+    let lives = |kind: StoreKind| -> Result<bool, CatalogError> {
+        let other_marks = match kind {
+            StoreKind::Peer => exists(&lock.dir().join("journal"))?,
+            StoreKind::Index => false,
+        };
+        Ok(other_marks || Places::new(lock.dir(), kind).state()? != State::Absent)
+    };
+    if lives(kind)? {
+        return Ok(());
+    }
+    for found in StoreKind::ALL.into_iter().filter(|other| *other != kind) {
+        if lives(found)? {
+            return Err(CatalogError::WrongKind {
+                path: lock.dir().to_path_buf(),
+                found,
+                expected: kind,
+            });
+        }
+    }
+    Ok(())
 }
 
 fn exists(path: &Path) -> Result<bool, CatalogError> {

@@ -48,7 +48,7 @@ pub enum CatalogError {
         known: u32,
     },
     /// An index server's store where a peer's was expected, or the other way round.
-    #[error("{} holds {found}, expected {expected}: this is another program's directory", path.display())]
+    #[error("{} holds {found}, expected {expected}: one directory for each server; choose another", path.display())]
     WrongKind {
         /// The store.
         path: PathBuf,

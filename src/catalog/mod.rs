@@ -41,6 +41,7 @@ mod watched;
 use std::path::Path;
 
 pub use check::{Loaded, Verdict};
+pub use directory::check_role;
 pub use error::CatalogError;
 pub use kind::StoreKind;
 pub use lock::{DirLock, Holder, LOCK_FILE, LockError};

@@ -52,6 +52,15 @@ impl RegistryStore {
         })
     }
 
+    /// Whether there is room for more: short of it a store is better not given anything new, for a write
+    /// that fails stops it.
+    ///
+    /// # Errors
+    /// `NoSpace` if there is not.
+    pub fn check_space(&self) -> Result<(), CatalogError> {
+        self.store.check_space()
+    }
+
     /// Sets an existing store aside, where the newest few are kept, and makes one of `rows`.
     pub fn replace(
         lock: &DirLock,

@@ -159,6 +159,11 @@ impl RowStore {
             .run("a change", limit, move |rows| rows.apply(delta, true))
     }
 
+    /// Whether there is room for more.
+    pub(super) fn check_space(&self) -> Result<(), CatalogError> {
+        check_free_space(&self.path, 0)
+    }
+
     /// Closes the files and waits for that.
     pub(super) fn close(self) -> Result<(), CatalogError> {
         self.watched.map_or(Ok(()), Watched::close)

@@ -8,6 +8,7 @@
 
 use std::io::{self, Write};
 
+use clap::error::ContextValue;
 use serde::Serialize;
 
 use crate::cli::format::Format;
@@ -118,10 +119,11 @@ impl Failure {
         if self.status == 0 {
             return;
         }
+        let message = visible(&self.message);
         let text = match (format, &self.hint) {
             (Format::Json, _) => self.to_json(),
-            (_, Some(hint)) => format!("error: {}\nhint: {hint}", self.message),
-            (_, None) => format!("error: {}", self.message),
+            (_, Some(hint)) => format!("error: {message}\nhint: {}", visible(hint)),
+            (_, None) => format!("error: {message}"),
         };
         // If stderr is closed, the exit status still tells.
         let _ = writeln!(io::stderr().lock(), "{text}");
@@ -152,6 +154,18 @@ impl Failure {
         };
         serde_json::to_string(&object).expect("strings and numbers always encode")
     }
+}
+
+/// The text with control characters made visible: what somebody typed, or a node said, must not steer a terminal.
+fn visible(text: &str) -> String {
+    let mut visible = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character.is_control() {
+            true => visible.extend(character.escape_default()),
+            false => visible.push(character),
+        }
+    }
+    visible
 }
 
 impl From<ApiError> for Failure {
@@ -230,7 +244,15 @@ impl Failure {
     /// Cuts clap's text, which is made of paragraphs, into what is wrong and what
     /// to do: its tip if it has one, else the usage line, else the help of the verb.
     pub fn from_line(error: &clap::Error, verb: &str) -> Self {
-        let text = error.render().to_string();
+        let mut text = error.render().to_string();
+        for (_, value) in error.context() {
+            // What was typed may hold line ends, which would be taken for clap's own.
+            if let ContextValue::String(typed) = value
+                && typed.contains(char::is_control)
+            {
+                text = text.replace(typed.as_str(), &visible(typed));
+            }
+        }
         let mut paragraphs = text.split("\n\n").map(|paragraph| {
             let lines: Vec<_> = paragraph.lines().map(str::trim).collect();
             lines.join(" ")
@@ -287,7 +309,8 @@ fn hint_for(error: &ApiError) -> Option<String> {
             )
         }
         ApiError::DiskReserve { .. } => {
-            "free space on the peer's disk: 'tidings topic purge' or 'tidings topic rm'".to_owned()
+            "free space on that disk: a peer's with 'tidings topic purge' or 'tidings topic rm'"
+                .to_owned()
         }
         ApiError::Damaged { .. } => {
             "--pass-damage reads on behind them; 'tidings data verify DIR' on the stopped peer names every finding".to_owned()

@@ -410,7 +410,12 @@ impl Context {
 
 fn note_waiting(output: &Output, error: &ClientError, patience: Duration) {
     let patience = output::duration(patience);
-    output.note(format!("{error}: trying for up to {patience}"));
+    output.note(format!(
+        "{error}: trying for up to {patience}, Ctrl-C gives up"
+    ));
+    if let Some(hint) = Failure::no_way_in(error.clone()).hint {
+        output.note(format!("hint: {hint}"));
+    }
 }
 
 fn run(cli: Cli) -> Result {

@@ -5,6 +5,7 @@
 //! to the log on stderr. The first Ctrl-C or SIGTERM ends it gracefully, a
 //! second one at once.
 
+use std::error::Error;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -22,7 +23,7 @@ use crate::cli::{in_file, signals, values};
 use crate::client::{Client, ConnectOptions};
 use crate::index::{Index, IndexError, IndexOptions};
 use crate::limits;
-use crate::net::budget::Budget;
+use crate::net::budget::{Budget, raise_descriptor_limit};
 use crate::peer::{Peer, PeerOptions};
 use crate::protocol::api::PeerState;
 use crate::store::StoreOptions;
@@ -190,16 +191,34 @@ fn failed(error: impl std::fmt::Display) -> Failure {
 }
 
 /// Opens a store where that may block.
-async fn opened<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
+async fn opened<T: Send + 'static, E: Error + Send + 'static>(
     open: impl FnOnce() -> std::result::Result<T, E> + Send + 'static,
 ) -> Result<T> {
     let opened = tokio::task::spawn_blocking(open).await;
-    opened.map_err(failed)?.map_err(failed)
+    opened.map_err(failed)?.map_err(not_opened)
+}
+
+fn not_opened(error: impl Error + 'static) -> Failure {
+    let failure = failed(&error);
+    let causes = std::iter::successors(Some(&error as &dyn Error), |&cause| cause.source());
+    let mut io = causes.filter_map(|cause| cause.downcast_ref::<io::Error>());
+    match io.any(|cause| cause.kind() == io::ErrorKind::StorageFull) {
+        true => failure.hint(
+            "make room there; a new peer takes less of it with smaller journal files, --slot-size 4MiB",
+        ),
+        false => failure,
+    }
+}
+
+/// What every server does first; answers what Ctrl-C and SIGTERM cancel.
+fn begin() -> Result<CancellationToken> {
+    raise_descriptor_limit();
+    signals::listen()
 }
 
 /// `tidings serve index`.
 pub async fn index(flags: IndexFlags) -> Result {
-    let stop = signals::listen()?;
+    let stop = begin()?;
     let (listener, bound) = bind(flags.listen.as_deref().unwrap_or(INDEX_LISTEN)).await?;
     let index = open_index(flags, bound).await?;
     ready(&format!("index {bound}"));
@@ -218,7 +237,7 @@ async fn open_index(flags: IndexFlags, bound: SocketAddr) -> Result<Index> {
 
 /// `tidings serve peer`.
 pub async fn peer(flags: PeerFlags, indexes: Vec<Address>) -> Result {
-    let stop = signals::listen()?;
+    let stop = begin()?;
     let peer = OpenPeer::open(flags, indexes).await?;
     let telling = tokio::spawn(peer.introduction.clone().tell());
     let served = peer.peer.serve(peer.listener, stop).await;
@@ -233,7 +252,7 @@ pub async fn up(flags: UpFlags) -> Result {
         flags.listen.as_deref().unwrap_or(PEER_LISTEN),
         flags.advertise.as_ref(),
     )?;
-    let stop = signals::listen()?;
+    let stop = begin()?;
     let data_dir = flags.data_dir.unwrap_or_else(|| "data".into());
     let (listener, bound) = bind(flags.index_listen.as_deref().unwrap_or(INDEX_LISTEN)).await?;
     let index = IndexFlags {

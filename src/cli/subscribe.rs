@@ -138,6 +138,7 @@ pub async fn sub(args: Subscribe, context: &Context) -> Result {
     options.pass_damage = args.look.pass_damage;
     options.timeout = Some(args.timeout);
     let subscriber = context.client.subscriber(&args.topic, options).await?;
+    warn_of_quarantine(&args.topic, context).await;
     let until = Until {
         count: args.count,
         end: args.until_end.then(|| subscriber.end_offset()),
@@ -211,6 +212,22 @@ async fn begin(
     }
 }
 
+/// Says that more was published than there is to read: nothing else would tell that from a topic at rest.
+async fn warn_of_quarantine(topic: &TopicName, context: &Context) {
+    // Reading goes on whether or not this is known; what keeps it from being known will be told by the reading.
+    let Ok(Ok(info)) = (context.client.describe_topic(topic).await).map(|report| report.info)
+    else {
+        return;
+    };
+    if info.quarantined {
+        let name = topic.clone();
+        let end = info.end_offset;
+        context
+            .output
+            .warn(ApiError::TopicQuarantined { name, end });
+    }
+}
+
 /// Runs `pull`.
 pub async fn pull(args: Pull, context: &Context) -> Result {
     let stop = signals::listen()?;
@@ -219,6 +236,7 @@ pub async fn pull(args: Pull, context: &Context) -> Result {
     options.pass_damage = args.look.pass_damage;
     options.timeout = Some(args.timeout);
     let subscriber = context.client.subscriber(&args.topic, options).await?;
+    warn_of_quarantine(&args.topic, context).await;
     let mut flow = Flow::new(subscriber, printer, &context.output);
     flow.commits = !args.no_commit;
     flow.moved = Moved::Fail;

@@ -75,6 +75,11 @@ pub(super) trait Keep: Send {
     /// Sets and removes rows in one atomic step; returns when that is on the disk.
     fn apply(&mut self, changes: Changes) -> Result<(), CatalogError>;
 
+    /// Why nothing new should be taken in, if it should not.
+    fn reserve(&self) -> Result<(), ApiError> {
+        Ok(())
+    }
+
     /// Closes the files.
     fn close(self: Box<Self>) -> Result<(), CatalogError>;
 }
@@ -82,6 +87,21 @@ pub(super) trait Keep: Send {
 impl Keep for RegistryStore {
     fn apply(&mut self, changes: Changes) -> Result<(), CatalogError> {
         self.apply(changes.puts, changes.deletes)
+    }
+
+    fn reserve(&self) -> Result<(), ApiError> {
+        match self.check_space() {
+            Err(CatalogError::NoSpace {
+                free_bytes,
+                needed_bytes,
+                ..
+            }) => Err(ApiError::DiskReserve {
+                free_bytes,
+                needed_bytes,
+            }),
+            // A disk that does not tell will do so when it is written to.
+            _ => Ok(()),
+        }
     }
 
     fn close(self: Box<Self>) -> Result<(), CatalogError> {
@@ -152,7 +172,15 @@ impl Keeper {
         let mut effects = Effects::default();
         let mut answers = Vec::new();
         for Waiting { command, reply } in batch {
-            let answer = self.state.apply(command, self.clock.now(), &mut effects);
+            // New names are what a full disk can do without; leases, and names that go, are not.
+            let refused = match command {
+                Command::ClaimTopic(_) => self.store.reserve().err(),
+                _ => None,
+            };
+            let answer = match refused {
+                Some(error) => Err(error),
+                None => self.state.apply(command, self.clock.now(), &mut effects),
+            };
             answers.extend(reply.map(|reply| (reply, answer)));
         }
         if let Err(error) = self.persist(&effects) {

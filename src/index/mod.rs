@@ -55,7 +55,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
-use crate::catalog::{CatalogError, DirLock, LockError, OpenOptions, RegistryStore, Verdict};
+use crate::catalog::{
+    CatalogError, DirLock, LockError, OpenOptions, RegistryStore, StoreKind, Verdict, check_role,
+};
 use crate::limits;
 use crate::net::budget::Budget;
 use crate::net::shutdown::CancellationToken;
@@ -135,6 +137,7 @@ impl Index {
     /// Locks the data directory and loads the registry. Blocks.
     pub fn open(options: IndexOptions) -> Result<Self, IndexError> {
         let lock = DirLock::acquire(&options.data_dir)?;
+        check_role(&lock, StoreKind::Index)?;
         let clock = Clock::start();
         let opened = open_store(&lock, &options, &clock)?;
         Self::start(options, opened, (lock, clock))

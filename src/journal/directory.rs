@@ -8,6 +8,8 @@
 //! 1. All slots have the size the first header says; a directory that holds two sizes is refused.
 //! 2. The sector new slots get is at least what direct reads and writes must be aligned to.
 //! 3. An id of this directory is not given to a second file while the process runs.
+//! 4. A directory with a slot of a later format is refused whole: what cannot be read there is not damage, and
+//!    nothing may be built beside it.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -16,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::JournalError;
-use super::header::{HeaderCopies, HeaderFault, SlotHeader};
+use super::header::{FORMAT_VERSION, HeaderCopies, HeaderFault, SlotHeader};
 use super::probe::{Disk, probe};
 use super::slot::{Access, Slot, SlotContext};
 use crate::limits::{
@@ -55,6 +57,15 @@ impl ListedSlot {
         self.header.is_blank()
     }
 
+    /// The format that a later version of this program gave the slot. One copy is enough: that version may
+    /// have been killed between the two.
+    fn newer_format(&self) -> Option<u32> {
+        self.header.copies.iter().find_map(|copy| match copy {
+            Err(HeaderFault::Version { found }) => Some(*found),
+            _ => None,
+        })
+    }
+
     /// Why the slot cannot be read although it was used: the fault of its first copy.
     pub fn fault(&self) -> Option<HeaderFault> {
         let fault = self.header.copies.iter().find_map(|copy| copy.err());
@@ -82,7 +93,7 @@ impl JournalDir {
     /// Opens the directory, or makes it; looks at the disk; reads the headers of all slots.
     ///
     /// # Errors
-    /// If the directory cannot be used, or its slots have different sizes.
+    /// If the directory cannot be used, its slots have different sizes, or one is of a later format.
     pub fn open(
         path: &Path,
         options: &JournalOptions,
@@ -112,6 +123,7 @@ impl JournalDir {
             }),
         };
         let listed = this.list()?;
+        refuse_newer(path, &listed)?;
         this.settle(&listed, options)?;
         let last = listed.last().map_or(0, |slot| slot.id);
         this.lock().last_id = last.max(last_set_aside(path)?);
@@ -321,6 +333,19 @@ impl Open {
             oldest.and_then(|id| self.slots.remove(&id));
         }
         self.slots.insert(slot.id(), (Arc::clone(slot), self.uses));
+    }
+}
+
+/// Invariant 4.
+fn refuse_newer(path: &Path, listed: &[ListedSlot]) -> Result<(), JournalError> {
+    let newer = |slot: &ListedSlot| slot.newer_format().map(|found| (slot.id, found));
+    match listed.iter().find_map(newer) {
+        None => Ok(()),
+        Some((id, found)) => Err(JournalError::Newer {
+            path: path.join(name_of_id(id)),
+            found,
+            known: FORMAT_VERSION,
+        }),
     }
 }
 

@@ -26,6 +26,19 @@ pub enum JournalError {
         /// What was expected, what was found and what to do.
         what: String,
     },
+    /// A slot was written by a later version of this program. Nothing was changed.
+    #[error(
+        "{path} has format {found}, this program knows {known}: use a newer program",
+        path = path.display()
+    )]
+    Newer {
+        /// The slot's file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest format this program knows.
+        known: u32,
+    },
 }
 
 impl JournalError {
@@ -62,7 +75,7 @@ impl JournalError {
     pub fn io_error(&self) -> Option<&io::Error> {
         match self {
             Self::Io { source, .. } => Some(source),
-            Self::Unsuitable { .. } => None,
+            Self::Unsuitable { .. } | Self::Newer { .. } => None,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The memory of requests and answers in flight, counted in bytes.
+//! What the servers of a process share: the memory of requests and answers in
+//! flight, counted in bytes, and connections.
 //!
 //! Two pools per process, one for requests and one for answers, so that the
 //! order "request, then answer" is the only one in which memory is waited for.
@@ -10,6 +11,9 @@
 //! wait, a transfer that moved less than [`PACE_BYTES_MIN`](limits::PACE_BYTES_MIN)
 //! is cut off; otherwise it has the patience of the ordinary timeouts.
 //!
+//! Connections are counted here too, over all servers of the process: each takes
+//! a file descriptor, and the store must never find that none is left.
+//!
 //! The count is of bytes asked for; what the allocator adds is not in it. An
 //! answer larger than its reservation is not refused but goes uncounted where
 //! the pool is empty: its connection takes no further request until it is written.
@@ -17,6 +21,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::Semaphore;
 
 use crate::limits;
@@ -28,6 +33,10 @@ pub struct Budget {
     pub requests: Pool,
     /// Answers, from the moment they are asked for until they are written.
     pub answers: Pool,
+    /// Connections open now.
+    connections: AtomicUsize,
+    /// How many there may be.
+    connections_max: usize,
 }
 
 impl Default for Budget {
@@ -45,8 +54,51 @@ impl Budget {
         Self {
             requests: Pool::new(request_bytes),
             answers: Pool::new(answer_bytes),
+            connections: AtomicUsize::new(0),
+            connections_max: connections_by_descriptors(),
         }
     }
+
+    /// How many connections the servers of the process may have together.
+    pub fn connections_max(&self) -> usize {
+        self.connections_max
+    }
+
+    /// Whether there may be one more.
+    pub(super) fn has_connection(&self) -> bool {
+        self.connections.load(Ordering::Relaxed) < self.connections_max
+    }
+
+    pub(super) fn connected(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn disconnected(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Lets this process have as many file descriptors as it may; the usual 1,024 are for programs that wait with
+/// `select`.
+pub fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        };
+        // Where it is not allowed, there are fewer connections.
+        let _ = setrlimit(Resource::Nofile, raised);
+    }
+}
+
+/// What fits into this process's file descriptors beside everything else.
+fn connections_by_descriptors() -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let left = usize::try_from(descriptors)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(limits::DESCRIPTORS_KEPT);
+    left.clamp(limits::CONNECTIONS_MIN, limits::CONNECTIONS_MAX)
 }
 
 /// A number of bytes that can be taken and given back.

@@ -38,7 +38,7 @@ const REQUEST_VERSION: u8 = 1;
 
 /// How the reading side ended.
 enum End {
-    /// The client closed between frames.
+    /// The client has closed its sending side.
     Finished,
     /// It gets this error, and a close.
     Refused(ApiError, u32),
@@ -52,7 +52,9 @@ impl From<ReadError> for End {
     fn from(error: ReadError) -> Self {
         debug!(%error, "a connection ends");
         match error {
-            ReadError::Io(_) | ReadError::Truncated => Self::Broken,
+            ReadError::Io(_) => Self::Broken,
+            // What came before the broken frame was whole, and is answered.
+            ReadError::Truncated => Self::Finished,
             ReadError::TooSlow { correlation } => {
                 let reason = error.to_string();
                 Self::Refused(ApiError::BadFrame { reason }, correlation)
@@ -253,8 +255,14 @@ impl<S: Service> Reading<S> {
         };
         let gone = self.shared.gone.clone();
         self.shared.server.tracker.spawn(async move {
-            gone.run_until_cancelled(ends.run_until_cancelled(work))
-                .await;
+            // For a client that has gone nothing more is begun, although the end of its other requests has just
+            // made room for this one. A poll that has its answer gives it, even when polls end.
+            tokio::select! {
+                biased;
+                () = gone.cancelled() => {}
+                () = work => {}
+                () = ends.cancelled() => {}
+            }
         });
     }
 }

@@ -126,12 +126,13 @@ impl<S: Service> Server<S> {
                 continue;
             }
             self.traffic.accepted_one();
-            if self.traffic.connections() < self.connections_max {
+            let has_room = self.traffic.connections() < self.connections_max;
+            if has_room && self.budget.has_connection() {
                 self.spawn(context, stream, address);
             } else {
                 self.traffic.refused();
                 if let Ok(permit) = refusals.clone().try_acquire_owned() {
-                    let max = self.connections_max as u64;
+                    let max = self.connections_max.min(self.budget.connections_max()) as u64;
                     let cut = context.cut.clone();
                     context.tracker.spawn(async move {
                         cut.run_until_cancelled(refuse(stream, max)).await;
@@ -143,7 +144,7 @@ impl<S: Service> Server<S> {
     }
 
     fn spawn(&self, context: &Arc<Context>, stream: TcpStream, address: SocketAddr) {
-        let open = Open::new(self.traffic.clone());
+        let open = Open::new(self.traffic.clone(), self.budget.clone());
         let (service, server) = (self.service.clone(), context.clone());
         context.tracker.spawn(async move {
             connection::serve(service, server, stream, address).await;
@@ -153,18 +154,20 @@ impl<S: Service> Server<S> {
 }
 
 /// Counts a connection while it lives.
-struct Open(Arc<Traffic>);
+struct Open(Arc<Traffic>, Arc<Budget>);
 
 impl Open {
-    fn new(traffic: Arc<Traffic>) -> Self {
+    fn new(traffic: Arc<Traffic>, budget: Arc<Budget>) -> Self {
         traffic.opened();
-        Self(traffic)
+        budget.connected();
+        Self(traffic, budget)
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.closed();
+        self.1.disconnected();
     }
 }
 

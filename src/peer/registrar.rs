@@ -44,6 +44,8 @@ pub(super) struct Registrar {
     /// The index has to be told everything again.
     stale: AtomicBool,
     reachable: AtomicBool,
+    /// That the index does not answer was said; once is enough until it answers again.
+    silence_noted: AtomicBool,
     displaced: AtomicBool,
     wake: Notify,
     /// Held while everything is told.
@@ -98,6 +100,7 @@ impl Registrar {
             connection: Mutex::default(),
             stale: AtomicBool::new(true),
             reachable: AtomicBool::new(false),
+            silence_noted: AtomicBool::new(false),
             displaced: AtomicBool::new(false),
             wake: Notify::new(),
             registering: Mutex::default(),
@@ -198,7 +201,7 @@ impl Registrar {
         };
         match self.ask(&heartbeat).await {
             Ok(_) => {
-                self.reachable.store(true, Ordering::Release);
+                self.answered();
                 self.look_after_conflicts().await?;
                 self.learn_peers().await;
                 Ok(())
@@ -211,9 +214,14 @@ impl Registrar {
         }
     }
 
+    fn answered(&self) {
+        self.reachable.store(true, Ordering::Release);
+        self.silence_noted.store(false, Ordering::Release);
+    }
+
     async fn note_failure(&self, error: &CallError) {
         *self.connection.lock().await = None;
-        let was_reachable = self.reachable.swap(false, Ordering::AcqRel);
+        self.reachable.store(false, Ordering::Release);
         match error {
             CallError::Api(ApiError::Displaced) => {
                 self.displaced.store(true, Ordering::Release);
@@ -222,7 +230,7 @@ impl Registrar {
                 );
             }
             CallError::Api(error) => warn!(%error, "the index refuses this peer"),
-            error if was_reachable => {
+            error if !self.silence_noted.swap(true, Ordering::AcqRel) => {
                 warn!(%error, "the index does not answer, going on without it")
             }
             error => debug!(%error, "the index still does not answer"),
@@ -269,7 +277,7 @@ impl Registrar {
             }
         }
         self.registrations.fetch_add(1, Ordering::AcqRel);
-        self.reachable.store(true, Ordering::Release);
+        self.answered();
         info!(peer = %store.name(), topics = count, "registered at the index");
         Ok(())
     }

@@ -180,7 +180,7 @@ pub enum ApiError {
     UnknownProducer,
     /// Too little free space; reading, committing and deleting go on.
     #[error(
-        "publishing is refused: {free_bytes} bytes are free on the peer's disk, {needed_bytes} are kept in reserve"
+        "nothing new is stored: {free_bytes} bytes are free on the node's disk, {needed_bytes} are kept in reserve"
     )]
     DiskReserve {
         /// Free on the file system.
@@ -314,6 +314,12 @@ pub enum ApiError {
     /// The node gave the request up after taking it; whether it took effect is unknown.
     #[error("the request was given up without an answer: it may or may not have taken effect")]
     Unanswered,
+    /// There is no loss to accept.
+    #[error("topic {name} is not quarantined: it has no loss to accept")]
+    NotQuarantined {
+        /// The topic.
+        name: TopicName,
+    },
 }
 
 impl ApiError {
@@ -337,6 +343,7 @@ impl ApiError {
             Self::TopicQuarantined { .. } => (25, "TopicQuarantined"),
             Self::NameConflict { .. } => (26, "NameConflict"),
             Self::TooManyTopics { .. } => (27, "TooManyTopics"),
+            Self::NotQuarantined { .. } => (28, "NotQuarantined"),
             Self::BadBatch { .. } => (30, "BadBatch"),
             Self::MessageTooLarge { .. } => (31, "MessageTooLarge"),
             Self::SequenceGap { .. } => (32, "SequenceGap"),

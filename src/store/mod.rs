@@ -355,7 +355,12 @@ impl Store {
         let mut end = topic.watch_end();
         loop {
             end.mark_unchanged();
-            let result = self.read(&topic, &fetch).await?;
+            let result = match self.read(&topic, &fetch).await {
+                Err(ApiError::OffsetOutOfRange { .. }) if fetch.offset > topic.readable_end() => {
+                    return Err(self.past_the_end(&topic, fetch.offset).await);
+                }
+                result => result?,
+            };
             let enough = result.bytes >= fetch.min_bytes as usize
                 || result.is_full
                 || !is_only_batches(&result.items);
@@ -369,6 +374,28 @@ impl Store {
                 });
             }
         }
+    }
+
+    /// Why there is nothing at an offset past the end: in quarantine it may have been lost, which is another
+    /// error than one that never was.
+    async fn past_the_end(&self, topic: &TopicShared, offset: Offset) -> ApiError {
+        let (id, start, end) = (topic.id, topic.start(), topic.readable_end());
+        let of_state = self.change(id, move |context| {
+            let topic = context.state.topic(id)?;
+            let claimed = topic
+                .row
+                .quarantine
+                .map(|quarantine| quarantine.claimed_end);
+            if claimed.is_some_and(|claimed| offset <= claimed) {
+                topic.check_writable()?;
+            }
+            Ok(((), Vec::new()))
+        });
+        of_state.await.err().unwrap_or(ApiError::OffsetOutOfRange {
+            requested: offset,
+            start,
+            end,
+        })
     }
 
     /// Waits until the fetch has something to be answered with: records, an error, or that the time is over.
@@ -418,21 +445,25 @@ impl Store {
         }
     }
 
-    /// Runs something that reads the disk on a thread that may block; only so many at once.
+    /// Runs something that reads the disk on a thread that may block; only so many at once. Whoever waits for it
+    /// may give up; the work goes on, so its place among the readers is its own.
     async fn on_disk<T, F>(&self, topic: &Arc<TopicShared>, work: F) -> Result<T, ApiError>
     where
         T: Send + 'static,
         F: FnOnce(&Shared, &TopicShared) -> Result<T, ReadError> + Send + 'static,
     {
-        let _permit = self
+        let permit = self
             .readers
             .clone()
             .acquire_owned()
             .await
             .map_err(|_| self.stopped_error())?;
         let (shared, topic) = (self.shared.clone(), topic.clone());
-        let outcome = tokio::task::spawn_blocking(move || work(&shared, &topic)).await;
-        match outcome {
+        let working = move || {
+            let _permit = permit;
+            work(&shared, &topic)
+        };
+        match tokio::task::spawn_blocking(working).await {
             Ok(Ok(result)) => Ok(result),
             Ok(Err(ReadError::Api(error))) => Err(error),
             Ok(Err(ReadError::NotInMemory)) | Err(_) => Err(self.stopped_error()),

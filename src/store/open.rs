@@ -1,7 +1,7 @@
 //! Opening a store: lock, catalog, journal, recovery, threads, and nothing served before all of it is durable.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
@@ -25,11 +25,10 @@ use super::sync::{SyncWatch, Syncer};
 use super::writer::{Writer, WriterParts, refuse_command};
 use super::{Opened, StopWhenDropped, Store, StoreOptions};
 use crate::catalog::{
-    Applied, Catalog, CatalogError, DirLock, Loaded, LockError, OpenOptions, Verdict,
+    Applied, Catalog, CatalogError, DirLock, Loaded, LockError, OpenOptions, StoreKind, Verdict,
+    check_role,
 };
-use crate::journal::{
-    FORMAT_VERSION, HeaderFault, JournalDir, JournalError, JournalOptions, ListedSlot,
-};
+use crate::journal::{JournalDir, JournalError, JournalOptions, ListedSlot};
 use crate::limits;
 use crate::protocol::codec::Malformed;
 use crate::protocol::error::ApiError;
@@ -52,16 +51,6 @@ pub enum OpenError {
     /// Recovery could not do its work.
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
-    /// A newer version of the program has written here. Nothing was changed.
-    #[error("{} has format {found}, this program knows {known}: use a newer program", path.display())]
-    Newer {
-        /// The journal slot.
-        path: PathBuf,
-        /// Its format.
-        found: u32,
-        /// The newest format this program knows.
-        known: u32,
-    },
     /// A setting makes no sense.
     #[error("{0}")]
     Unsuitable(String),
@@ -89,6 +78,7 @@ pub(super) fn open_accepting(options: &StoreOptions) -> Result<(Store, Opened), 
 fn open_with(options: &StoreOptions, accept: bool) -> Result<(Store, Opened), OpenError> {
     let start = Instant::now();
     let lock = DirLock::acquire(&options.data_dir)?;
+    check_role(&lock, StoreKind::Peer)?;
     let (dir, slots) = open_journal(options)?;
     let layout = Layout::new(&slots);
     let (catalog, loaded) = open_catalog(&lock, &layout)?;
@@ -188,23 +178,10 @@ fn open_journal(options: &StoreOptions) -> Result<(JournalDir, Vec<ListedSlot>),
         page_cache_only: options.page_cache_only,
         read_only: false,
     };
-    let (dir, slots) = JournalDir::open(&options.data_dir.join("journal"), &journal)?;
-    refuse_newer(&dir, &slots)?;
-    Ok((dir, slots))
-}
-
-/// A slot of a newer format is not damage, and nothing can be said about the store without it.
-pub(super) fn refuse_newer(journal: &JournalDir, slots: &[ListedSlot]) -> Result<(), OpenError> {
-    for slot in slots {
-        if let Some(HeaderFault::Version { found }) = slot.fault() {
-            return Err(OpenError::Newer {
-                path: journal.path().join(format!("slot-{:08}", slot.id)),
-                found,
-                known: FORMAT_VERSION,
-            });
-        }
-    }
-    Ok(())
+    Ok(JournalDir::open(
+        &options.data_dir.join("journal"),
+        &journal,
+    )?)
 }
 
 /// A catalog that cannot be opened at all is rebuilt like one that is unsound; one of a newer format is not.

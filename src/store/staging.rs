@@ -74,7 +74,10 @@ pub(super) struct Touched {
     pub topic: TopicId,
     /// `None` for the peer, and for a topic that was deleted.
     pub shared: Option<Arc<TopicShared>>,
+    /// Where readers may go once the group is durable.
     pub end: Offset,
+    /// The end that is claimed: a higher one only while the topic is quarantined.
+    pub claimed_end: Offset,
     pub state: StateNumber,
     pub durability: Durability,
     /// Bytes of its live batches.
@@ -86,7 +89,7 @@ impl Touched {
     pub fn claim(&self) -> Claim {
         Claim {
             topic: self.topic,
-            durable_end: self.end,
+            durable_end: self.claimed_end,
             state: self.state,
         }
     }
@@ -342,19 +345,12 @@ fn touch(state: &State, entry: &StagedEntry, shared: Option<Arc<TopicShared>>) -
         entry.number
     };
     let (end, number, durability, bytes) = match state.topic(id) {
-        Ok(topic) => {
-            // While the end is uncertain, what was claimed once is claimed again: the loss stays told.
-            let claimed = topic
-                .row
-                .quarantine
-                .map_or(Offset::ZERO, |quarantine| quarantine.claimed_end);
-            (
-                topic.row.end.max(claimed),
-                topic.row.state_number,
-                topic.row.settings.durability,
-                topic.row.bytes,
-            )
-        }
+        Ok(topic) => (
+            topic.row.end,
+            topic.row.state_number,
+            topic.row.settings.durability,
+            topic.row.bytes,
+        ),
         Err(_) if id.is_zero() => {
             let number = state.peer().state_number;
             (Offset::ZERO, number, Durability::Fsync, 0)
@@ -366,10 +362,16 @@ fn touch(state: &State, entry: &StagedEntry, shared: Option<Arc<TopicShared>>) -
             0,
         ),
     };
+    // While the end is uncertain, what was claimed once is claimed again, so the loss stays told; and readers
+    // stay where the records do.
+    let quarantine = state.topic(id).ok().and_then(|topic| topic.row.quarantine);
+    let readable_end = quarantine.map_or(end, |quarantine| end.min(quarantine.intact_end));
+    let claimed_end = quarantine.map_or(end, |quarantine| end.max(quarantine.claimed_end));
     Touched {
         topic: id,
         shared,
-        end,
+        end: readable_end,
+        claimed_end,
         state: number,
         durability,
         bytes,

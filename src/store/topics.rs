@@ -240,16 +240,14 @@ impl Store {
     /// Ends a quarantine; tells what is given up.
     ///
     /// # Errors
-    /// `TopicNotFound`, `InvalidArgument` if the topic is not quarantined.
+    /// `TopicNotFound`, `NotQuarantined`.
     pub async fn accept_loss(&self, name: TopicName) -> Result<Gap, ApiError> {
         let id = self.id_of(&name)?;
         self.change(id, move |context| {
             let topic = context.state.topic_mut(id)?;
             let gap = topic.accept_loss()?;
-            let end = topic.row.end;
-            let shared = context.shared.publish_topic(topic, None);
-            shared.set_durable(end);
-            shared.set_readable(end);
+            // Readers are let past the gap once it is durable, like past records.
+            context.shared.publish_topic(topic, None);
             Ok((gap, vec![RowKey::Topic(id)]))
         })
         .await
@@ -334,7 +332,7 @@ impl Store {
     /// Makes a subscription.
     ///
     /// # Errors
-    /// `TopicNotFound`, `SubscriptionExists`, `TooManySubscriptions`, `OffsetOutOfRange`, `TopicQuarantined`.
+    /// `TopicNotFound`, `SubscriptionExists`, `TooManySubscriptions`, `OffsetOutOfRange`.
     pub async fn create_subscription(
         &self,
         topic: TopicName,
@@ -365,7 +363,7 @@ impl Store {
     /// Removes a subscription.
     ///
     /// # Errors
-    /// `TopicNotFound`, `SubscriptionNotFound`, `TopicQuarantined`.
+    /// `TopicNotFound`, `SubscriptionNotFound`.
     pub async fn delete_subscription(
         &self,
         topic: TopicName,
@@ -441,7 +439,7 @@ impl Store {
     /// Moves a subscription; a dry run only tells.
     ///
     /// # Errors
-    /// `TopicNotFound`, `SubscriptionNotFound`, `OffsetOutOfRange`, `TopicQuarantined`.
+    /// `TopicNotFound`, `SubscriptionNotFound`, `OffsetOutOfRange`.
     pub async fn seek(
         &self,
         topic: TopicName,
@@ -486,7 +484,7 @@ impl Store {
     /// Confirms what was consumed; answered when it is durable.
     ///
     /// # Errors
-    /// `UnknownTopicId`, `SubscriptionNotFound`, `StaleGeneration`, `CommitPastEnd`, `TopicQuarantined`.
+    /// `UnknownTopicId`, `SubscriptionNotFound`, `StaleGeneration`, `CommitPastEnd`.
     pub async fn commit(&self, commit: Commit) -> Result<Committed, ApiError> {
         let id = commit.topic;
         let facts = CommitFacts {

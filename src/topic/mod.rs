@@ -20,7 +20,7 @@
 //! - **T2** An offset is given once; replaying an entry gives the same one.
 //! - **T3** A producer's sequences are appended in order, each once, as long as the producer is remembered.
 //! - **T4** A committed offset never falls within a generation and never passes the readable end.
-//! - **T5** Generations of a topic's subscriptions never repeat.
+//! - **T5** Generations of a topic's subscriptions never repeat, not even those that were lost to damage.
 //!
 //! Absent on purpose: what is durable (the caller knows), and what lies where on the disk.
 

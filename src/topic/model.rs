@@ -36,7 +36,8 @@ impl Topic {
         }
     }
 
-    /// Refuses what was meant for another host's time, and everything while the end is uncertain.
+    /// Refuses to publish, and to change what is kept, while the end is uncertain. Subscriptions are not refused:
+    /// what is intact can be read, so reading it is worth remembering.
     pub fn check_writable(&self) -> Result<(), ApiError> {
         match self.row.quarantine {
             Some(quarantine) => Err(ApiError::TopicQuarantined {
@@ -203,6 +204,8 @@ impl Topic {
             },
             None => row,
         });
+        // What was lost may have given generations to subscriptions; none of them is given again (T5).
+        self.row.generation = (self.row.generation).saturating_add(limits::GENERATIONS_LOST_MAX);
         // Later state entries go on above what was lost; the quarantine is what remembers the loss.
         self.row.state_number = self.row.state_number.max(claimed_state);
         self.row.accepted_state = self.row.accepted_state.max(claimed_state);
@@ -211,12 +214,8 @@ impl Topic {
     /// Ends the quarantine: the topic goes on at its claimed end, the missing part is a gap.
     pub fn accept_loss(&mut self) -> Result<Gap, ApiError> {
         let Some(quarantine) = self.row.quarantine.take() else {
-            return Err(ApiError::InvalidArgument {
-                what: "topic".to_owned(),
-                reason: format!(
-                    "{} is not quarantined: there is no loss to accept",
-                    self.row.name
-                ),
+            return Err(ApiError::NotQuarantined {
+                name: self.row.name.clone(),
             });
         };
         let from = quarantine.intact_end;
@@ -277,6 +276,34 @@ mod tests {
         let name = "quakes.ci".parse().expect("a good name");
         let row = TopicRow::new(name, LeaderEpoch::new(1), settings, Timestamp::default());
         Topic::new(TopicId::from_bytes([1; 16]), row)
+    }
+
+    #[test]
+    fn in_quarantine_subscriptions_go_on_under_generations_that_cannot_have_been_lost() {
+        let mut topic = os_topic();
+        let (old, new) = (
+            "old".parse().expect("a name"),
+            "new".parse().expect("a name"),
+        );
+        let now = Timestamp::default();
+        topic
+            .create_subscription(&old, Offset::ZERO, now)
+            .expect("made");
+        let before = topic.subscription(&old).expect("there").generation;
+        topic.quarantine(Offset::new(4), StateNumber::new(9));
+        let kept = topic.subscription(&old).expect("there").generation;
+        assert_eq!(kept, before, "what was read under it may be committed");
+        topic
+            .create_subscription(&new, Offset::ZERO, now)
+            .expect("made");
+        let given = topic.subscription(&new).expect("there").generation;
+        assert!(given.get() > before.get() + limits::GENERATIONS_LOST_MAX);
+        topic.seek(&old, Offset::ZERO).expect("moved");
+        topic.delete_subscription(&new).expect("removed");
+        assert!(matches!(
+            topic.check_writable(),
+            Err(ApiError::TopicQuarantined { .. })
+        ));
     }
 
     #[test]

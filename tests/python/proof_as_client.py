@@ -455,7 +455,7 @@ class ClientProof:
         equal(change(), expected, "nothing changed")
         found = change(durability="fsync", retain_records=(None,))
         equal(found, {"durability": "fsync", "retention": NO_BOUNDS}, "the bound is gone")
-        fails("InvalidArgument", self.host.call, "AcceptLoss", name=self.name)
+        fails("NotQuarantined", self.host.call, "AcceptLoss", name=self.name)
         return "durability and a bound, there and back; there is no loss to accept"
 
     def purge(self):

@@ -162,6 +162,7 @@ ERRORS = {
     25: (14, "TopicQuarantined", False, "name string, end u64"),
     26: (15, "NameConflict", False, "name string, holder string"),
     27: (16, "TooManyTopics", False, "max u64"),
+    28: (42, "NotQuarantined", False, "name string"),
     30: (17, "BadBatch", False, "reason string"),
     31: (18, "MessageTooLarge", False, "bytes u64, max u64"),
     32: (19, "SequenceGap", True, "expected u64, given u64"),

@@ -55,6 +55,39 @@ fn wrong_usage_is_status_2_with_a_hint() {
     }
 }
 
+/// What was typed comes back in the message, and must not steer the terminal it is shown on.
+#[test]
+fn control_characters_are_shown_and_not_sent() {
+    for name in [
+        "a\tb",
+        "a\nb",
+        "a\n\nhint: b",
+        "\x1b[31mred",
+        "a\x07b",
+        "\u{9b}31m",
+        "a\rb",
+    ] {
+        for args in [
+            &["topic", "info", name][..],
+            &["pub", name, "x"],
+            &["pull", "t", "--as", name],
+            &["serve", "peer", "--name", name],
+            &["topic", "creat", name],
+            &["topic", name],
+            &[name],
+        ] {
+            let text = tidings(args).fails(2);
+            let lines: Vec<&str> = text.lines().collect();
+            assert!(lines.len() <= 2, "{args:?}: {text:?}");
+            assert!(
+                lines.iter().all(|line| !line.contains(char::is_control)),
+                "{text:?}"
+            );
+            assert!(lines[0].starts_with("error: "), "{text:?}");
+        }
+    }
+}
+
 #[test]
 fn with_json_a_failure_is_one_object_on_stderr() {
     let ran = tidings(&["topic", "create", "a/b", "-o", "json"]);

@@ -93,7 +93,7 @@ const WRONG_AT_A_CLUSTER: &[Wrong] = &[
     ("topic purge a.json --before 1000", 1, "OffsetOutOfRange"),
     ("topic purge a.json", 2, "Usage"),
     ("topic rm nothing", 1, "TopicNotFound"),
-    ("topic accept-loss a.json", 1, "InvalidArgument"),
+    ("topic accept-loss a.json", 1, "NotQuarantined"),
     ("topic accept-loss nothing", 1, "TopicNotFound"),
     ("topic options x", 2, "Usage"),
     ("peer ls x", 2, "Usage"),

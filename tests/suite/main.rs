@@ -3,12 +3,18 @@
 //! a module for each subject.
 
 mod cli;
+mod cluster;
 mod conflict;
 mod contract;
 mod data;
 mod demo;
+mod directories;
 mod docs;
+mod formats;
 mod forms;
+mod hostile;
+mod index_loss;
+mod lost_end;
 mod manners;
 mod newer;
 mod python_client;
@@ -16,3 +22,4 @@ mod quarantine;
 mod space;
 mod support;
 mod verbs;
+mod wire;

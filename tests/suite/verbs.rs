@@ -720,8 +720,13 @@ fn publishing_waits_for_a_first_connection() {
     let mut told = BufReader::new(publishing.stderr.take().expect("piped")).lines();
     let waits = told.next().expect("a note").expect("text");
     assert!(
-        waits.contains(&address) && waits.contains("trying for up to 1m"),
+        waits.contains(&address) && waits.contains("trying for up to 1m, Ctrl-C gives up"),
         "{waits}"
+    );
+    let hint = told.next().expect("a hint").expect("text");
+    assert!(
+        hint.starts_with("hint: ") && hint.contains("'tidings up' starts"),
+        "{hint}"
     );
     let mut up = tidings(&["up", "--listen", "127.0.0.1:0", "--log", "off"]);
     up.args(["--index-listen", &address])

@@ -563,6 +563,7 @@ fn topic_errors() -> Vec<ApiError> {
             holder: peer_name(),
         },
         ApiError::TooManyTopics { max: 1_000_000 },
+        ApiError::NotQuarantined { name: topic() },
     ]
 }
 

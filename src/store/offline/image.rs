@@ -10,7 +10,7 @@ use crate::journal::{
     ListedSlot, Passed, SlotHeader, Via,
 };
 use crate::store::StoreOptions;
-use crate::store::open::{base_of, empty_base, refuse_newer};
+use crate::store::open::{base_of, empty_base};
 use crate::store::recovery::{
     Base, Contents, Layout, RecoveryError, Replay, header_of_row, inspect,
 };
@@ -242,9 +242,7 @@ fn open_journal(dir: &Path) -> Result<(JournalDir, Vec<ListedSlot>), OfflineErro
         read_only: true,
         ..JournalOptions::default()
     };
-    let (journal, slots) = JournalDir::open(&dir.join("journal"), &options)?;
-    refuse_newer(&journal, &slots)?;
-    Ok((journal, slots))
+    Ok(JournalDir::open(&dir.join("journal"), &options)?)
 }
 
 /// Refuses a peer's directory whose journal is of a format that this program does not know.
