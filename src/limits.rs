@@ -78,7 +78,15 @@ pub const PROCESS_BYTES_IN_FLIGHT_MAX: usize = 128 * MIB;
 pub const PROCESS_REQUEST_BYTES_MAX: usize = PROCESS_BYTES_IN_FLIGHT_MAX / 2;
 /// The part of it for answers: from the moment a large one is asked for until it is written.
 /// Apart from the requests' part, so that a request holding memory never waits for another request's.
-pub const PROCESS_ANSWER_BYTES_MAX: usize = PROCESS_BYTES_IN_FLIGHT_MAX - PROCESS_REQUEST_BYTES_MAX;
+pub const PROCESS_ANSWER_BYTES_MAX: usize =
+    PROCESS_BYTES_IN_FLIGHT_MAX - PROCESS_REQUEST_BYTES_MAX - PROCESS_SPARE_BYTES_MAX;
+/// The part of it for short answers while that for answers is used up, by clients that do not take theirs perhaps.
+pub const PROCESS_SPARE_BYTES_MAX: usize = 16 * MIB;
+/// One such answer, in bytes.
+pub const SPARE_ANSWER_BYTES: usize = 128 * KIB;
+/// How many of them a connection may have: a reader that asks ahead has two on the way, and the ones before may
+/// not be let go yet. So it takes 32 clients that take nothing to keep the others waiting.
+pub const SPARE_ANSWERS_MAX: usize = 4;
 /// Bytes of answers reserved or queued on one connection before it takes no further request.
 pub const CONNECTION_ANSWER_BYTES_MAX: usize = FRAME_BYTES_MAX;
 /// An answer up to this size needs no reservation: its request's covers it.
@@ -424,6 +432,8 @@ const _: () = {
     assert!(CONTROL_BYTES_MAX < FRAME_BYTES_MAX);
     assert!(CONNECTION_BYTES_IN_FLIGHT_MAX < PROCESS_REQUEST_BYTES_MAX);
     assert!(CONNECTION_ANSWER_BYTES_MAX < PROCESS_ANSWER_BYTES_MAX);
+    assert!(SPARE_ANSWER_BYTES > ANSWER_BYTES_UNRESERVED_MAX);
+    assert!(SPARE_ANSWER_BYTES * SPARE_ANSWERS_MAX * 32 <= PROCESS_SPARE_BYTES_MAX);
     assert!(FETCH_BYTES_MAX <= CONNECTION_ANSWER_BYTES_MAX);
     assert!(CONTROL_BYTES_MAX <= CONNECTION_ANSWER_BYTES_MAX);
     assert!(READ_BUFFER_BYTES_MIN <= READ_BUFFER_BYTES_MAX);

@@ -19,6 +19,8 @@ pub(super) struct Shared {
     unanswered: AtomicUsize,
     request_bytes: AtomicUsize,
     answers: Pool,
+    /// Unanswered requests that have their memory from the spare pool.
+    spare_answers: AtomicUsize,
     /// The reader waits for one of the above to fall.
     reader_waits: AtomicBool,
     released: Notify,
@@ -35,6 +37,7 @@ impl Shared {
             unanswered: AtomicUsize::new(0),
             request_bytes: AtomicUsize::new(0),
             answers: Pool::new(limits::CONNECTION_ANSWER_BYTES_MAX),
+            spare_answers: AtomicUsize::new(0),
             reader_waits: AtomicBool::new(false),
             released: Notify::new(),
             polls: server.stop.child_token(),
@@ -78,6 +81,7 @@ impl Shared {
             request_bytes: bytes,
             request_taken: 0,
             answer_bytes: 0,
+            spare_bytes: 0,
         };
         ticket.request_taken = self.server.budget.requests.take(bytes).await.keep();
         ticket
@@ -94,6 +98,8 @@ pub(super) struct Ticket {
     request_taken: usize,
     /// Taken from both.
     answer_bytes: usize,
+    /// Taken from the spare pool.
+    spare_bytes: usize,
 }
 
 impl Ticket {
@@ -113,11 +119,43 @@ impl Ticket {
         process.keep();
     }
 
+    /// Reserves `bytes` or, where the memory for answers is used up, what the spare pool has for one connection,
+    /// and waits only where that is used up as well. Tells how much it is.
+    pub async fn reserve_up_to(&mut self, bytes: usize) -> usize {
+        let (own, budget) = (&self.shared.answers, &self.shared.server.budget);
+        let bytes = bytes.min(own.capacity()).min(budget.answers.capacity());
+        if own.try_take(bytes) {
+            if budget.answers.try_take(bytes) {
+                self.answer_bytes += bytes;
+                return bytes;
+            }
+            own.give(bytes);
+            if self.take_spare(bytes.min(limits::SPARE_ANSWER_BYTES)) {
+                return self.spare_bytes;
+            }
+        }
+        self.reserve_answer(bytes).await;
+        self.answer_bytes
+    }
+
+    fn take_spare(&mut self, bytes: usize) -> bool {
+        let (taken, spare) = (&self.shared.spare_answers, &self.shared.server.budget.spare);
+        let has_room = taken.fetch_add(1, Ordering::SeqCst) < limits::SPARE_ANSWERS_MAX;
+        if has_room && spare.try_take(bytes) {
+            self.spare_bytes = bytes;
+            return true;
+        }
+        taken.fetch_sub(1, Ordering::SeqCst);
+        false
+    }
+
     /// The answer has that size: gives back what it does not need, takes what it does if it is there.
     pub fn settle_answer(&mut self, bytes: usize) {
         if bytes < self.answer_bytes {
             self.give_answer(self.answer_bytes - bytes);
-        } else if bytes > self.answer_bytes.max(limits::ANSWER_BYTES_UNRESERVED_MAX) {
+        } else if bytes > self.answer_bytes.max(limits::ANSWER_BYTES_UNRESERVED_MAX)
+            && bytes > self.spare_bytes
+        {
             let more = bytes - self.answer_bytes;
             let (own, process) = (&self.shared.answers, &self.shared.server.budget.answers);
             if own.try_take(more) {
@@ -141,6 +179,10 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         self.give_answer(self.answer_bytes);
         let shared = &self.shared;
+        if self.spare_bytes > 0 {
+            shared.server.budget.spare.give(self.spare_bytes);
+            shared.spare_answers.fetch_sub(1, Ordering::SeqCst);
+        }
         shared.server.budget.requests.give(self.request_taken);
         shared
             .request_bytes

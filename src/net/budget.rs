@@ -4,7 +4,9 @@
 //! Two pools per process, one for requests and one for answers, so that the
 //! order "request, then answer" is the only one in which memory is waited for.
 //! Waiting is first come, first served: a large request is not starved by small
-//! ones.
+//! ones. An answer that may be shorter than was asked for does not wait behind
+//! others: where the pool is used up it gets a little of a third one, of which no
+//! connection gets much, so that clients who take no answers do not hold up those who do.
 //!
 //! Whoever holds bytes of a pool and waits for its own socket looks at
 //! [`Pool::is_pressed`] every [`PACE_EVERY`](limits::PACE_EVERY). While others
@@ -26,13 +28,15 @@ use tokio::sync::Semaphore;
 
 use crate::limits;
 
-/// The two pools of a process.
+/// The pools of a process.
 #[derive(Debug)]
 pub struct Budget {
     /// Requests, from admission until their answers are written.
     pub requests: Pool,
     /// Answers, from the moment they are asked for until they are written.
     pub answers: Pool,
+    /// Short answers while `answers` is used up; nobody waits for it.
+    pub spare: Pool,
     /// Connections open now.
     connections: AtomicUsize,
     /// How many there may be.
@@ -54,6 +58,7 @@ impl Budget {
         Self {
             requests: Pool::new(request_bytes),
             answers: Pool::new(answer_bytes),
+            spare: Pool::new(limits::PROCESS_SPARE_BYTES_MAX),
             connections: AtomicUsize::new(0),
             connections_max: connections_by_descriptors(),
         }

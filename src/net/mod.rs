@@ -18,7 +18,8 @@
 //!    answering never waits and can be done from any thread.
 //! 3. **Memory is bounded**: requests from admission, and answers from the
 //!    moment they are asked for, are paid for out of a budget per connection and
-//!    one of the process ([`budget`]). Who finds it empty waits; the server stops reading.
+//!    one of the process ([`budget`]). Who finds it empty waits, and the server stops
+//!    reading; who reads a topic and takes its answers gets a little meanwhile.
 //! 4. **Waiting for memory ends.** A holder of request memory may wait for
 //!    answer memory, never for more request memory; a holder of answer memory
 //!    waits for nothing but its socket, and while others wait a socket that does

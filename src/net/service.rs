@@ -117,6 +117,17 @@ impl Reply {
         }
     }
 
+    /// The same for an answer that may be shorter than `bytes`: it does not wait behind those whose clients take
+    /// none of theirs. Tells how long it may be.
+    pub async fn reserve_up_to(&mut self, bytes: usize) -> usize {
+        match &mut self.ticket {
+            Some(ticket) if bytes > limits::ANSWER_BYTES_UNRESERVED_MAX => {
+                ticket.reserve_up_to(bytes).await
+            }
+            _ => bytes,
+        }
+    }
+
     /// Answers. Never waits; from any thread.
     pub fn answer(mut self, body: impl Into<Body>) {
         self.finish(self.header.answer(), body.into());

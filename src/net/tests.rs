@@ -94,6 +94,16 @@ impl Service for Echo {
                     reply.answer(vec![7; bytes]);
                 }))
             }
+            // The number of bytes that were granted, and so many zeros.
+            Api::FindOffset => {
+                let bytes = call.body.first().map_or(0, |mib| usize::from(*mib)) * limits::MIB;
+                Handling::Wait(Box::pin(async move {
+                    let granted = reply.reserve_up_to(bytes).await;
+                    let mut body = granted.to_le_bytes().to_vec();
+                    body.resize(granted, 0);
+                    reply.answer(body);
+                }))
+            }
             Api::Commit => {
                 self.kept.lock().expect("not poisoned").push(reply);
                 Handling::Answered
@@ -560,6 +570,53 @@ async fn a_reader_that_never_reads_holds_bounded_memory_and_is_cut_off() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     server.settles().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_takes_no_answers_does_not_keep_others_waiting_for_theirs() {
+    let server = Setup {
+        budget: Budget::new(64 * limits::MIB, 16 * limits::MIB),
+        ..Setup::default()
+    }
+    .start()
+    .await;
+    // More than the system buffers for a connection.
+    let mut deaf = Vec::new();
+    for _ in 0..4 {
+        let mut stream = server.greeted().await;
+        let bytes = frame(Api::Fetch as u16, 1, &[16]).repeat(3);
+        stream.write_all(&bytes).await.expect("small");
+        deaf.push(stream);
+    }
+    server
+        .wait_for("the memory to be used up", |s| {
+            s.budget.answers.is_pressed()
+        })
+        .await;
+    let good = server.connect().await;
+    let ask = async || {
+        let answer = good.call_raw(Api::FindOffset, vec![8], SOON).await;
+        let answer = answer.expect("answered");
+        let granted = *answer.first_chunk().expect("a number");
+        assert_eq!(usize::from_le_bytes(granted), answer.len());
+        answer.len()
+    };
+    let began = std::time::Instant::now();
+    for _ in 0..20 {
+        assert_eq!(ask().await, limits::SPARE_ANSWER_BYTES);
+    }
+    assert!(server.traffic.connections() == 5, "none had to be cut off");
+    assert!(began.elapsed() < limits::PACE_EVERY);
+    drop(deaf);
+    server
+        .wait_for("the memory to be given back", |s| {
+            s.budget.answers.free_bytes() == s.budget.answers.capacity()
+        })
+        .await;
+    assert_eq!(ask().await, 8 * limits::MIB);
+    server.settles().await;
+    let spare = &server.budget.spare;
+    assert_eq!(spare.free_bytes(), spare.capacity());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

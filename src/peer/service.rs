@@ -134,9 +134,8 @@ impl PeerService {
         if !deadline.is_zero() {
             self.store.wait_readable(&fetch, started + deadline).await;
         }
-        reply
-            .reserve((fetch.max_bytes as usize).clamp(1, limits::FETCH_BYTES_MAX))
-            .await;
+        let wanted = (fetch.max_bytes as usize).clamp(1, limits::FETCH_BYTES_MAX);
+        let granted = reply.reserve_up_to(wanted).await;
         let left = deadline.saturating_sub(started.elapsed());
         let max_wait_ms = if fetch.min_bytes > 1 {
             u32::try_from(left.as_millis()).unwrap_or(u32::MAX)
@@ -147,6 +146,7 @@ impl PeerService {
             .store
             .fetch(Fetch {
                 max_wait_ms,
+                max_bytes: u32::try_from(granted).unwrap_or(u32::MAX),
                 ..fetch
             })
             .await;

@@ -19,9 +19,8 @@ use tidings::types::{Generation, Offset, ProducerId, Sequence};
 use crate::cluster::{Cluster, Server, Steady, peer_command};
 use crate::wire::{Wire, frame, hello};
 
-/// Slower than this is not only noise. Readers that never read take turns in being cut off, a second each turn, and
-/// whoever reads waits for its own; two processors may have many tests at once.
-const UNDISTURBED: Duration = Duration::from_secs(8);
+/// Slower than this is not only noise: two processors may have many tests at once.
+const UNDISTURBED: Duration = Duration::from_secs(3);
 /// What a server may hold more than it did, whatever is done to it: what it may have in flight, as many reads for
 /// clients that have gone as there may be readers, a thousand connections, and what the allocator keeps.
 const MORE_MIB_MAX: u64 = (limits::PROCESS_BYTES_IN_FLIGHT_MAX / limits::MIB) as u64 + 16 * 8 + 64;
