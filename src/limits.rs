@@ -164,7 +164,7 @@ pub const ZERO_FILL_BYTES: usize = MIB;
 /// Neighbouring entries are joined into one extent up to this, in bytes: what one read of a client costs at most.
 pub const EXTENT_BYTES_MAX: usize = MIB;
 /// Smallest buffer of the writer's pool, in bytes.
-pub const BUFFER_BYTES_MIN: usize = 16 * KIB;
+pub const BUFFER_BYTES_MIN: usize = 4 * KIB;
 /// Bytes of returned buffers the pool keeps for the next group; above it they go back to the allocator.
 pub const BUFFERS_KEPT_BYTES: usize = 8 * MIB;
 /// The same for memory that was read into for readers; most of it is held by answers on their way.

@@ -34,7 +34,7 @@ use crate::protocol::api::{
     Api, Commit, CreateSubscription, DescribeSubscription, FindOffset, Position, Request,
     SubscriptionInfo, TopicLocation,
 };
-use crate::protocol::batch::{CheckedBatch, Header, Record, Records};
+use crate::protocol::batch::{BatchError, CheckedBatch, Header, Record, Records};
 use crate::protocol::data::{Fetch, FetchItem, Fetched, StoredBatch};
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
@@ -170,6 +170,8 @@ struct Current {
     records: Records,
     next_offset: Offset,
     append_time: Timestamp,
+    /// What ended it, if no call has told yet.
+    failed: Option<BatchError>,
 }
 
 /// A fetch on its way.
@@ -265,6 +267,13 @@ impl Subscriber {
     pub async fn next_many(&mut self, max: usize) -> Result<Vec<Delivery>, ClientError> {
         let mut deliveries = vec![self.next().await?];
         while deliveries.len() < max {
+            if let Some(next) = self
+                .at_hand
+                .take_records(self.position, max, &mut deliveries)
+            {
+                self.position = next;
+                continue;
+            }
             match self.take() {
                 Ok(Some(delivery)) => deliveries.push(delivery),
                 Ok(None) => break,
@@ -577,10 +586,43 @@ impl AtHand {
         Ok(())
     }
 
+    /// Appends the records of the current batch from `position` on, up to `max` deliveries in all. Answers the
+    /// position after them; `None` if there are none, or the next thing is something else.
+    fn take_records(
+        &mut self,
+        position: Offset,
+        max: usize,
+        deliveries: &mut Vec<Delivery>,
+    ) -> Option<Offset> {
+        let current = self.current.as_mut().filter(|current| {
+            // What lies before the position is passed over one by one, and so is an error met.
+            current.next_offset >= position && current.failed.is_none()
+        })?;
+        let before = deliveries.len();
+        while deliveries.len() < max
+            && let Some(record) = current.records.next()
+        {
+            let record = match record {
+                Ok(record) => record,
+                Err(error) => {
+                    current.failed = Some(error);
+                    break;
+                }
+            };
+            let offset = current.next_offset;
+            current.next_offset = offset.next();
+            deliveries.push(current.deliver(offset, record));
+        }
+        (deliveries.len() > before).then_some(current.next_offset)
+    }
+
     /// The next record from `position` on, or gap.
     fn take(&mut self, position: Offset) -> Result<Option<Delivery>, ClientError> {
         loop {
             if let Some(current) = &mut self.current {
+                if let Some(error) = current.failed.take() {
+                    return Err(error.into());
+                }
                 while let Some(record) = current.records.next() {
                     let offset = current.next_offset;
                     current.next_offset = offset.next();
@@ -599,6 +641,7 @@ impl AtHand {
                         records: batch.records()?,
                         next_offset: stored.base_offset,
                         append_time: stored.append_time,
+                        failed: None,
                     });
                 }
             }

@@ -6,7 +6,7 @@
 //! allocates nothing.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
@@ -102,17 +102,28 @@ impl AsRef<[u8]> for SharedBuffer {
 /// Buffers to use again. What it keeps is bounded; above the bound returned buffers are let go.
 #[derive(Debug)]
 pub struct BufferPool {
-    returned: Mutex<Vec<SharedBuffer>>,
+    returned: Mutex<Returned>,
     bytes_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Returned {
+    buffers: Vec<SharedBuffer>,
+    /// What they take. There may be thousands: they are not asked each time.
+    bytes: usize,
 }
 
 impl BufferPool {
     /// A pool that keeps at most `bytes_max` of returned buffers.
     pub fn new(bytes_max: usize) -> Self {
         Self {
-            returned: Mutex::new(Vec::new()),
+            returned: Mutex::default(),
             bytes_max,
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Returned> {
+        self.returned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A buffer of at least `bytes_min`, one of a few sizes so that it can be used again.
@@ -120,16 +131,19 @@ impl BufferPool {
     /// Its content is arbitrary: zeros if it is new, an earlier group if not.
     pub fn take(&self, bytes_min: usize) -> AlignedBuffer {
         let class = size_class(bytes_min);
-        let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
         // The last returned first: the processor may still have it. One that is up to half as large again serves
         // as well.
         let fits = |b: &SharedBuffer| {
             (class..=class + class / 2).contains(&b.capacity()) && !b.is_held_elsewhere()
         };
-        if let Some(at) = returned.iter().rposition(fits) {
-            match returned.swap_remove(at).reclaim() {
-                Ok(buffer) => return buffer,
-                Err(shared) => returned.push(shared),
+        let mut returned = self.lock();
+        if let Some(at) = returned.buffers.iter().rposition(fits) {
+            match returned.buffers.swap_remove(at).reclaim() {
+                Ok(buffer) => {
+                    returned.bytes -= buffer.capacity();
+                    return buffer;
+                }
+                Err(shared) => returned.buffers.push(shared),
             }
         }
         drop(returned);
@@ -138,15 +152,18 @@ impl BufferPool {
 
     /// Takes a buffer back. Readers may still hold it; it is given out again when none does.
     pub fn give(&self, buffer: SharedBuffer) {
-        let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept: usize = returned.iter().map(SharedBuffer::capacity).sum();
-        if kept + buffer.capacity() <= self.bytes_max {
-            returned.push(buffer);
-        } else if let Some(at) = returned.iter().position(SharedBuffer::is_held_elsewhere) {
-            // A buffer that a slow reader holds is of less use than this one.
-            if returned[at].capacity() >= buffer.capacity() {
-                returned[at] = buffer;
-            }
+        let mut returned = self.lock();
+        let bytes = buffer.capacity();
+        if returned.bytes + bytes <= self.bytes_max {
+            returned.bytes += bytes;
+            returned.buffers.push(buffer);
+            return;
+        }
+        // A buffer that a slow reader holds is of less use than this one.
+        let of_less_use = |b: &SharedBuffer| b.is_held_elsewhere() && b.capacity() >= bytes;
+        if let Some(at) = returned.buffers.iter().position(of_less_use) {
+            returned.bytes -= returned.buffers[at].capacity() - bytes;
+            returned.buffers[at] = buffer;
         }
     }
 }
@@ -195,7 +212,8 @@ mod tests {
         for buffer in [1, 2, 3].map(|_| pool.take(1)) {
             pool.give(buffer.freeze());
         }
-        assert_eq!(pool.returned.lock().expect("no panic").len(), 2);
+        assert_eq!(pool.lock().buffers.len(), 2);
+        assert_eq!(pool.lock().bytes, BUFFER_BYTES_MIN * 2);
     }
 
     #[test]

@@ -5,23 +5,31 @@
 //! again once no reader holds it.
 
 use std::collections::VecDeque;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use crate::journal::{BufferPool, Group, Place};
 use crate::limits;
 
-/// Recently written groups, oldest first.
+/// Recently written groups.
 pub(super) struct TailCache {
-    groups: RwLock<VecDeque<Group>>,
+    kept: RwLock<Kept>,
     bytes_max: usize,
     pool: BufferPool,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// Oldest first.
+    groups: VecDeque<Group>,
+    /// What their buffers take. There may be thousands: they are not asked each time.
+    bytes: usize,
 }
 
 impl TailCache {
     /// A cache of at most `bytes_max`, counted by the size of the buffers.
     pub fn new(bytes_max: usize) -> Self {
         Self {
-            groups: RwLock::default(),
+            kept: RwLock::default(),
             bytes_max,
             pool: BufferPool::new(limits::BUFFERS_KEPT_BYTES),
         }
@@ -32,14 +40,18 @@ impl TailCache {
         &self.pool
     }
 
+    fn read(&self) -> RwLockReadGuard<'_, Kept> {
+        self.kept.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Adds a group.
     pub fn push(&self, group: Group) {
-        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
-        groups.push_back(group);
-        let mut bytes: usize = groups.iter().map(|group| group.buffer().capacity()).sum();
-        while bytes > self.bytes_max && groups.len() > 1 {
-            if let Some(oldest) = groups.pop_front() {
-                bytes -= oldest.buffer().capacity();
+        let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+        kept.bytes += group.buffer().capacity();
+        kept.groups.push_back(group);
+        while kept.bytes > self.bytes_max && kept.groups.len() > 1 {
+            if let Some(oldest) = kept.groups.pop_front() {
+                kept.bytes -= oldest.buffer().capacity();
                 self.pool.give(oldest.buffer().clone());
             }
         }
@@ -47,16 +59,17 @@ impl TailCache {
 
     /// The group that holds what lies at `place`, if it is still here.
     pub fn get(&self, place: Place) -> Option<Group> {
-        let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
-        let at = groups
+        let kept = self.read();
+        let at = kept
+            .groups
             .partition_point(|group| group.place() <= place)
             .checked_sub(1)?;
-        groups.get(at).filter(|group| place < group.end()).cloned()
+        let group = kept.groups.get(at);
+        group.filter(|group| place < group.end()).cloned()
     }
 
     /// Bytes of memory held by cached groups.
     pub fn bytes(&self) -> usize {
-        let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
-        groups.iter().map(|group| group.buffer().capacity()).sum()
+        self.read().bytes
     }
 }

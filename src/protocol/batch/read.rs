@@ -47,36 +47,44 @@ impl Records {
         if self.index == self.count {
             return None;
         }
-        let index = self.index;
-        let mut rest = &self.unpacked[self.at..];
-        let record = RecordRef::parse(&mut rest, self.base);
-        let left = rest.len();
+        let (record, left) = parse(&self.unpacked[self.at..], self.base);
         self.at = self.unpacked.len() - left;
-        self.index = if record.is_ok() {
-            index + 1
-        } else {
-            self.count
-        };
-        if record.is_ok() && self.index == self.count && left > 0 {
-            let bytes = left as u64;
-            return Some(Err(BatchError::LeftOver { bytes }));
-        }
-        Some(record.map_err(|problem| BatchError::Record { index, problem }))
+        Some(passed(&mut self.index, self.count, left, record))
     }
+}
+
+fn parse(mut rest: &[u8], base: Timestamp) -> (Result<RecordRef<'_>, &'static str>, usize) {
+    let record = RecordRef::parse(&mut rest, base);
+    (record, rest.len())
+}
+
+/// Counts a record that was parsed, with so many bytes left behind it; an error is the end.
+fn passed<T>(
+    index: &mut u32,
+    count: u32,
+    left: usize,
+    record: Result<T, &'static str>,
+) -> Result<T, BatchError> {
+    let this = *index;
+    *index = if record.is_ok() { this + 1 } else { count };
+    if record.is_ok() && *index == count && left > 0 {
+        let bytes = left as u64;
+        return Err(BatchError::LeftOver { bytes });
+    }
+    let index = this;
+    record.map_err(|problem| BatchError::Record { index, problem })
 }
 
 impl Iterator for Records {
     type Item = Result<Record, BatchError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        // A second handle on the same memory, so that the borrowed record can be cut out of it.
-        let whole = self.unpacked.clone();
-        let record = match self.next_ref()? {
-            Ok(record) => record,
-            Err(error) => return Some(Err(error)),
-        };
-        let share = |bytes: &[u8]| whole.slice_ref(bytes);
-        Some(Ok(Record {
+        if self.index == self.count {
+            return None;
+        }
+        let (record, left) = parse(&self.unpacked[self.at..], self.base);
+        let share = |bytes: &[u8]| self.unpacked.slice_ref(bytes);
+        let record = record.map(|record| Record {
             timestamp: record.timestamp,
             key: record.key.map(share),
             headers: record
@@ -87,7 +95,9 @@ impl Iterator for Records {
                 })
                 .collect(),
             value: share(record.value),
-        }))
+        });
+        self.at = self.unpacked.len() - left;
+        Some(passed(&mut self.index, self.count, left, record))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
