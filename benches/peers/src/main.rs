@@ -82,7 +82,7 @@ struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     in_flight: u32,
-    /// MiB of payload that are written to be read back, if that takes at most 4 x --seconds
+    /// MiB of payload that are written to be read back, if that takes at most 3 x --seconds
     #[arg(long, value_name = "MIB", default_value_t = 256)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=65_536))]
     fill: u32,

@@ -32,7 +32,7 @@ pub struct Measured {
 pub struct Row {
     /// The system, as on the command line.
     pub system: String,
-    /// What it was called when it was measured; `None` if the round failed.
+    /// What came of each; `None` if it failed.
     pub rounds: Vec<Option<Measured>>,
     /// The medians, each by itself.
     pub median: Option<Measured>,

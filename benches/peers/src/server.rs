@@ -47,10 +47,25 @@ pub fn free_port() -> Result<u16> {
     Ok(listener.local_addr()?.port())
 }
 
+/// A process that does not outlive this.
+#[derive(Debug)]
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Waited for, so that its directory can be removed after it; one that is gone already is fine.
+        let _ = self.0.start_kill();
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while matches!(self.0.try_wait(), Ok(None)) && std::time::Instant::now() < deadline {
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+}
+
 /// The running process; dropping it kills it and removes its directory.
 #[derive(Debug)]
 pub struct Server {
-    child: Child,
+    process: Process,
     pid: u32,
     log: PathBuf,
     // Removed after the process is gone: fields are dropped in their order.
@@ -73,7 +88,7 @@ impl Server {
             .with_context(|| format!("cannot start {command:?}"))?;
         let pid = child.id().context("the server ended at once")?;
         Ok(Self {
-            child,
+            process: Process(child),
             pid,
             log,
             dir,
@@ -108,7 +123,7 @@ impl Server {
     }
 
     fn check(&mut self, deadline: Instant) -> Result<()> {
-        if let Some(status) = self.child.try_wait()? {
+        if let Some(status) = self.process.0.try_wait()? {
             bail!("the server ended with {status}: {}", self.last_words());
         }
         if Instant::now() > deadline {
@@ -129,8 +144,8 @@ impl Server {
 
     /// Kills it and waits until it is gone, and until what it left is off the disk.
     pub async fn end(mut self) -> Result<()> {
-        self.child.start_kill()?;
-        tokio::time::timeout(PATIENCE, self.child.wait())
+        self.process.0.start_kill()?;
+        tokio::time::timeout(PATIENCE, self.process.0.wait())
             .await
             .context("the server did not go away when killed")??;
         let above = self.dir.path().parent().map(Path::to_path_buf);

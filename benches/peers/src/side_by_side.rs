@@ -56,15 +56,20 @@ impl Options {
         let mut whole = Duration::ZERO;
         for work in &self.works {
             for system in self.systems.iter().filter(|system| system.does(work)) {
-                whole += self.warm + self.measured + OVERHEAD_USUAL;
-                whole += if system.is_churned() {
-                    self.churn
-                } else {
-                    Duration::ZERO
+                let before = match work.kind {
+                    _ if system.is_churned() => self.churn,
+                    Kind::Read => self.fill_time(),
+                    _ => Duration::ZERO,
                 };
+                whole += before + self.warm + self.measured + OVERHEAD_USUAL;
             }
         }
         whole * self.rounds
+    }
+
+    /// How long what will be read is written at most.
+    fn fill_time(&self) -> Duration {
+        self.measured * 3
     }
 
     /// The systems of a round: in each another one begins.
@@ -105,6 +110,7 @@ pub async fn run(options: &Options, programs: &Programs) -> (Vec<Report>, u32) {
         });
         Report::new(work, rows.collect())
     });
+    let reports = reports.filter(|report| !report.systems.is_empty());
     (reports.collect(), failed)
 }
 
@@ -122,7 +128,7 @@ async fn measure_bounded(
     system: System,
     work: &Work,
 ) -> Result<Measured> {
-    let most = OVERHEAD_MAX + options.measured + options.warm + options.churn;
+    let most = OVERHEAD_MAX + options.measured * 4 + options.warm + options.churn;
     let measuring = measure(options, programs, system, work);
     tokio::time::timeout(most, measuring)
         .await
@@ -173,7 +179,8 @@ impl Measuring<'_> {
         let all = before + published.acknowledged;
         reading::check_stored(self.running, self.work, all).await?;
         Ok(Measured {
-            disk_per_payload_byte: self.on_disk(all),
+            // What was discarded takes no space, so there is nothing to compare with.
+            disk_per_payload_byte: self.on_disk(all).filter(|_| !system.is_churned()),
             ..self.of_window(&published, used)
         })
     }
@@ -186,7 +193,7 @@ impl Measuring<'_> {
     }
 
     async fn read(&self) -> Result<Measured> {
-        let (bytes, within) = (self.options.fill_bytes, self.options.measured * 4);
+        let (bytes, within) = (self.options.fill_bytes, self.options.fill_time());
         let filled = reading::fill(self.running, self.work, bytes, within).await?;
         let stored = reading::check_stored(self.running, self.work, filled.acknowledged).await?;
         let now = Instant::now();

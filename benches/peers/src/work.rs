@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-/// Topics of a topic's worth of work that is spread out.
+/// Topics of the work that is spread out.
 const MANY_TOPICS: u32 = 1000;
 /// Single messages that a publisher hands over between two looks at the clock.
 const SINGLES_PER_TURN: usize = 64;

@@ -7,7 +7,8 @@ use std::task::Poll;
 use anyhow::{Result, bail};
 use futures_util::poll;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Value};
+use redis::io::tcp::TcpSettings;
+use redis::{AsyncConnectionConfig, IntoConnectionInfo, Value};
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -39,7 +40,10 @@ pub async fn start(program: &Path, dir: TempDir, sync: &str) -> Result<(Server, 
         .arg(dir.path());
     let mut server = Server::start(command, dir)?;
     server.accepts(port).await?;
-    let client = redis::Client::open(format!("redis://127.0.0.1:{port}/"))?;
+    // The client leaves Nagle's algorithm on unless told: it would hold back what follows a pipeline.
+    let settings = TcpSettings::default().set_nodelay(true);
+    let address = format!("redis://127.0.0.1:{port}/").into_connection_info()?;
+    let client = redis::Client::open(address.set_tcp_settings(settings))?;
     Ok((server, Door { client }))
 }
 
@@ -130,7 +134,11 @@ impl Reader {
     /// Shows the records after the last one.
     pub async fn next(&mut self, seen: &mut (dyn FnMut(&[u8]) + Send)) -> Result<()> {
         let mut read = redis::cmd("XREAD");
-        read.arg("COUNT").arg(READ_COUNT);
+        let n: usize = std::env::var("PEERS_N")
+            .ok()
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(READ_COUNT);
+        read.arg("COUNT").arg(n);
         read.arg("BLOCK").arg(READ_WAIT_MS);
         read.arg("STREAMS").arg(key(0)).arg(&self.last);
         loop {
