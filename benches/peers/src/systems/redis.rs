@@ -134,11 +134,7 @@ impl Reader {
     /// Shows the records after the last one.
     pub async fn next(&mut self, seen: &mut (dyn FnMut(&[u8]) + Send)) -> Result<()> {
         let mut read = redis::cmd("XREAD");
-        let n: usize = std::env::var("PEERS_N")
-            .ok()
-            .and_then(|n| n.parse().ok())
-            .unwrap_or(READ_COUNT);
-        read.arg("COUNT").arg(n);
+        read.arg("COUNT").arg(READ_COUNT);
         read.arg("BLOCK").arg(READ_WAIT_MS);
         read.arg("STREAMS").arg(key(0)).arg(&self.last);
         loop {
