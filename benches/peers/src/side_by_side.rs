@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -153,7 +153,10 @@ async fn measure(
         Kind::Read => measuring.read().await,
         Kind::Latency => measuring.latency().await,
     };
-    let measured = outcome.with_context(|| running.server.last_words());
+    let measured = outcome.map_err(|error| {
+        let log = running.server.last_words();
+        anyhow!("{error:#}; the server's log ends with:\n{log}")
+    });
     running.server.end().await?;
     measured
 }
