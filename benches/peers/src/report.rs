@@ -23,7 +23,7 @@ pub struct Measured {
     pub cpu_us_per_record: Option<f64>,
     /// Bytes the server made the kernel write, for each byte of payload.
     pub written_per_payload_byte: Option<f64>,
-    /// Bytes of disk the directory took more at the end, for each byte of payload.
+    /// Bytes of disk the directory took at the end, for each byte of payload.
     pub disk_per_payload_byte: Option<f64>,
 }
 

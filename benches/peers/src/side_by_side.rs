@@ -146,7 +146,6 @@ async fn measure(
         options,
         work,
         running: &running,
-        disk_before: running.server.disk_bytes(),
     };
     let outcome = match work.kind {
         Kind::Publish => measuring.publish(system).await,
@@ -165,7 +164,6 @@ struct Measuring<'a> {
     options: &'a Options,
     work: &'a Work,
     running: &'a Running,
-    disk_before: u64,
 }
 
 impl Measuring<'_> {
@@ -252,15 +250,12 @@ impl Measuring<'_> {
         }
     }
 
-    /// How much the directory has grown, for each byte of payload that was ever stored.
+    /// What the directory takes, for each byte of payload that was ever stored. Slots of ours that are
+    /// prepared for what comes next are in it.
     fn on_disk(&self, records: u64) -> Option<f64> {
         let payload = records * self.work.size as u64;
-        let grown = self
-            .running
-            .server
-            .disk_bytes()
-            .saturating_sub(self.disk_before);
-        per(grown as f64, payload).filter(|_| payload >= DISK_PAYLOAD_MIN)
+        let taken = self.running.server.disk_bytes() as f64;
+        per(taken, payload).filter(|_| payload >= DISK_PAYLOAD_MIN)
     }
 }
 
