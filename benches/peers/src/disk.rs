@@ -3,21 +3,15 @@
 //! Repeats the measurement behind `docs/adr/0001-journal-writes-o-direct-into-prepared-slots.md`:
 //! groups of one size are written one after the other into files of 64 MiB, each synced before the
 //! next is written, by one thread.
-//!
-//! ```text
-//! cargo bench --bench disk -- [DIRECTORY]
-//! ```
-//!
-//! Without `--bench` (as `cargo test --benches` calls it) it only makes a few writes of each kind,
-//! to see that it runs.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, OFlags};
+use serde::Serialize;
 use tidings::journal::AlignedBuffer;
 
 const KIB: usize = 1024;
@@ -25,8 +19,9 @@ const MIB: usize = 1024 * KIB;
 const FILE_BYTES: usize = 64 * MIB;
 
 /// How the file came to be.
-#[derive(Clone, Copy, PartialEq)]
-enum Origin {
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
     /// Empty: every write makes it longer.
     Growing,
     /// Of full size, its blocks reserved and never written.
@@ -37,11 +32,15 @@ enum Origin {
     Overwritten,
 }
 
-/// One line of the table.
-struct Way {
-    name: &'static str,
-    origin: Origin,
-    direct: bool,
+/// A kind of file and a way of writing it.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Way {
+    /// What it is called in tables.
+    pub name: &'static str,
+    /// How the file came to be.
+    pub origin: Origin,
+    /// Past the page cache.
+    pub direct: bool,
 }
 
 const fn way(name: &'static str, origin: Origin, direct: bool) -> Way {
@@ -52,7 +51,8 @@ const fn way(name: &'static str, origin: Origin, direct: bool) -> Way {
     }
 }
 
-const WAYS: [Way; 8] = [
+/// The lines of the table.
+pub const WAYS: [Way; 8] = [
     way("growing, page cache", Origin::Growing, false),
     way("growing, O_DIRECT", Origin::Growing, true),
     way("fallocate, page cache", Origin::Fallocated, false),
@@ -63,82 +63,69 @@ const WAYS: [Way; 8] = [
     way("overwritten, O_DIRECT", Origin::Overwritten, true),
 ];
 
-/// Sizes of a group, and how many are written.
-const SIZES: [(usize, usize); 4] = [
+/// The columns: bytes of a write, and how many are made at most.
+pub const SIZES: [(usize, usize); 4] = [
     (4 * KIB, 2000),
     (64 * KIB, 2000),
     (256 * KIB, 1000),
     (MIB, 384),
 ];
 
-/// What was measured of one line at one size.
-struct Figures {
-    latencies: Vec<Duration>,
-    bytes: usize,
-    cpu: Duration,
+/// What was measured of one way at one size.
+#[derive(Debug, Clone, Serialize)]
+pub struct Figures {
+    /// The file and the way of writing it.
+    #[serde(flatten)]
+    pub way: Way,
+    /// Bytes of one write.
+    pub write_bytes: usize,
+    /// How many were made.
+    pub writes: usize,
+    /// Microseconds of a write and its sync, median.
+    pub p50_us: f64,
+    /// The same, 99th percentile.
+    pub p99_us: f64,
+    /// Of writing and syncing, nothing else.
+    pub bytes_per_second: f64,
+    /// Time on a processor, in the kernel too.
+    pub cpu_seconds_per_gib: f64,
 }
 
 impl Figures {
-    fn percentile(&self, per_mille: usize) -> u128 {
-        let at = (self.latencies.len() - 1) * per_mille / 1000;
-        self.latencies[at].as_micros()
-    }
-
-    fn megabytes_per_second(&self) -> f64 {
-        let seconds: Duration = self.latencies.iter().sum();
-        self.bytes as f64 / 1e6 / seconds.as_secs_f64()
-    }
-
-    fn cpu_seconds_per_gib(&self) -> f64 {
-        self.cpu.as_secs_f64() / (self.bytes as f64 / (1024 * MIB) as f64)
-    }
-}
-
-fn main() -> io::Result<()> {
-    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
-    let whole = arguments.iter().any(|argument| argument == "--bench");
-    arguments.retain(|argument| !argument.starts_with("--"));
-    let above = arguments
-        .pop()
-        .map_or_else(std::env::temp_dir, PathBuf::from);
-    let scratch = tempfile::tempdir_in(above)?;
-
-    println!("write + fdatasync in {}", scratch.path().display());
-    println!("p50 µs / p99 µs (MB/s; CPU s per GiB)\n");
-    println!("| file | 4 KiB | 64 KiB | 256 KiB | 1 MiB |\n|---|---|---|---|---|");
-    for way in &WAYS {
-        let mut row = format!("| {} |", way.name);
-        for (bytes, count) in SIZES {
-            let count = if whole { count } else { 3 };
-            row += &match measure(scratch.path(), way, bytes, count) {
-                Ok(figures) => cell(&figures),
-                Err(error) => format!(" {error} |"),
-            };
+    fn new(way: Way, write_bytes: usize, mut latencies: Vec<Duration>, cpu: Duration) -> Self {
+        latencies.sort_unstable();
+        let at = |per_mille: usize| {
+            let latency = latencies[(latencies.len() - 1) * per_mille / 1000];
+            latency.as_secs_f64() * 1e6
+        };
+        let seconds: Duration = latencies.iter().sum();
+        let bytes = (write_bytes * latencies.len()) as f64;
+        Self {
+            way,
+            write_bytes,
+            writes: latencies.len(),
+            p50_us: at(500),
+            p99_us: at(990),
+            bytes_per_second: bytes / seconds.as_secs_f64(),
+            cpu_seconds_per_gib: cpu.as_secs_f64() / (bytes / (1024 * MIB) as f64),
         }
-        println!("{row}");
     }
-    Ok(())
 }
 
-fn cell(figures: &Figures) -> String {
-    format!(
-        " {} / {} ({:.0}; {:.2}) |",
-        figures.percentile(500),
-        figures.percentile(990),
-        figures.megabytes_per_second(),
-        figures.cpu_seconds_per_gib(),
-    )
-}
-
-fn measure(directory: &Path, way: &Way, bytes: usize, count: usize) -> io::Result<Figures> {
+/// Writes and syncs in files of that kind below `directory`, at most `count` times and until the time
+/// is over, at least once.
+pub fn measure(
+    directory: &Path,
+    way: Way,
+    (bytes, count): (usize, usize),
+    within: Duration,
+) -> io::Result<Figures> {
     let mut buffer = AlignedBuffer::new(bytes);
-    for (i, byte) in buffer.as_mut_slice().iter_mut().enumerate() {
-        *byte = (i * 31 % 251) as u8;
-    }
+    getrandom::fill(buffer.as_mut_slice()).map_err(io::Error::other)?;
     let per_file = FILE_BYTES / bytes;
     let mut latencies = Vec::with_capacity(count);
-    let mut cpu = Duration::ZERO;
-    while latencies.len() < count {
+    let (mut cpu, mut spent) = (Duration::ZERO, Duration::ZERO);
+    while latencies.len() < count && (spent < within || latencies.is_empty()) {
         let path = directory.join("slot");
         let file = make_file(&path, way)?;
         let cpu_before = cpu_time()?;
@@ -147,20 +134,19 @@ fn measure(directory: &Path, way: &Way, bytes: usize, count: usize) -> io::Resul
             file.write_all_at(buffer.as_slice(), (i * bytes) as u64)?;
             file.sync_data()?;
             latencies.push(before.elapsed());
+            spent += before.elapsed();
+            if spent >= within {
+                break;
+            }
         }
         cpu += cpu_time()?.saturating_sub(cpu_before);
         fs::remove_file(&path)?;
     }
-    latencies.sort_unstable();
-    Ok(Figures {
-        bytes: bytes * count,
-        latencies,
-        cpu,
-    })
+    Ok(Figures::new(way, bytes, latencies, cpu))
 }
 
 /// Makes the file as the line says and has it on the disk before anything is measured.
-fn make_file(path: &Path, way: &Way) -> io::Result<File> {
+fn make_file(path: &Path, way: Way) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(true);
     let plain = options.open(path)?;
@@ -193,7 +179,7 @@ fn make_file(path: &Path, way: &Way) -> io::Result<File> {
 }
 
 /// Time this thread was on a processor, in the kernel too.
-fn cpu_time() -> io::Result<Duration> {
+pub fn cpu_time() -> io::Result<Duration> {
     let text = fs::read_to_string("/proc/thread-self/schedstat")?;
     let nanos = text.split(' ').next().and_then(|n| n.parse().ok());
     nanos

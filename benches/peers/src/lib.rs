@@ -1,0 +1,24 @@
+//! What `peers` (the same work on Tidings and on others, side by side) and
+//! `limits` (what the machine could do at best) are made of.
+//!
+//! ```text
+//!   main.rs ── side_by_side ──┬── install     programs that are needed
+//!                             ├── server      one process in a scratch directory, what it uses
+//!                             ├── systems/    how each is started and spoken to
+//!                             ├── load        publishers: window, acknowledgements, latencies
+//!                             ├── reading     catch-up and end to end latency
+//!                             └── report      medians, ratios, tables, JSON
+//!   bin/limits.rs ────────────┬── disk        write + fdatasync
+//!                             └── machine     loopback, checksum, copy
+//! ```
+
+pub mod disk;
+pub mod install;
+pub mod load;
+pub mod machine;
+pub mod reading;
+pub mod report;
+pub mod server;
+pub mod side_by_side;
+pub mod systems;
+pub mod work;
