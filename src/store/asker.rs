@@ -112,7 +112,7 @@ impl Asker {
     fn done<T: Send + 'static>(&self, sender: SyncSender<(Result<T, ApiError>, u64)>) -> Done<T> {
         let shared = self.shared.clone();
         Box::new(move |outcome| {
-            // Called when its group was synced: the number is that of its group or a later one.
+            // Called when its group was synced and none after it.
             let group = shared.synced_group.load(Ordering::Acquire);
             // Whoever asked may have gone.
             let _ = sender.send((outcome, group));

@@ -21,7 +21,7 @@ use super::reclaim::Reclaimer;
 use super::recovery::{Base, Layout, Recovered, RecoveryError, recover};
 use super::segments::Segment;
 use super::shared::Shared;
-use super::sync::{Durable, SyncWatch, Syncer};
+use super::sync::{SyncWatch, Syncer};
 use super::writer::{Writer, WriterParts, refuse_command};
 use super::{Opened, StopWhenDropped, Store, StoreOptions};
 use crate::catalog::{
@@ -423,13 +423,7 @@ impl Engine {
         let (to_keeper, jobs) = sync_channel(GROUPS_IN_FLIGHT);
         let (to_applier, deltas) = sync_channel(1);
         let watch = Arc::new(SyncWatch::default());
-        let durable = Durable {
-            shared: self.shared.clone(),
-            watch: watch.clone(),
-            catalog: to_applier,
-        };
         let writer = Writer::new(WriterParts {
-            durable: durable.clone(),
             last_group: recovered.last_group,
             previous_end: recovered.end,
             open: recovered.prepared,
@@ -441,7 +435,13 @@ impl Engine {
             keeper: to_keeper,
             applier: self.status.clone(),
         });
-        let syncer = Syncer { durable, written };
+        let shared = self.shared.clone();
+        let syncer = Syncer {
+            shared,
+            watch: watch.clone(),
+            written,
+            catalog: to_applier,
+        };
         let applier = Applier {
             catalog,
             deltas,

@@ -105,11 +105,6 @@ impl Queue {
         }
     }
 
-    /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
-        self.lock().commands.is_empty()
-    }
-
     /// Takes no more; the writer finishes what is in and ends.
     pub fn stop(&self) {
         self.lock().stopping = true;

@@ -4,10 +4,6 @@
 //! stream order, and only then moves the durable ends and answers (J1, J2). A
 //! group that is written while a sync runs waits for the next one, even if the
 //! disk happened to take it along.
-//!
-//! A group after which nothing waits, and before which all is durable, is synced
-//! by the writer itself: there is nothing to do beside the sync, and waking
-//! another thread costs a good part of one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
@@ -55,19 +51,12 @@ impl SyncWatch {
     }
 }
 
-/// Makes written groups durable. Whoever does it has to be the only one at that moment: the sync thread, or
-/// the writer while nothing is on its way there.
-#[derive(Clone)]
-pub(super) struct Durable {
-    pub shared: Arc<Shared>,
-    pub watch: Arc<SyncWatch>,
-    pub catalog: SyncSender<Delta>,
-}
-
 /// The sync thread's side of things.
 pub(super) struct Syncer {
-    pub durable: Durable,
+    pub shared: Arc<Shared>,
+    pub watch: Arc<SyncWatch>,
     pub written: Receiver<Written>,
+    pub catalog: SyncSender<Delta>,
 }
 
 impl Syncer {
@@ -76,23 +65,16 @@ impl Syncer {
         while let Ok(first) = self.written.recv() {
             let mut batch = vec![first];
             batch.extend(self.written.try_iter());
-            self.durable.make(batch);
-        }
-    }
-}
-
-impl Durable {
-    /// Syncs groups and tells everybody, or tells that it failed.
-    pub fn make(&self, batch: Vec<Written>) {
-        let outcome = match self.shared.failure() {
-            Some(reason) => Err(reason),
-            None => self.sync(&batch),
-        };
-        match outcome {
-            Ok(()) => self.publish(batch),
-            Err(reason) => {
-                self.shared.fail(&reason);
-                refuse(batch, &reason);
+            let outcome = match self.shared.failure() {
+                Some(reason) => Err(reason),
+                None => self.sync(&batch),
+            };
+            match outcome {
+                Ok(()) => self.publish(batch),
+                Err(reason) => {
+                    self.shared.fail(&reason);
+                    refuse(batch, &reason);
+                }
             }
         }
     }

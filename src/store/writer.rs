@@ -26,7 +26,7 @@ use super::segments::Segment;
 use super::shared::Shared;
 use super::snapshot::Emission;
 use super::staging::{Staging, Touched};
-use super::sync::{Durable, Written};
+use super::sync::Written;
 use crate::catalog::Applied;
 use crate::journal::{
     Claim, EntryHeader, EntryKind, Extent, FIRST_POSITION, FooterBuilder, Group, GroupBuilder,
@@ -89,7 +89,6 @@ pub(super) struct Writer {
     pub queue: Arc<Queue>,
     pub pool: Arc<SlotPool>,
     pub syncer: SyncSender<Written>,
-    pub durable: Durable,
     pub keeper: SyncSender<KeeperJob>,
     pub applier: Arc<ApplierStatus>,
     pub open: OpenSegment,
@@ -121,7 +120,6 @@ pub(super) struct WriterParts {
     pub queue: Arc<Queue>,
     pub pool: Arc<SlotPool>,
     pub syncer: SyncSender<Written>,
-    pub durable: Durable,
     pub keeper: SyncSender<KeeperJob>,
     pub applier: Arc<ApplierStatus>,
     pub open: Prepared,
@@ -169,7 +167,6 @@ impl Writer {
             queue: parts.queue,
             pool: parts.pool,
             syncer: parts.syncer,
-            durable: parts.durable,
             keeper: parts.keeper,
             applier: parts.applier,
             last_group: parts.last_group,
@@ -357,20 +354,14 @@ impl Writer {
             .into_iter()
             .filter_map(|touched| Some((touched.shared?, touched.end)))
             .collect();
-        let written = Written {
+        self.hand_over(Written {
             group: group.number(),
             claims: synced,
             slot: Some(self.open.prepared.slot.clone()),
             waiters: staging.waiters,
             ends,
             delta: None,
-        };
-        let all_before = self.shared.synced_group.load(Ordering::Acquire) + 1 == group.number();
-        if all_before && self.pending.is_empty() && self.queue.is_empty() {
-            self.durable.make(vec![written]);
-        } else {
-            self.hand_over(written);
-        }
+        });
     }
 
     /// What the groups up to `synced` made durable and no group says yet (J3); the latest value of each
