@@ -1,6 +1,7 @@
 //! Running the program.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -194,4 +195,30 @@ pub fn ready(mut command: Command, lines: usize) -> (Child, Vec<String>) {
 pub fn signal(child: &Child, signal: Signal) {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     kill_process(pid.expect("a process id"), signal).expect("it is there");
+}
+
+/// A port of the loopback interface at which nobody listens, and which nobody else is given meanwhile: it is
+/// bound and no more.
+pub struct Reserved {
+    address: SocketAddrV4,
+    _held: rustix::fd::OwnedFd,
+}
+
+impl Reserved {
+    /// Any port.
+    pub fn new() -> Self {
+        use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
+        let any = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+        let held = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        bind(&held, &any).expect("a port");
+        let address = getsockname(&held).expect("it is bound");
+        let address = SocketAddrV4::try_from(address).expect("it was made as such");
+        let _held = held;
+        Self { address, _held }
+    }
+
+    /// Where nobody listens.
+    pub fn address(&self) -> String {
+        self.address.to_string()
+    }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{Up, command, ready, run_with, signal};
+use crate::support::{Reserved, Up, command, ready, run_with, signal};
 
 /// Objects on the lines of JSON Lines.
 fn json_lines(text: &str) -> Vec<Value> {
@@ -692,10 +692,8 @@ fn a_measurement_brings_its_own_cluster() {
 #[test]
 fn publishing_waits_for_a_first_connection() {
     let dir = tempfile::tempdir().expect("a scratch directory");
-    // A port that was free a moment ago.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = port.local_addr().expect("bound").to_string();
-    drop(port);
+    let port = Reserved::new();
+    let address = port.address();
     let tidings = |args: &[&str]| {
         let mut command = command(dir.path());
         command.args(args).env("TIDINGS_INDEX", &address);
@@ -731,6 +729,7 @@ fn publishing_waits_for_a_first_connection() {
     let mut up = tidings(&["up", "--listen", "127.0.0.1:0", "--log", "off"]);
     up.args(["--index-listen", &address])
         .env_remove("TIDINGS_INDEX");
+    drop(port);
     let (mut servers, _) = ready(up, 2);
     // Perhaps it waits once more, for the peer: the index is there first.
     let told: Vec<String> = told.map(|line| line.expect("text")).collect();
