@@ -122,7 +122,7 @@ pub struct Client {
     /// When its questions are due, if they are.
     due: Option<Due>,
     /// By correlation less one: which question is under way, and since when.
-    under_way: Vec<(usize, Instant)>,
+    under_way: Vec<Option<(usize, Instant)>>,
     /// Correlations, less one, that are free.
     free: Vec<usize>,
     random: u64,
@@ -134,7 +134,7 @@ impl Client {
     /// One that is ready.
     pub fn new(plan: Plan, line: Line, (due, seed): (Option<Due>, u64)) -> Self {
         Self {
-            under_way: vec![(0, plan.time.0); plan.in_flight],
+            under_way: vec![None; plan.in_flight],
             free: (0..plan.in_flight).rev().collect(),
             // Never 0: it would stay so.
             random: seed | 1,
@@ -188,7 +188,7 @@ impl Client {
             }
             self.free.pop();
             let question = self.pick();
-            self.under_way[slot] = (question, at);
+            self.under_way[slot] = Some((question, at));
             let start = self.to_send.len();
             self.to_send
                 .extend_from_slice(self.plan.questions.frame(question));
@@ -229,7 +229,8 @@ impl Client {
             false => None,
         };
         let slot = header.correlation.wrapping_sub(1) as usize;
-        let Some(&(question, since)) = self.under_way.get(slot) else {
+        let under_way = self.under_way.get_mut(slot).and_then(Option::take);
+        let Some((question, since)) = under_way else {
             // An error with no correlation is about the connection.
             return Err(refusal.map_or_else(|| strange(header), Failure::from));
         };

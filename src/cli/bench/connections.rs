@@ -33,7 +33,7 @@ const FEW_PUBLISHERS: u32 = 8;
 /// What is opened.
 #[derive(Debug, Clone, Args)]
 pub struct Crowd {
-    /// Number of idle connections: they say hello, and nothing more
+    /// Number of idle connections, opened 32 at a time: they say hello, and nothing more
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     #[arg(value_parser = values::number_up_to::<100_000>)]
     connections: u32,

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::cli::bench::progress::Counter;
 use crate::cli::bench::topics;
 use crate::cli::fail::{Failure, Result};
 use crate::client::ClientError;
@@ -79,7 +80,7 @@ impl Impostor {
     pub async fn register(
         &self,
         names: &[TopicName],
-        stop: &CancellationToken,
+        (counter, stop): (Counter, &CancellationToken),
     ) -> Result<Duration> {
         let mut took = Duration::ZERO;
         let parts = names.chunks(limits::PAGE_ENTRIES_MAX);
@@ -98,6 +99,7 @@ impl Impostor {
             let began = Instant::now();
             let answer = ask(&self.connection, &part).await?;
             took += began.elapsed();
+            counter.add(names.len() as u64);
             if let Some(conflict) = answer.conflicts.first() {
                 let text = format!("{} belongs to {}", conflict.name, conflict.holder);
                 return Err(Failure::check(text));

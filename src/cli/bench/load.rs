@@ -20,7 +20,7 @@ use crate::types::TopicName;
 /// Single messages handed on together at most.
 const CHUNK_MAX: usize = 64;
 /// How long the first publisher may take to be ready, and each way of a publisher to a topic.
-const READY_AFTER: Duration = Duration::from_millis(200);
+const READY_AFTER: Duration = Duration::from_millis(100);
 const READY_AFTER_PER_LANE: Duration = Duration::from_millis(2);
 
 /// What is to be published.
@@ -80,6 +80,8 @@ struct Books {
     acknowledged: Numbers,
     latencies: Latencies,
     first_error: Option<ClientError>,
+    /// When the last acknowledgement came.
+    last: Option<Instant>,
     counter: Counter,
 }
 
@@ -157,9 +159,9 @@ impl Load {
         Instant::now() + READY_AFTER + READY_AFTER_PER_LANE * u32::try_from(lanes).unwrap_or(0)
     }
 
-    /// Publishes from now on.
+    /// Publishes as soon as everybody is ready.
     pub async fn run(&self) -> Result<Loaded> {
-        self.run_from(Instant::now()).await
+        self.run_from(self.soon()).await
     }
 
     /// Publishes from that moment on.
@@ -176,11 +178,13 @@ impl Load {
             latencies: Latencies::new(),
             first_error: None,
         };
+        let mut last = None;
         while let Some(done) = tasks.join_next().await {
             let (publisher, outcome) = done.map_err(|error| Failure::server(error.to_string()))?;
             let (sent, books) = outcome?;
             loaded.sent += sent;
             with_books(&books, |books| {
+                last = last.max(books.last);
                 loaded.latencies.add(&books.latencies);
                 loaded.acknowledged[publisher as usize] = std::mem::take(&mut books.acknowledged);
                 if loaded.first_error.is_none() {
@@ -188,7 +192,8 @@ impl Load {
                 }
             });
         }
-        loaded.elapsed = began.elapsed();
+        let last = last.unwrap_or_else(Instant::now);
+        loaded.elapsed = last.saturating_duration_since(began);
         Ok(loaded)
     }
 
@@ -212,6 +217,7 @@ impl Load {
             acknowledged: Numbers::default(),
             latencies: Latencies::new(),
             first_error: None,
+            last: None,
             counter: self.counter.clone(),
         }));
         let client = &self.clients[publisher as usize % self.clients.len()];
@@ -226,7 +232,7 @@ impl Load {
             let held = None;
             lanes.push(Lane { sender, acks, held });
         }
-        let alarm = Alarm::new()?;
+        let alarm = self.rate.map(|_| Alarm::new()).transpose()?;
         let (sent, error) = self.send(publisher, (began, alarm), &mut lanes).await;
         let mut close = Vec::new();
         for Lane { sender, acks, held } in lanes {
@@ -262,7 +268,7 @@ impl Load {
     async fn send(
         &self,
         publisher: u32,
-        (began, mut alarm): (Instant, Alarm),
+        (began, mut alarm): (Instant, Option<Alarm>),
         lanes: &mut [Lane],
     ) -> (u64, Option<ClientError>) {
         let due = self.due(began);
@@ -289,7 +295,7 @@ impl Load {
                 let room = tokio::select! {
                     biased;
                     () = self.stop.cancelled() => break,
-                    room = admitted((at, &mut alarm), &room, share_of_room) => room,
+                    room = admitted((at, alarm.as_mut()), &room, share_of_room) => room,
                 };
                 let Some(room) = room else { break };
                 // Without a rate the latency counts from when there was room.
@@ -325,11 +331,11 @@ impl Load {
 
 /// Waits for the moment and for room.
 async fn admitted(
-    (at, alarm): (Option<Instant>, &mut Alarm),
+    (at, alarm): (Option<Instant>, Option<&mut Alarm>),
     room: &Arc<Semaphore>,
     messages: u32,
 ) -> Option<OwnedSemaphorePermit> {
-    if let Some(at) = at {
+    if let (Some(at), Some(alarm)) = (at, alarm) {
         alarm.at(at).await.ok()?;
     }
     room.clone().acquire_many_owned(messages).await.ok()
@@ -410,6 +416,7 @@ async fn collect(mut messages: mpsc::Receiver<UnderWay>, books: SharedBooks) {
                     let settled = numbers.by_ref().take(count as usize);
                     settled.for_each(|number| _ = books.acknowledged.insert(number));
                     books.latencies.record_many(latency, count);
+                    books.last = books.last.max(Some(under_way.due + latency));
                     books.counter.add(count);
                 }
                 Err(error) => {

@@ -99,9 +99,12 @@ pub async fn run(lookups: Lookups, context: &Context, stop: CancellationToken) -
     let names: Vec<TopicName> = (0..lookups.topics).map(|n| topics::name(run, n)).collect();
     let sampler = Sampler::start(context.client.clone()).await;
     let impostor = Impostor::introduce(&index, run).await?;
-    let count = output::count(names.len() as u64, "topic");
-    context.output.note(format!("registering {count}"));
-    let measured = match impostor.register(&names, &stop).await {
+    let what = format!("registering {}", output::count(names.len() as u64, "topic"));
+    let goal = ("registered", Goal::Count(names.len() as u64));
+    let progress = Progress::start(&context.output, &what, goal);
+    let registered = impostor.register(&names, (progress.counter(), &stop)).await;
+    drop(progress);
+    let measured = match registered {
         Ok(took) => measurement.measure(&names, Some(took), sampler).await,
         Err(failure) => Err(failure),
     };
@@ -143,7 +146,7 @@ impl Measurement<'_> {
             lookups: asked.asked,
             answered: asked.answered,
             topics: names.len(),
-            registration_seconds: registration.map(|took| report::seconds(took)),
+            registration_seconds: registration.map(report::seconds),
             clients: self.lookups.clients,
             server,
         };
