@@ -7,6 +7,7 @@
 //! The modules stand on floors; each uses only those before it in this list.
 
 pub mod limits;
+pub mod process;
 pub mod time;
 pub mod types;
 

@@ -8,7 +8,7 @@
 //! Missing on purpose: colours and paging.
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
@@ -16,6 +16,7 @@ use serde::{Serialize, Serializer};
 
 use crate::cli::fail::{Failure, Result};
 pub use crate::cli::format::Format;
+use crate::cli::log;
 use crate::time::Timestamp;
 
 /// A column of a table.
@@ -131,6 +132,11 @@ impl Output {
         out.write_all(bytes)
             .and_then(|()| out.flush())
             .map_err(|error| Failure::io("stdout", &error))
+    }
+
+    /// Whether a progress bar may be drawn on stderr.
+    pub fn shows_progress(&self) -> bool {
+        io::stderr().is_terminal() && !self.quiet && !log::no_colour()
     }
 
     /// A note for people, on stderr.

@@ -22,7 +22,7 @@ use crate::cli::fail::{Failure, Result};
 use crate::cli::input::{self, Messages, Source};
 use crate::cli::output::Output;
 use crate::cli::tally::Tally;
-use crate::cli::{Context, STALL_TOLD_AFTER, log, note_waiting, output, signals, values};
+use crate::cli::{Context, STALL_TOLD_AFTER, note_waiting, output, signals, values};
 use crate::client::{
     self, Ack, Acked, ClientError, Compression, Header, Message, NewTopic, Publisher,
     PublisherOptions,
@@ -353,8 +353,7 @@ fn collector(stall: Stall) -> (mpsc::Sender<Ack>, JoinHandle<Outcome>) {
 }
 
 fn progress(context: &Context) -> ProgressBar {
-    let wanted = std::io::stderr().is_terminal() && !context.output.quiet && !log::no_colour();
-    if !wanted {
+    if !context.output.shows_progress() {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());

@@ -14,10 +14,11 @@ use crate::limits;
 use crate::net::CallError;
 use crate::protocol::api::{
     AcceptLoss, Changes, CreateSubscription, CreateTopic, CreatedTopic, DeleteSubscription,
-    DeleteTopic, DescribeSubscription, DescribeTopic, DescribeTopics, FindOffset, FoundOffset,
-    ListPeers, ListSubscriptions, ListTopics, PeerInfo, PeerState, PeerStatus, PeerStatusAnswer,
-    PlaceTopic, Position, PurgeTopic, RenameTopic, Request, RetirePeer, Retired, SeekSubscription,
-    SetTopic, Sought, SubscriptionInfo, TopicChanges, TopicInfo, TopicLocation, Watch,
+    DeleteTopic, DescribeSubscription, DescribeTopic, DescribeTopics, Figures, FiguresAnswer,
+    FindOffset, FoundOffset, ListPeers, ListSubscriptions, ListTopics, PeerInfo, PeerState,
+    PeerStatus, PeerStatusAnswer, PlaceTopic, Position, PurgeTopic, RenameTopic, Request,
+    RetirePeer, Retired, SeekSubscription, SetTopic, Sought, SubscriptionInfo, TopicChanges,
+    TopicInfo, TopicLocation, Watch,
 };
 use crate::protocol::error::ApiError;
 use crate::types::{
@@ -105,6 +106,12 @@ impl Client {
     pub async fn peer_status(&self, peer: &PeerName) -> Result<PeerStatusAnswer, ClientError> {
         let found = self.find_peer(peer).await?;
         self.at_peer(&found, &PeerStatus {}, Effect::Reads).await
+    }
+
+    /// What the node at that address uses and counts.
+    pub async fn figures(&self, node: &Address) -> Result<FiguresAnswer, ClientError> {
+        let answer = self.cluster.call(node, &Figures {}).await;
+        answer.map_err(|error| Effect::Reads.error(error))
     }
 
     async fn find_peer(&self, peer: &PeerName) -> Result<PeerInfo, ClientError> {

@@ -59,7 +59,8 @@ type Pool = HashMap<(Address, Lane), Arc<tokio::sync::Mutex<Slot>>>;
 #[derive(Debug)]
 pub(super) struct Cluster {
     pub options: ConnectOptions,
-    seed: HelloAnswer,
+    /// Who answered first, and what it said.
+    seed: (Address, HelloAnswer),
     pool: Mutex<Pool>,
     locations: Mutex<HashMap<TopicName, TopicLocation>>,
     /// Seeds and index servers learned of, the one that answered last in front.
@@ -102,13 +103,13 @@ impl Cluster {
             options,
             pool: Mutex::new(HashMap::from([((address.clone(), Lane::Control), slot)])),
             locations: Mutex::default(),
-            seed,
+            seed: (address, seed),
         };
-        cluster.learn_directory(&address, &cluster.seed);
+        cluster.learn_directory(&cluster.seed.0, &cluster.seed.1);
         cluster
     }
 
-    pub fn seed(&self) -> &HelloAnswer {
+    pub fn seed(&self) -> &(Address, HelloAnswer) {
         &self.seed
     }
 

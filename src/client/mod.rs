@@ -65,7 +65,8 @@ pub use crate::protocol::batch::{Compression, Header};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::protocol::api::HelloAnswer;
+use crate::protocol::api::{HelloAnswer, Role};
+use crate::types::Address;
 use backoff::Backoff;
 use cluster::Cluster;
 
@@ -98,7 +99,16 @@ impl Client {
     /// What the node said of itself through which this client came in: its role, its name, the
     /// index servers it knows.
     pub fn seed(&self) -> HelloAnswer {
-        self.cluster.seed().clone()
+        self.cluster.seed().1.clone()
+    }
+
+    /// Index servers: the one through which this client came in, or those of which the peer told.
+    pub fn index_addresses(&self) -> Vec<Address> {
+        let (address, hello) = self.cluster.seed();
+        match hello.role {
+            Role::Index => vec![address.clone()],
+            Role::Peer => hello.indexes.clone(),
+        }
     }
 }
 

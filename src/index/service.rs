@@ -10,10 +10,10 @@ use tokio::time::Instant;
 use super::keeper::Waiting;
 use super::published::Published;
 use crate::limits;
-use crate::net::{Call, Handling, Reply, Service};
+use crate::net::{Call, Handling, Reply, Service, figures};
 use crate::protocol::api::{
-    Api, Changes, Done, HelloAnswer, ListPeers, ListTopics, Lookup, PROTOCOL_MAX, Ping, Role,
-    TopicPage, Watch,
+    Api, Changes, Done, Figures, HelloAnswer, ListPeers, ListTopics, Lookup, PROTOCOL_MAX, Ping,
+    Role, TopicPage, Watch,
 };
 use crate::protocol::codec;
 use crate::protocol::error::ApiError;
@@ -121,6 +121,10 @@ impl Service for IndexService {
                 Handling::Answered
             }
             Api::Heartbeat => command!(Heartbeat),
+            Api::Figures => {
+                let tell = |Figures {}| figures::of_process();
+                Handling::answer::<Figures>(reply, call.decode().map(tell))
+            }
             Api::Ping => Handling::answer::<Ping>(reply, call.decode().map(|Ping {}| Done {})),
             Api::ListPeers => {
                 let list = |ListPeers {}| self.published.read().list_peers();

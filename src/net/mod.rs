@@ -31,6 +31,7 @@
 
 pub mod budget;
 pub mod dial;
+pub mod figures;
 pub mod listener;
 pub mod shutdown;
 

@@ -21,7 +21,6 @@ mod directory;
 mod known;
 mod registrar;
 mod service;
-mod status;
 #[cfg(test)]
 mod tests;
 

@@ -7,16 +7,16 @@ use std::time::Duration;
 use super::PeerOptions;
 use super::directory::Directory;
 use super::registrar::{Registrar, unavailable};
-use super::status::process_figures;
 use crate::limits;
-use crate::net::{Body, Call, CallError, Handling, Reply, Service};
+use crate::net::{Body, Call, CallError, Handling, Reply, Service, figures};
+use crate::process;
 use crate::protocol::api::{
     AcceptLoss, AcceptedLoss, Api, Commit, CreateSubscription, CreateTopic, CreatedTopic,
     DeleteSubscription, DeleteTopic, DescribeSubscription, DescribeTopic, DescribeTopics, Done,
-    FindOffset, HelloAnswer, ListPeers, ListSubscriptions, ListTopics, Lookup, PROTOCOL_MAX,
-    PeerInfo, PeerState, PeerStatus, PeerStatusAnswer, Ping, PlaceTopic, PurgeTopic, RenameTopic,
-    Request, RetirePeer, Role, SeekSubscription, SetTopic, StoredTopic, TopicInfo, TopicLocation,
-    TopicPage,
+    Figures, FiguresAnswer, FindOffset, HelloAnswer, ListPeers, ListSubscriptions, ListTopics,
+    Lookup, PROTOCOL_MAX, PeerInfo, PeerState, PeerStatus, PeerStatusAnswer, Ping, PlaceTopic,
+    PurgeTopic, RenameTopic, Request, RetirePeer, Role, SeekSubscription, SetTopic, StoredTopic,
+    TopicInfo, TopicLocation, TopicPage,
 };
 use crate::protocol::batch::CheckedBatch;
 use crate::protocol::data::{Fetch, Publish, Published};
@@ -346,8 +346,17 @@ impl PeerService {
         self.registrar.ask(&request).await.map_err(unavailable)
     }
 
+    fn figures(&self) -> FiguresAnswer {
+        let store = self.store.figures();
+        let mut answer = figures::of_process();
+        answer.add("payload_bytes", store.payload_bytes);
+        answer.add("syncs", store.syncs);
+        answer.add("sync_us", store.sync_micros);
+        answer
+    }
+
     fn status(&self) -> PeerStatusAnswer {
-        let process = process_figures();
+        let process = process::figures();
         let figures = self.store.figures();
         PeerStatusAnswer {
             id: self.store.peer(),
@@ -400,6 +409,10 @@ impl Service for PeerService {
                 .commit(asked)
                 .await),
             Api::Ping => Handling::answer::<Ping>(reply, call.decode().map(|Ping {}| Done {})),
+            Api::Figures => {
+                let answer = call.decode().map(|Figures {}| self.figures());
+                Handling::answer::<Figures>(reply, answer)
+            }
             Api::PeerStatus => {
                 let answer = call.decode().map(|PeerStatus {}| self.status());
                 Handling::answer::<PeerStatus>(reply, answer)

@@ -76,6 +76,8 @@ apis! {
     Hello = 1 by Both,
     /// Is anybody there?
     Ping = 2 by Both,
+    /// What does this node use and count?
+    Figures = 3 by Both,
     /// Who hosts a topic?
     Lookup = 10 by Both,
     /// Which topics are there, and who hosts them?
@@ -242,6 +244,46 @@ pub struct HelloAnswer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ping {}
 request!(Ping => Done);
+
+/// What does this node use, and what does it count?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Figures {}
+request!(Figures => FiguresAnswer);
+
+/// Figures of a node by name. Not every node has every figure, and further names may come; those
+/// there are now are in the page of the protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FiguresAnswer {
+    /// Tells the process from others: nodes of one process use the same memory.
+    pub process: Nonce,
+    /// The figures.
+    pub figures: Vec<Figure>,
+}
+
+/// One figure of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Figure {
+    /// Its name, with its unit at the end.
+    pub name: String,
+    /// How much it is now, or since the process started.
+    pub value: u64,
+}
+
+impl FiguresAnswer {
+    /// Adds a figure.
+    pub fn add(&mut self, name: &str, value: u64) {
+        self.figures.push(Figure {
+            name: name.to_owned(),
+            value,
+        });
+    }
+
+    /// The figure of that name, if the node has it.
+    pub fn get(&self, name: &str) -> Option<u64> {
+        let found = self.figures.iter().find(|figure| figure.name == name);
+        found.map(|figure| figure.value)
+    }
+}
 
 // --- topics and peers, as the index knows them ----------------------------------
 

@@ -82,6 +82,8 @@ class ClientProof:
         hello = self.entry.hello
         equal(hello["protocol"], 1, "the protocol")
         equal(self.entry.call("Ping"), {}, "the answer to a ping")
+        figures = {figure["name"]: figure["value"] for figure in self.entry.call("Figures")["figures"]}
+        check(figures["rss_bytes"] > 0, "memory among the figures")
         return f"{hello['role']} {hello['name']}, {hello['server']}, at {self.address}"
 
     def strangers(self):

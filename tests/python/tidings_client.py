@@ -16,7 +16,7 @@ import struct
 
 # Section 4: number of each request. Its body has the layout of the request's name.
 REQUESTS = {
-    "Hello": 1, "Ping": 2,
+    "Hello": 1, "Ping": 2, "Figures": 3,
     "Lookup": 10, "ListTopics": 11, "ListPeers": 12, "PlaceTopic": 13, "RetirePeer": 14,
     "RegisterPeer": 20, "RegisterTopics": 21, "Heartbeat": 22, "Depart": 23,
     "ClaimTopic": 24, "ConfirmTopic": 25, "DropTopic": 26, "Watch": 27,
@@ -33,12 +33,12 @@ OF_INDEX = {
     "DropTopic", "Watch",
 }  # fmt: skip
 OF_BOTH = {
-    "Hello", "Ping", "Lookup", "ListTopics", "ListPeers", "PlaceTopic", "RetirePeer",
+    "Hello", "Ping", "Figures", "Lookup", "ListTopics", "ListPeers", "PlaceTopic", "RetirePeer",
 }  # fmt: skip
 
 # Sections 3 and 5: the type of each answer.
 ANSWERS = {
-    "Hello": "HelloAnswer", "Ping": "Done",
+    "Hello": "HelloAnswer", "Ping": "Done", "Figures": "FiguresAnswer",
     "Lookup": "TopicLocation", "ListTopics": "TopicPage", "ListPeers": "[PeerInfo]",
     "PlaceTopic": "Placement", "RetirePeer": "Retired",
     "RegisterPeer": "Registered", "RegisterTopics": "RegisteredTopics", "Heartbeat": "Done",
@@ -61,6 +61,9 @@ LAYOUTS = {
     " publishes_unanswered_max u32, indexes [string]",
     "Done": "",
     "Ping": "",
+    "Figures": "",
+    "FiguresAnswer": "process id, figures [Figure]",
+    "Figure": "name string, value u64",
     "Gap": "from u64, to u64, reason GapReason",
     "Retention": "age_ms u64?, bytes u64?, records u64?",
     "TopicSettings": "durability Durability, retention Retention",

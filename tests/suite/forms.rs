@@ -56,6 +56,12 @@ const RIGHT_AT_A_CLUSTER: &[Right] = &[
     ("bench publish --duration 100ms", Object, "-"),
     ("bench read --duration 100ms", Object, "-"),
     ("bench latency --duration 100ms", Object, "-"),
+    ("bench lookup --topics 10 --duration 100ms", Object, "-"),
+    (
+        "bench connections --connections 3 --duration 100ms",
+        Object,
+        "-",
+    ),
 ];
 
 const RIGHT_ALONE: &[Right] = &[
@@ -132,6 +138,10 @@ const WRONG_AT_A_CLUSTER: &[Wrong] = &[
     ("bench publish --size 100MiB", 2, "Usage"),
     ("bench read --duration 1", 2, "Usage"),
     ("bench latency --rate 0/s", 2, "Usage"),
+    ("bench lookup --clients 0", 2, "Usage"),
+    ("bench lookup --existing --topics 5", 2, "Usage"),
+    ("bench connections --connections 0", 2, "Usage"),
+    ("bench connections --size 1", 2, "Usage"),
 ];
 
 const WRONG_ALONE: &[Wrong] = &[

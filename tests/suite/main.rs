@@ -16,6 +16,7 @@ mod hostile;
 mod index_loss;
 mod lost_end;
 mod manners;
+mod measuring;
 mod newer;
 mod python_client;
 mod quarantine;

@@ -9,8 +9,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::bench::Due;
+use crate::cli::bench::alarm::{Alarm, Due};
 use crate::cli::bench::ledger::{Numbers, Stamp};
+use crate::cli::bench::progress::Counter;
 use crate::cli::bench::report::Latencies;
 use crate::cli::fail::{Failure, Result};
 use crate::client::{Ack, Client, ClientError, Message, Publisher, PublisherOptions, RunAck};
@@ -18,12 +19,15 @@ use crate::types::TopicName;
 
 /// Single messages handed on together at most.
 const CHUNK_MAX: usize = 64;
+/// How long the first publisher may take to be ready, and each way of a publisher to a topic.
+const READY_AFTER: Duration = Duration::from_millis(100);
+const READY_AFTER_PER_LANE: Duration = Duration::from_millis(2);
 
 /// What is to be published.
 #[derive(Debug, Clone)]
 pub struct Load {
-    /// The way in.
-    pub client: Client,
+    /// The ways in, shared out among the publishers.
+    pub clients: Vec<Client>,
     /// Tells this run's messages from others.
     pub run: u64,
     /// Where to.
@@ -44,6 +48,8 @@ pub struct Load {
     pub messages_max: Option<u64>,
     /// Ends it early.
     pub stop: CancellationToken,
+    /// Counts acknowledged messages for who watches.
+    pub counter: Counter,
 }
 
 /// What came of it.
@@ -74,6 +80,9 @@ struct Books {
     acknowledged: Numbers,
     latencies: Latencies,
     first_error: Option<ClientError>,
+    /// When the last acknowledgement came.
+    last: Option<Instant>,
+    counter: Counter,
 }
 
 type SharedBooks = Arc<Mutex<Books>>;
@@ -144,9 +153,15 @@ impl Load {
         }
     }
 
-    /// Publishes from now on.
+    /// A moment at which every publisher will be ready.
+    pub fn soon(&self) -> Instant {
+        let lanes = self.topics.len().max(self.publishers as usize);
+        Instant::now() + READY_AFTER + READY_AFTER_PER_LANE * u32::try_from(lanes).unwrap_or(0)
+    }
+
+    /// Publishes as soon as everybody is ready.
     pub async fn run(&self) -> Result<Loaded> {
-        self.run_from(Instant::now()).await
+        self.run_from(self.soon()).await
     }
 
     /// Publishes from that moment on.
@@ -163,11 +178,13 @@ impl Load {
             latencies: Latencies::new(),
             first_error: None,
         };
+        let mut last = None;
         while let Some(done) = tasks.join_next().await {
             let (publisher, outcome) = done.map_err(|error| Failure::server(error.to_string()))?;
             let (sent, books) = outcome?;
             loaded.sent += sent;
             with_books(&books, |books| {
+                last = last.max(books.last);
                 loaded.latencies.add(&books.latencies);
                 loaded.acknowledged[publisher as usize] = std::mem::take(&mut books.acknowledged);
                 if loaded.first_error.is_none() {
@@ -175,7 +192,8 @@ impl Load {
                 }
             });
         }
-        loaded.elapsed = began.elapsed();
+        let last = last.unwrap_or_else(Instant::now);
+        loaded.elapsed = last.saturating_duration_since(began);
         Ok(loaded)
     }
 
@@ -199,19 +217,23 @@ impl Load {
             acknowledged: Numbers::default(),
             latencies: Latencies::new(),
             first_error: None,
+            last: None,
+            counter: self.counter.clone(),
         }));
+        let client = &self.clients[publisher as usize % self.clients.len()];
         let mut lanes = Vec::new();
         let mut collectors = JoinSet::new();
         let topics = self.topics_of(publisher);
         for topic in topics {
             let options = PublisherOptions::default();
-            let sender = self.client.publisher(topic, options).await?;
+            let sender = client.publisher(topic, options).await?;
             let (acks, collected) = mpsc::channel(self.in_flight);
             collectors.spawn(collect(collected, books.clone()));
             let held = None;
             lanes.push(Lane { sender, acks, held });
         }
-        let (sent, error) = self.send(publisher, began, &mut lanes).await;
+        let alarm = self.rate.map(|_| Alarm::new()).transpose()?;
+        let (sent, error) = self.send(publisher, (began, alarm), &mut lanes).await;
         let mut close = Vec::new();
         for Lane { sender, acks, held } in lanes {
             if let Some(held) = held {
@@ -246,7 +268,7 @@ impl Load {
     async fn send(
         &self,
         publisher: u32,
-        began: Instant,
+        (began, mut alarm): (Instant, Option<Alarm>),
         lanes: &mut [Lane],
     ) -> (u64, Option<ClientError>) {
         let due = self.due(began);
@@ -273,7 +295,7 @@ impl Load {
                 let room = tokio::select! {
                     biased;
                     () = self.stop.cancelled() => break,
-                    room = admitted(at, &room, share_of_room) => room,
+                    room = admitted((at, alarm.as_mut()), &room, share_of_room) => room,
                 };
                 let Some(room) = room else { break };
                 // Without a rate the latency counts from when there was room.
@@ -309,13 +331,12 @@ impl Load {
 
 /// Waits for the moment and for room.
 async fn admitted(
-    at: Option<Instant>,
+    (at, alarm): (Option<Instant>, Option<&mut Alarm>),
     room: &Arc<Semaphore>,
     messages: u32,
 ) -> Option<OwnedSemaphorePermit> {
-    // A sleep takes a millisecond at least, even one that is over.
-    if let Some(at) = at.filter(|at| *at > Instant::now()) {
-        tokio::time::sleep_until(at).await;
+    if let (Some(at), Some(alarm)) = (at, alarm) {
+        alarm.at(at).await.ok()?;
     }
     room.clone().acquire_many_owned(messages).await.ok()
 }
@@ -395,6 +416,8 @@ async fn collect(mut messages: mpsc::Receiver<UnderWay>, books: SharedBooks) {
                     let settled = numbers.by_ref().take(count as usize);
                     settled.for_each(|number| _ = books.acknowledged.insert(number));
                     books.latencies.record_many(latency, count);
+                    books.last = books.last.max(Some(under_way.due + latency));
+                    books.counter.add(count);
                 }
                 Err(error) => {
                     let _ = numbers.nth(count as usize - 1);

@@ -38,7 +38,8 @@ impl Latencies {
         self.0.add(&other.0).expect("all have the same bounds");
     }
 
-    fn summary(&self) -> LatencySummary {
+    /// Its percentiles.
+    pub fn summary(&self) -> LatencySummary {
         LatencySummary {
             p50: self.0.value_at_quantile(0.5),
             p99: self.0.value_at_quantile(0.99),
@@ -50,14 +51,42 @@ impl Latencies {
 
 /// Percentiles in microseconds.
 #[derive(Debug, Serialize)]
-struct LatencySummary {
-    p50: u64,
-    p99: u64,
-    p999: u64,
-    max: u64,
+pub struct LatencySummary {
+    /// Half of all took at most this.
+    pub p50: u64,
+    /// 99 of 100.
+    pub p99: u64,
+    /// 999 of 1,000.
+    pub p999: u64,
+    /// All.
+    pub max: u64,
 }
 
-/// What the peers used during the measurement, all together.
+impl LatencySummary {
+    /// Its lines of a table.
+    pub fn lines(&self) -> [(&'static str, String); 4] {
+        let us = |n: u64| output::number(n) + " µs";
+        [
+            ("  p50", us(self.p50)),
+            ("  p99", us(self.p99)),
+            ("  p99.9", us(self.p999)),
+            ("  max", us(self.max)),
+        ]
+    }
+}
+
+/// How many there were in a second, to one decimal.
+pub fn per_second(count: u64, elapsed: Duration) -> f64 {
+    let rate = count as f64 / elapsed.as_secs_f64().max(1e-9);
+    (rate * 10.0).round() / 10.0
+}
+
+/// Seconds, to the microsecond.
+pub fn seconds(length: Duration) -> f64 {
+    length.as_micros() as f64 / 1e6
+}
+
+/// What the servers used during the measurement, all together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct ServerUse {
     /// Most resident memory seen, in bytes.
@@ -66,6 +95,35 @@ pub struct ServerUse {
     pub cpu_seconds: f64,
     /// Bytes written to the disk for each byte of record batches; `null` if nothing was published.
     pub disk_bytes_per_payload_byte: Option<f64>,
+    /// How often a journal was synced.
+    pub syncs: u64,
+    /// How long one sync took on average, in microseconds; `null` if there was none.
+    pub sync_us_mean: Option<f64>,
+}
+
+impl ServerUse {
+    /// Its lines of a table.
+    pub fn lines(&self) -> Vec<(&'static str, String)> {
+        let memory = output::bytes(self.rss_bytes_max);
+        let mut lines = vec![(
+            "servers",
+            format!(
+                "{memory} of memory at most, {:.1} s of processor time",
+                self.cpu_seconds
+            ),
+        )];
+        if let Some(ratio) = self.disk_bytes_per_payload_byte {
+            lines.push((
+                "disk",
+                format!("{ratio:.2} bytes written for each byte of batches"),
+            ));
+        }
+        if let Some(mean) = self.sync_us_mean {
+            let (syncs, mean) = (output::number(self.syncs), output::number(mean as u64));
+            lines.push(("syncs", format!("{syncs}, {mean} µs each on average")));
+        }
+        lines
+    }
 }
 
 /// What reading everything back found.
@@ -101,7 +159,7 @@ pub struct Measured {
     pub latencies: Latencies,
     /// What latency means here.
     pub latency_of: &'static str,
-    /// What the peers used.
+    /// What the servers used.
     pub server: ServerUse,
     /// What reading back found, if it was asked for.
     pub verdict: Option<Verdict>,
@@ -122,11 +180,9 @@ struct Report {
 
 impl Measured {
     fn report(&self) -> Report {
-        let seconds = self.elapsed.as_secs_f64().max(1e-9);
-        let round = |rate: f64| (rate * 10.0).round() / 10.0;
         Report {
-            records_per_second: round(self.records as f64 / seconds),
-            bytes_per_second: round(self.bytes as f64 / seconds),
+            records_per_second: per_second(self.records, self.elapsed),
+            bytes_per_second: per_second(self.bytes, self.elapsed),
             latency_us: self.latencies.summary(),
             records: self.records,
             acknowledged: self.acknowledged,
@@ -144,47 +200,22 @@ impl Measured {
     }
 
     fn lines(&self, report: &Report) -> Vec<(&'static str, String)> {
-        let us = |n: u64| output::number(n) + " µs";
-        let latency = &report.latency_us;
-        let server = &report.server;
+        let rate = output::number(report.records_per_second as u64);
+        let payload = output::bytes(report.bytes_per_second as u64);
         let mut lines = vec![
-            (
-                "records",
-                format!("{}/s", output::number(report.records_per_second as u64)),
-            ),
-            (
-                "payload",
-                format!("{}/s", output::bytes(report.bytes_per_second as u64)),
-            ),
+            ("records", format!("{rate}/s")),
+            ("payload", format!("{payload}/s")),
             ("latency of", self.latency_of.to_owned()),
-            ("  p50", us(latency.p50)),
-            ("  p99", us(latency.p99)),
-            ("  p99.9", us(latency.p999)),
-            ("  max", us(latency.max)),
-            (
-                "total",
-                format!(
-                    "{} records in {}, {} acknowledged",
-                    output::number(report.records),
-                    output::duration(self.elapsed),
-                    output::number(report.acknowledged)
-                ),
-            ),
-            (
-                "peers",
-                format!(
-                    "{} of memory at most, {:.1} s of processor time",
-                    output::bytes(server.rss_bytes_max),
-                    server.cpu_seconds
-                ),
-            ),
         ];
-        if let Some(ratio) = server.disk_bytes_per_payload_byte {
-            lines.push((
-                "disk",
-                format!("{ratio:.2} bytes written for each byte of batches"),
-            ));
-        }
+        lines.extend(report.latency_us.lines());
+        let total = format!(
+            "{} records in {}, {} acknowledged",
+            output::number(report.records),
+            output::duration(self.elapsed),
+            output::number(report.acknowledged)
+        );
+        lines.push(("total", total));
+        lines.extend(report.server.lines());
         if let Some(verdict) = &self.verdict {
             lines.push((
                 "verified",
@@ -231,6 +262,8 @@ mod tests {
             "rss_bytes_max",
             "cpu_seconds",
             "disk_bytes_per_payload_byte",
+            "syncs",
+            "sync_us_mean",
         ] {
             assert!(json["server"].get(field).is_some(), "{field} is missing");
         }

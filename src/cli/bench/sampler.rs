@@ -1,4 +1,4 @@
-//! What the peers use while something is measured: asked every half second.
+//! What the servers use while something is measured: asked every half second.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::bench::report::ServerUse;
 use crate::client::Client;
-use crate::protocol::api::{PeerState, PeerStatusAnswer};
-use crate::types::{PeerId, PeerName};
+use crate::protocol::api::{FiguresAnswer, Nonce, PeerState};
+use crate::types::Address;
 
 const SAMPLE_EVERY: Duration = Duration::from_millis(500);
 
@@ -47,64 +47,113 @@ impl Sampler {
     }
 }
 
-/// All peers that answer. Who does not is left out: a measurement goes on when a peer goes away.
-async fn sample(client: &Client) -> Vec<PeerStatusAnswer> {
+/// All nodes that answer. Who does not is left out: a measurement goes on when a peer goes away.
+async fn sample(client: &Client) -> Vec<(Address, FiguresAnswer)> {
+    let mut nodes = client.index_addresses();
     let peers = client.list_peers().await.unwrap_or_default();
     let online = peers
         .into_iter()
         .filter(|peer| peer.state == PeerState::Online);
-    let names: Vec<PeerName> = online.map(|peer| peer.name).collect();
+    nodes.extend(online.map(|peer| peer.address));
     let mut answers = Vec::new();
-    for name in names {
-        answers.extend(client.peer_status(&name).await.ok());
+    for node in nodes {
+        if let Ok(figures) = client.figures(&node).await {
+            answers.push((node, figures));
+        }
     }
     answers
 }
 
-/// First and last sample of each peer.
+/// First and last sample of each node.
 #[derive(Debug, Default)]
 struct Samples {
-    of_peer: HashMap<PeerId, (PeerStatusAnswer, PeerStatusAnswer)>,
+    of_node: HashMap<(Address, Nonce), (FiguresAnswer, FiguresAnswer)>,
     rss_bytes_max: u64,
 }
 
 impl Samples {
-    fn new(first: Vec<PeerStatusAnswer>) -> Self {
+    fn new(first: Vec<(Address, FiguresAnswer)>) -> Self {
         let mut samples = Self::default();
         samples.add(first);
         samples
     }
 
-    fn add(&mut self, answers: Vec<PeerStatusAnswer>) {
-        let rss_bytes = answers.iter().map(|answer| answer.rss_bytes).sum();
-        self.rss_bytes_max = self.rss_bytes_max.max(rss_bytes);
-        for answer in answers {
+    fn add(&mut self, answers: Vec<(Address, FiguresAnswer)>) {
+        let used: HashMap<Nonce, u64> = answers
+            .iter()
+            .map(|(_, answer)| (answer.process, answer.get("rss_bytes").unwrap_or(0)))
+            .collect();
+        self.rss_bytes_max = self.rss_bytes_max.max(used.values().sum());
+        for (node, answer) in answers {
+            // A node that started anew is another process, and counts from there.
             let both = self
-                .of_peer
-                .entry(answer.id)
+                .of_node
+                .entry((node, answer.process))
                 .or_insert_with(|| (answer.clone(), answer.clone()));
-            // A peer that started anew counts from there.
-            if both.0.started != answer.started {
-                both.0 = answer.clone();
-            }
             both.1 = answer;
         }
     }
 
     fn sum(&self) -> ServerUse {
-        let grown = |count: fn(&PeerStatusAnswer) -> u64| -> u64 {
-            let peers = self.of_peer.values();
-            peers
-                .map(|(first, last)| count(last).saturating_sub(count(first)))
-                .sum()
+        let grown = |name: &str| -> u64 {
+            let mut of_process = HashMap::<Nonce, u64>::new();
+            for ((_, process), (first, last)) in &self.of_node {
+                let count = |answer: &FiguresAnswer| answer.get(name).unwrap_or(0);
+                let more = count(last).saturating_sub(count(first));
+                // Nodes of one process tell the same, or nothing.
+                let most = of_process.entry(*process).or_default();
+                *most = more.max(*most);
+            }
+            of_process.values().sum()
         };
-        let payload = grown(|answer| answer.payload_bytes);
-        let written = grown(|answer| answer.disk_written_bytes);
+        let share = |part: u64, of: u64| {
+            (of > 0).then(|| (part as f64 / of as f64 * 1000.0).round() / 1000.0)
+        };
+        let syncs = grown("syncs");
         ServerUse {
             rss_bytes_max: self.rss_bytes_max,
-            cpu_seconds: grown(|answer| answer.cpu_ms) as f64 / 1000.0,
-            disk_bytes_per_payload_byte: (payload > 0)
-                .then(|| (written as f64 / payload as f64 * 1000.0).round() / 1000.0),
+            cpu_seconds: grown("cpu_ms") as f64 / 1000.0,
+            disk_bytes_per_payload_byte: share(grown("disk_written_bytes"), grown("payload_bytes")),
+            syncs,
+            sync_us_mean: share(grown("sync_us"), syncs),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(process: u8, figures: &[(&str, u64)]) -> FiguresAnswer {
+        let mut answer = FiguresAnswer {
+            process: Nonce([process; 16]),
+            figures: Vec::new(),
+        };
+        for (name, value) in figures {
+            answer.add(name, *value);
+        }
+        answer
+    }
+
+    #[test]
+    fn nodes_of_one_process_count_once() {
+        let address =
+            |port: u16| -> Address { format!("127.0.0.1:{port}").parse().expect("an address") };
+        let at = |cpu: u64, syncs: u64| {
+            vec![
+                (address(1), told(1, &[("rss_bytes", 50), ("cpu_ms", cpu)])),
+                (
+                    address(2),
+                    told(1, &[("rss_bytes", 50), ("cpu_ms", cpu), ("syncs", syncs)]),
+                ),
+                (address(3), told(2, &[("rss_bytes", 7), ("syncs", syncs)])),
+            ]
+        };
+        let mut samples = Samples::new(at(1_000, 10));
+        samples.add(at(3_500, 14));
+        let used = samples.sum();
+        assert_eq!((used.rss_bytes_max, used.syncs), (57, 8));
+        assert_eq!((used.cpu_seconds, used.sync_us_mean), (2.5, Some(0.0)));
+        assert_eq!(used.disk_bytes_per_payload_byte, None);
     }
 }

@@ -237,9 +237,16 @@ fn finding() -> Vec<Sample> {
         on: Some(peer_name()),
     };
     let retire = RetirePeer { name: peer_name() };
+    let mut figures = FiguresAnswer {
+        process: nonce(),
+        figures: Vec::new(),
+    };
+    figures.add("rss_bytes", 50_000_000);
+    figures.add("syncs", 12);
     [
         pair(hello(), hello_answer()),
         pair(Ping {}, Done {}),
+        pair(Figures {}, figures),
         pair(lookup, location()),
         pair(list, page),
         pair(ListPeers {}, vec![info]),

@@ -1,8 +1,23 @@
-//! What the process uses, as the operating system counts it.
+//! This process: which one it is, and what it uses as the operating system counts it.
+
+use std::sync::OnceLock;
+
+/// Tells this process from others: an index and a peer in one process say the same. All zeros if
+/// there is no randomness.
+pub fn id() -> [u8; 16] {
+    static ID: OnceLock<[u8; 16]> = OnceLock::new();
+    *ID.get_or_init(|| {
+        let mut id = [0; 16];
+        match getrandom::fill(&mut id) {
+            Ok(()) => id,
+            Err(_) => [0; 16],
+        }
+    })
+}
 
 /// Figures of this process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct ProcessFigures {
+pub struct ProcessFigures {
     /// Resident memory, in bytes.
     pub rss_bytes: u64,
     /// Processor time, in milliseconds.
@@ -12,7 +27,7 @@ pub(super) struct ProcessFigures {
 }
 
 /// Reads them from `/proc`; what cannot be read is 0.
-pub(super) fn process_figures() -> ProcessFigures {
+pub fn figures() -> ProcessFigures {
     let read =
         |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
     ProcessFigures {
@@ -79,6 +94,7 @@ mod tests {
 
     #[test]
     fn this_process_uses_memory() {
-        assert!(process_figures().rss_bytes > 0);
+        assert!(figures().rss_bytes > 0);
+        assert_eq!(id(), id());
     }
 }

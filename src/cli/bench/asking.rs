@@ -1,0 +1,281 @@
+//! One client that looks topics up: as many at once as it may, or each at its moment.
+//!
+//! Questions are made before the clock starts; only their correlation is filled
+//! in. An answer must be about the topic that was asked for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::bench::alarm::{Alarm, Due};
+use crate::cli::bench::line::Line;
+use crate::cli::bench::progress::Counter;
+use crate::cli::bench::report::Latencies;
+use crate::cli::fail::{Failure, Result};
+use crate::protocol::api::{Api, Lookup, Request};
+use crate::protocol::error::ApiError;
+use crate::protocol::frame::{Frame, FrameHeader, PREFIX_BYTES};
+use crate::types::TopicName;
+
+/// How long the last answers may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Frames that ask for a topic each, one behind the other.
+#[derive(Debug)]
+pub struct Questions {
+    frames: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Questions {
+    /// One for each of the names.
+    pub fn new(names: &[TopicName]) -> Result<Self> {
+        let mut questions = Self {
+            frames: Vec::new(),
+            ends: Vec::with_capacity(names.len()),
+        };
+        for name in names {
+            let lookup = Lookup {
+                name: name.clone(),
+                local_only: false,
+            };
+            let body = lookup.encode().map_err(ApiError::from)?;
+            let header = FrameHeader::request(Api::Lookup as u16, Lookup::VERSION, 0);
+            questions.frames.extend(header.encode(body.len()));
+            questions.frames.extend(body);
+            questions.ends.push(questions.frames.len());
+        }
+        Ok(questions)
+    }
+
+    fn frame(&self, number: usize) -> &[u8] {
+        let start = number.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.frames[start..self.ends[number]]
+    }
+
+    /// Whether that answers the question: it begins with the name that was asked for. What follows
+    /// the name in a question is one byte.
+    fn is_answered(&self, number: usize, answer: &[u8]) -> bool {
+        let name = &self.frame(number)[PREFIX_BYTES..];
+        answer.starts_with(&name[..name.len() - 1])
+    }
+}
+
+/// What all clients have in common.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// What is asked.
+    pub questions: Arc<Questions>,
+    /// Questions of one client that may be unanswered.
+    pub in_flight: usize,
+    /// When the first ones are asked, and none any more.
+    pub time: (Instant, Instant),
+    /// Ends it early.
+    pub stop: CancellationToken,
+    /// Counts answers for who watches.
+    pub counter: Counter,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Asked {
+    /// How many questions.
+    pub asked: u64,
+    /// How many were answered as they should be.
+    pub answered: u64,
+    /// From the moment of a question to its answer.
+    pub latencies: Latencies,
+    /// When the last answer came.
+    pub last: Option<Instant>,
+    /// Why the first one that was refused was.
+    pub refused: Option<ApiError>,
+}
+
+impl Asked {
+    /// None yet.
+    pub fn new() -> Self {
+        Self {
+            asked: 0,
+            answered: 0,
+            latencies: Latencies::new(),
+            last: None,
+            refused: None,
+        }
+    }
+
+    /// Adds those of another client.
+    pub fn add(&mut self, other: Self) {
+        self.asked += other.asked;
+        self.answered += other.answered;
+        self.latencies.add(&other.latencies);
+        self.last = self.last.max(other.last);
+        self.refused = self.refused.take().or(other.refused);
+    }
+}
+
+/// A client with its connection.
+pub struct Client {
+    plan: Plan,
+    line: Line,
+    /// When its questions are due, if they are.
+    due: Option<Due>,
+    /// By correlation less one: which question is under way, and since when.
+    under_way: Vec<Option<(usize, Instant)>>,
+    /// Correlations, less one, that are free.
+    free: Vec<usize>,
+    random: u64,
+    to_send: Vec<u8>,
+    found: Asked,
+}
+
+impl Client {
+    /// One that is ready.
+    pub fn new(plan: Plan, line: Line, (due, seed): (Option<Due>, u64)) -> Self {
+        Self {
+            under_way: vec![None; plan.in_flight],
+            free: (0..plan.in_flight).rev().collect(),
+            // Never 0: it would stay so.
+            random: seed | 1,
+            to_send: Vec::new(),
+            found: Asked::new(),
+            plan,
+            line,
+            due,
+        }
+    }
+
+    /// Asks until the time is over and everything is answered.
+    pub async fn run(mut self) -> Result<Asked> {
+        let mut alarm = Alarm::new()?;
+        let (begin, end) = self.plan.time;
+        alarm.at(begin).await?;
+        let stop = self.plan.stop.clone();
+        while Instant::now() < end && !stop.is_cancelled() {
+            let next = self.ask(end).await?;
+            let wakes = next.unwrap_or(end);
+            tokio::select! {
+                biased;
+                received = self.line.receive() => {
+                    received?;
+                    self.take_answers()?;
+                }
+                rung = alarm.at(wakes) => rung?,
+                () = stop.cancelled() => {}
+            }
+        }
+        let last = Instant::now() + PATIENCE;
+        while self.free.len() < self.under_way.len() {
+            match tokio::time::timeout_at(last, self.line.receive()).await {
+                Ok(received) => received?,
+                Err(_) => break,
+            }
+            self.take_answers()?;
+        }
+        Ok(self.found)
+    }
+
+    /// Asks what there is room for and what is due; when the next one will be.
+    async fn ask(&mut self, end: Instant) -> Result<Option<Instant>> {
+        let now = Instant::now();
+        let mut next = None;
+        while let Some(&slot) = self.free.last() {
+            let at = self.due.map_or(now, |due| due.of(self.found.asked));
+            if at > now || at >= end {
+                next = Some(at.min(end));
+                break;
+            }
+            self.free.pop();
+            let question = self.pick();
+            self.under_way[slot] = Some((question, at));
+            let start = self.to_send.len();
+            self.to_send
+                .extend_from_slice(self.plan.questions.frame(question));
+            let correlation = u32::try_from(slot + 1).expect("they are bounded");
+            self.to_send[start + PREFIX_BYTES - 4..start + PREFIX_BYTES]
+                .copy_from_slice(&correlation.to_le_bytes());
+            self.found.asked += 1;
+        }
+        if !self.to_send.is_empty() {
+            self.line.send(&self.to_send).await?;
+            self.to_send.clear();
+        }
+        Ok(next)
+    }
+
+    /// Any of the questions.
+    fn pick(&mut self) -> usize {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random % self.plan.questions.ends.len() as u64) as usize
+    }
+
+    fn take_answers(&mut self) -> Result {
+        let now = Instant::now();
+        let before = self.found.answered;
+        while let Some(frame) = self.line.frame()? {
+            self.take_answer(&frame, now)?;
+        }
+        self.plan.counter.add(self.found.answered - before);
+        Ok(())
+    }
+
+    fn take_answer(&mut self, frame: &Frame, now: Instant) -> Result {
+        let header = frame.header;
+        let refusal = match header.is_error() {
+            true => Some(ApiError::decode(&frame.body).map_err(ApiError::from)?),
+            false => None,
+        };
+        let slot = header.correlation.wrapping_sub(1) as usize;
+        let under_way = self.under_way.get_mut(slot).and_then(Option::take);
+        let Some((question, since)) = under_way else {
+            // An error with no correlation is about the connection.
+            return Err(refusal.map_or_else(|| strange(header), Failure::from));
+        };
+        self.free.push(slot);
+        if let Some(refusal) = refusal {
+            self.found.refused.get_or_insert(refusal);
+            return Ok(());
+        }
+        if !self.plan.questions.is_answered(question, &frame.body) {
+            return Err(strange(header));
+        }
+        self.found.answered += 1;
+        self.found.last = Some(now);
+        self.found.latencies.record(now.duration_since(since));
+        Ok(())
+    }
+}
+
+fn strange(header: FrameHeader) -> Failure {
+    Failure::check(format!(
+        "an answer to something else than was asked: number {}, correlation {}",
+        header.api, header.correlation
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::codec;
+
+    #[test]
+    fn an_answer_is_about_what_was_asked() {
+        let names: Vec<TopicName> = ["a", "ab", "b"]
+            .map(|name| name.parse().expect("a name"))
+            .into();
+        let questions = Questions::new(&names).expect("they encode");
+        for (number, name) in names.iter().enumerate() {
+            let frame = questions.frame(number);
+            let asked = Lookup::decode(&frame[PREFIX_BYTES..]).expect("it decodes");
+            assert_eq!(asked.name, *name);
+            for (other, answer) in names.iter().enumerate() {
+                let answer = codec::encode(&(answer, 7_u64), 100, "test").expect("it encodes");
+                assert_eq!(questions.is_answered(number, &answer), number == other);
+            }
+        }
+        assert!(!questions.is_answered(0, b""));
+    }
+}
