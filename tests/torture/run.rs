@@ -111,10 +111,10 @@ pub fn live(plan: &Plan, kill: Kill<'_>, log: Option<&Path>) -> Result<Life, Str
     drop(input);
     let errors = collect(child.stderr.take().expect("piped"));
     let lines = follow(child.stdout.take().expect("piped"));
-    let (said, silent) = listen(&lines, &mut child, kill);
+    let (said, end) = listen(&lines, &mut child, kill);
     let status = child.wait().expect("it ends");
     let errors = errors.recv().unwrap_or_default();
-    if silent {
+    if end == Ending::Silent {
         let seconds = SILENCE_MAX.as_secs();
         return Err(format!("the driver said nothing for {seconds} s\n{errors}"));
     }
@@ -139,7 +139,8 @@ pub fn live(plan: &Plan, kill: Kill<'_>, log: Option<&Path>) -> Result<Life, Str
     }
     Ok(Life {
         said,
-        killed: !status.success(),
+        // One whose disk was taken away may have ended by itself before the signal came.
+        killed: end == Ending::Killed || !status.success(),
         errors,
     })
 }
@@ -161,8 +162,19 @@ fn preload(command: &mut Command, plan: &Plan, kill: Kill<'_>, log: Option<&Path
     }
 }
 
-/// Hears everything until the driver is gone, and kills it when it is time; true if it hung.
-fn listen(lines: &Receiver<String>, child: &mut Child, kill: Kill<'_>) -> (Vec<Said>, bool) {
+/// What ended the listening to a driver.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// It ended before anything was done to it.
+    Own,
+    /// It was killed, or its disk taken away.
+    Killed,
+    /// It said nothing for too long.
+    Silent,
+}
+
+/// Hears everything until the driver is gone, and kills it when it is time.
+fn listen(lines: &Receiver<String>, child: &mut Child, kill: Kill<'_>) -> (Vec<Said>, Ending) {
     let mut said = Vec::new();
     let start = Instant::now();
     let mut heard = start;
@@ -190,7 +202,8 @@ fn listen(lines: &Receiver<String>, child: &mut Child, kill: Kill<'_>) -> (Vec<S
                 let parsed = serde_json::from_str(&line);
                 said.push(parsed.unwrap_or_else(|error| Said::Wrong(format!("{error}: {line}"))));
             }
-            Err(RecvTimeoutError::Disconnected) => return (said, false),
+            Err(RecvTimeoutError::Disconnected) if killed => return (said, Ending::Killed),
+            Err(RecvTimeoutError::Disconnected) => return (said, Ending::Own),
             Err(RecvTimeoutError::Timeout) => {
                 if let Kill::WithDisk { cut, mount, .. } = kill {
                     let status = Command::new(cut).arg(mount).status();
@@ -204,7 +217,7 @@ fn listen(lines: &Receiver<String>, child: &mut Child, kill: Kill<'_>) -> (Vec<S
                 let planned = matches!(kill, Kill::After { .. } | Kill::WithDisk { .. });
                 let hung = !planned || heard.elapsed() >= SILENCE_MAX;
                 if hung {
-                    return (said, true);
+                    return (said, Ending::Silent);
                 }
                 killed = true;
             }
