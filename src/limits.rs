@@ -163,6 +163,8 @@ pub const SCAN_BYTES_FIRST: usize = 64 * KIB;
 pub const ZERO_FILL_BYTES: usize = MIB;
 /// Neighbouring entries are joined into one extent up to this, in bytes: what one read of a client costs at most.
 pub const EXTENT_BYTES_MAX: usize = MIB;
+/// Extents for which a footer's room is kept beyond those it needs: each damaged entry may split one in two.
+pub const FOOTER_SPARE_EXTENTS: usize = 16;
 /// Smallest buffer of the writer's pool, in bytes.
 pub const BUFFER_BYTES_MIN: usize = 4 * KIB;
 /// Bytes of returned buffers the pool keeps for the next group; above it they go back to the allocator.

@@ -70,6 +70,7 @@ impl OpenSegment {
     fn has_room(&self, group_bytes: usize, entries: usize) -> bool {
         let sector = self.prepared.header.sector as usize;
         let end = self.position as usize + group_bytes.next_multiple_of(sector);
+        let entries = entries + limits::FOOTER_SPARE_EXTENTS;
         let footer = self.footer.length_after(entries).next_multiple_of(sector);
         end + footer <= self.prepared.header.slot_bytes as usize
     }

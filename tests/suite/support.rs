@@ -207,9 +207,12 @@ pub struct Reserved {
 impl Reserved {
     /// Any port.
     pub fn new() -> Self {
-        use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with};
         let any = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
-        let held = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        // Not for the processes that other tests start meanwhile.
+        let flags = SocketFlags::CLOEXEC;
+        let held = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None);
+        let held = held.expect("a socket");
         bind(&held, &any).expect("a port");
         let address = getsockname(&held).expect("it is bound");
         let address = SocketAddrV4::try_from(address).expect("it was made as such");

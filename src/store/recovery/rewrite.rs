@@ -175,7 +175,7 @@ fn copy_tail(
 fn has_room(header: &SlotHeader, position: u32, contents: &Contents, group: &KeptGroup) -> bool {
     let footer = contents
         .footer
-        .length_after(group.entries.len())
+        .length_after(group.entries.len() + limits::FOOTER_SPARE_EXTENTS)
         .next_multiple_of(header.sector as usize);
     let end =
         position as usize + (group.header.length as usize).next_multiple_of(header.sector as usize);
@@ -312,29 +312,37 @@ pub(crate) fn seal(
     header: &SlotHeader,
     contents: Contents,
 ) -> Result<(SegmentRow, Footer), JournalError> {
+    // Of a segment in which no group can be read nothing is known but where its groups would begin.
+    let end = contents.end.max(FIRST_POSITION);
     let position = footer_position(header, &contents);
     let groups = if header.kind == Kind::Cold {
         (0, 0)
     } else {
         (contents.first_group, contents.last_group)
     };
+    // Damage can split more extents than room was kept for. Contents are never written over: then this life
+    // alone has the footer, and to the next one the segment is one without, which a repair looks through.
+    let has_room = end <= position;
     let footer = contents.footer.finish(
         &SegmentEnd {
-            contents_end: contents.end,
+            contents_end: end.min(position),
             groups,
         },
         &header.seed(),
         position,
     );
-    slot.write_padded(footer.as_bytes(), position, header.sector)?;
-    slot.sync_data()?;
+    if has_room {
+        slot.write_padded(footer.as_bytes(), position, header.sector)?;
+        slot.sync_data()?;
+    }
+    let length = u32::try_from(footer.as_bytes().len()).expect("a footer lies in a slot");
     let row = SegmentRow {
         slot: header.slot,
         kind: kind_byte(header.kind),
         salt: header.salt.to_bytes(),
-        end: contents.end,
-        footer_position: position,
-        footer_length: u32::try_from(footer.as_bytes().len()).expect("a footer lies in a slot"),
+        end,
+        footer_position: if has_room { position } else { 0 },
+        footer_length: if has_room { length } else { 0 },
         first_group: groups.0,
         last_group: groups.1,
         damaged: contents.damaged,
