@@ -110,6 +110,8 @@ pub(super) struct Writer {
     snapshot_wanted: Option<Done<SnapshotWritten>>,
     emission: Option<Emission>,
     last_capture: Instant,
+    /// A full segment got its row: with the catalog past it no start has to walk through it.
+    capture_due: bool,
     /// A claim of something is worth a mark of its own.
     mark_due: bool,
 }
@@ -161,6 +163,7 @@ impl Writer {
             emission: None,
             // The first capture comes with the first group: recovery's work need not be done again.
             last_capture: Instant::now() - CAPTURE_EVERY,
+            capture_due: false,
             mark_due: true,
             open: OpenSegment::going_on(parts.open, parts.previous_end.position, parts.last_group),
             state: parts.state,
@@ -275,8 +278,10 @@ impl Writer {
     }
 
     fn all_sealed(&mut self) -> bool {
+        let before = self.unsealed.len();
         self.unsealed
             .retain(|number| !self.state.segments().contains_key(number));
+        self.capture_due |= before > self.unsealed.len();
         self.unsealed.is_empty()
     }
 
@@ -544,6 +549,7 @@ impl Writer {
     /// Hands the changed rows to the catalog, once they are durable.
     fn capture(&mut self, now_or_never: bool) {
         let due = now_or_never
+            || self.capture_due
             || self.applier.is_hurried()
             || self.last_capture.elapsed() >= CAPTURE_EVERY;
         if !due || !self.state.is_dirty() {
@@ -555,6 +561,7 @@ impl Writer {
             return;
         }
         self.last_capture = Instant::now();
+        self.capture_due = false;
         let rows = self.state.row_count();
         self.shared.rows.store(rows, Ordering::Release);
         let applied = Applied {
