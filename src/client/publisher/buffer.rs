@@ -217,8 +217,11 @@ impl Buffer {
         self.work.notify_one();
     }
 
-    pub fn is_closed(&self) -> bool {
-        self.lock().closed.is_some()
+    /// Whether it is closed and everything it took in was taken out. Asked under one lock: a message may come, and
+    /// the closing after it, while nobody looks.
+    pub fn is_done(&self) -> bool {
+        let state = self.lock();
+        state.closed.is_some() && state.full.is_empty() && state.open.is_none()
     }
 
     /// The task has ended: nothing will be settled any more.
@@ -313,5 +316,16 @@ mod tests {
             batches += 1;
         }
         assert!(batches > 1);
+    }
+
+    #[test]
+    fn a_closed_buffer_is_done_only_when_its_last_batch_was_taken() {
+        let buffer = Buffer::new(PublisherOptions::default(), 1_000);
+        assert!(!buffer.is_done());
+        buffer.push(&Message::new("last"), 4).expect("taken");
+        buffer.close(ClientError::Closed);
+        assert!(!buffer.is_done(), "the last message is still to be sent");
+        assert!(buffer.take(true).is_some());
+        assert!(buffer.is_done());
     }
 }

@@ -102,7 +102,7 @@ impl Sender {
             }
             let buffer = self.buffer.clone();
             let Some(front) = self.in_flight.front_mut() else {
-                if buffer.is_closed() {
+                if buffer.is_done() {
                     return;
                 }
                 buffer.work.notified().await;
