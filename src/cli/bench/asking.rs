@@ -152,9 +152,18 @@ impl Client {
         let (begin, end) = self.plan.time;
         alarm.at(begin).await?;
         let stop = self.plan.stop.clone();
-        while Instant::now() < end && !stop.is_cancelled() {
+        while !stop.is_cancelled() {
             let next = self.ask(end).await?;
-            let wakes = next.unwrap_or(end);
+            // Late or not: what was due before the end is asked.
+            let is_owed = self.due.is_some() && next.is_none_or(|next| next < end);
+            let now = Instant::now();
+            if now >= end + PATIENCE || (now >= end && !is_owed) {
+                break;
+            }
+            let wakes = next.unwrap_or(match now < end {
+                true => end,
+                false => end + PATIENCE,
+            });
             tokio::select! {
                 biased;
                 received = self.line.receive() => {
