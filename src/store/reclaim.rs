@@ -76,8 +76,10 @@ pub(super) struct Reclaimer {
     copy_after: Instant,
 }
 
-/// Looking takes at most one part in so many of the time.
+/// Looking takes at most one part in so many of the time, as long as [`LOOK_REST_MAX`] allows.
 const LOOK_SHARE: u32 = 20;
+/// A look that took long because the disk had other things to do says little about the next one.
+const LOOK_REST_MAX: Duration = Duration::from_secs(10);
 /// After copying brought nothing, or a snapshot was of no use, it is not tried again for so long.
 const COPY_BACKOFF: Duration = Duration::from_secs(60);
 
@@ -146,7 +148,7 @@ impl Reclaimer {
         }
         self.usages = cold::look(shared);
         self.looked_at = Some(now_is);
-        self.look_after = Instant::now() + begun.elapsed() * LOOK_SHARE;
+        self.look_after = Instant::now() + (begun.elapsed() * LOOK_SHARE).min(LOOK_REST_MAX);
         let dead = self.sound().filter(|usage| usage.is_dead()).count() as u64;
         let gain = self.choice(u64::MAX).gain;
         shared.reclaimable.store(dead + gain, Ordering::Release);
