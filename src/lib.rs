@@ -11,6 +11,8 @@ pub mod process;
 pub mod time;
 pub mod types;
 
+pub mod figures;
+
 pub mod protocol;
 
 pub mod registry;
@@ -24,6 +26,8 @@ pub mod catalog;
 pub mod store;
 
 pub mod net;
+
+pub mod http;
 
 pub mod client;
 

@@ -2,6 +2,8 @@
 
 use std::sync::OnceLock;
 
+use rustix::process::{Resource, getrlimit};
+
 /// Tells this process from others: an index and a peer in one process say the same. All zeros if
 /// there is no randomness.
 pub fn id() -> [u8; 16] {
@@ -35,6 +37,34 @@ pub fn figures() -> ProcessFigures {
         cpu_ms: cpu_ms(&read("stat")),
         disk_written_bytes: disk_written_bytes(&read("io")),
     }
+}
+
+/// File descriptors in use, and how many there may be; what cannot be read is 0. Costs something with
+/// very many of them.
+pub fn descriptors() -> (u64, u64) {
+    // The directory is read through one more.
+    let open = std::fs::read_dir("/proc/self/fd").map_or(0, |dir| dir.count().saturating_sub(1));
+    let max = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    (open as u64, max)
+}
+
+/// When the process started, in microseconds since 1970; 0 if that cannot be read.
+pub fn started_micros() -> u64 {
+    static STARTED: OnceLock<u64> = OnceLock::new();
+    *STARTED.get_or_init(|| {
+        let read = |name: &str| std::fs::read_to_string(format!("/proc/{name}")).unwrap_or_default();
+        let per_second = rustix::param::clock_ticks_per_second();
+        started(&read("self/stat"), &read("stat"), per_second).unwrap_or(0)
+    })
+}
+
+/// From the ticks after the system's start that the process has, and when that was.
+fn started(stat: &str, system: &str, per_second: u64) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let ticks: u64 = rest.split_whitespace().nth(19)?.parse().ok()?;
+    let booted = system.lines().find_map(|line| line.strip_prefix("btime "))?;
+    let booted: u64 = booted.trim().parse().ok()?;
+    Some(booted * 1_000_000 + ticks * 1_000_000 / per_second)
 }
 
 fn rss_bytes(statm: &str) -> u64 {
@@ -93,8 +123,20 @@ mod tests {
     }
 
     #[test]
+    fn the_start_is_that_of_the_system_and_some_ticks() {
+        let stat = "12 (a (b) c) S 1 1 1 0 -1 4 1 0 0 0 250 50 0 0 20 0 4 0 4050 1 1";
+        let system = "cpu 1 2 3\nbtime 1700000000\nprocesses 5\n";
+        assert_eq!(started(stat, system, 100), Some(1_700_000_040_500_000));
+        assert_eq!(started(stat, "", 100), None);
+        assert_eq!(started("", system, 100), None);
+    }
+
+    #[test]
     fn this_process_uses_memory() {
         assert!(figures().rss_bytes > 0);
+        let (open, max) = descriptors();
+        assert!(open > 0 && open < max, "{open} of {max}");
+        assert!(started_micros() > 1_700_000_000_000_000);
         assert_eq!(id(), id());
     }
 }

@@ -22,12 +22,14 @@ use std::path::{Path, PathBuf};
 /// those of one floor do not know each other, except on the ground floor.
 const FLOORS: &[&[&str]] = &[
     &["limits", "process", "time", "types"],
+    &["figures"],
     &["protocol"],
     &["topic", "registry"],
     &["journal"],
     &["catalog"],
     &["store"],
     &["net"],
+    &["http"],
     &["client"],
     &["index", "peer"],
     &["demo"],
