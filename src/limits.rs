@@ -265,6 +265,30 @@ pub const DAMAGE_LINES_MAX: usize = 1_000;
 /// Longest of them, in bytes.
 pub const DAMAGE_LINE_BYTES_MAX: usize = KIB;
 
+// --- figures -------------------------------------------------------------------
+
+/// Topics whose figures are told one by one, the first by name; the others are counted. Seven series each: at 10,000
+/// the text is some 5 MiB with usual names, 20 MiB with the longest.
+pub const METRICS_TOPICS_MAX: usize = 10_000;
+/// Subscriptions of those topics whose lag is told.
+pub const METRICS_SUBSCRIPTIONS_MAX: usize = 10_000;
+/// Topics whose subscriptions the writer is asked for at once, between two groups.
+pub const STANDINGS_TOPICS_AT_ONCE: usize = 1_000;
+/// How long the writer may take to tell; where it waits for the disk, what it told last is told again.
+pub const STANDINGS_PATIENCE: Duration = Duration::from_secs(1);
+/// Connections of the listener for figures; one more costs the oldest one its place.
+pub const HTTP_CONNECTIONS_MAX: usize = 16;
+/// How long one of them may take to send its request.
+pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// And from its first to its last byte, the answer included. No connection is used twice.
+pub const HTTP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest head of a request, in bytes.
+pub const HTTP_HEAD_BYTES_MAX: usize = 8 * KIB;
+/// Most header lines of a request.
+pub const HTTP_HEADERS_MAX: usize = 64;
+/// Requests counted on a connection before they are added to those of the server.
+pub const REQUESTS_TALLIED_MAX: u64 = 256;
+
 // --- discarding ----------------------------------------------------------------
 
 /// Retention, freeing and copying are looked at so often, and a state snapshot is written no more often.
@@ -498,6 +522,13 @@ const _: () = {
         PAGE_ENTRIES_MAX * (3 * 8 + NAME_BYTES_MAX + 48 + PEER_NAME_BYTES_MAX + ADDRESS_BYTES_MAX)
             < CONTROL_BYTES_MAX
     );
+    // Two labels, the classes of a histogram, and their lengths.
+    assert!(
+        PAGE_ENTRIES_MAX * (2 * (8 + NAME_BYTES_MAX) + 24 * 8 + 3 * 8) + 64 * KIB
+            < CONTROL_BYTES_MAX
+    );
+    assert!(STANDINGS_TOPICS_AT_ONCE <= METRICS_TOPICS_MAX);
+    assert!(HTTP_HEAD_TIMEOUT.as_millis() < HTTP_TIMEOUT.as_millis());
     // A topic as it is told is little more than its row; a subscription is two names and some numbers.
     assert!(DESCRIBED_PER_PAGE_MAX <= PAGE_ENTRIES_MAX);
     assert!(DESCRIBED_PER_PAGE_MAX * 2 * SLED_VALUE_BYTES_MAX < CONTROL_BYTES_MAX);

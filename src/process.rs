@@ -52,7 +52,8 @@ pub fn descriptors() -> (u64, u64) {
 pub fn started_micros() -> u64 {
     static STARTED: OnceLock<u64> = OnceLock::new();
     *STARTED.get_or_init(|| {
-        let read = |name: &str| std::fs::read_to_string(format!("/proc/{name}")).unwrap_or_default();
+        let read =
+            |name: &str| std::fs::read_to_string(format!("/proc/{name}")).unwrap_or_default();
         let per_second = rustix::param::clock_ticks_per_second();
         started(&read("self/stat"), &read("stat"), per_second).unwrap_or(0)
     })
@@ -62,7 +63,9 @@ pub fn started_micros() -> u64 {
 fn started(stat: &str, system: &str, per_second: u64) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
     let ticks: u64 = rest.split_whitespace().nth(19)?.parse().ok()?;
-    let booted = system.lines().find_map(|line| line.strip_prefix("btime "))?;
+    let booted = system
+        .lines()
+        .find_map(|line| line.strip_prefix("btime "))?;
     let booted: u64 = booted.trim().parse().ok()?;
     Some(booted * 1_000_000 + ticks * 1_000_000 / per_second)
 }

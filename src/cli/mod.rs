@@ -31,6 +31,7 @@ mod in_file;
 mod input;
 mod log;
 mod message;
+mod metrics;
 mod output;
 mod peer;
 mod publish;

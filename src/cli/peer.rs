@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::cli::Context;
 use crate::cli::confirm;
 use crate::cli::fail::Result;
+use crate::cli::metrics;
 use crate::cli::output::{self, Column, Format, Row, left, right};
 use crate::protocol::api::{PeerInfo, PeerLoad, PeerState, PeerStatusAnswer};
 use crate::protocol::error::ApiError;
@@ -30,9 +31,10 @@ Examples:
         after_help = "\
 Examples:
   tidings peer info peer-1
-  tidings peer info peer-1 -o json"
+  tidings peer info peer-1 -o json
+  tidings peer info peer-1 --metrics"
     )]
-    Info(One),
+    Info(Info),
     /// Unregister a peer that will not come back; the names of its topics are free again
     #[command(after_help = "\
 Examples:
@@ -40,11 +42,15 @@ Examples:
     Retire(Retire),
 }
 
-/// One peer.
+/// Arguments of `info`.
 #[derive(Debug, Args)]
-pub struct One {
-    /// Name of the peer
-    name: PeerName,
+pub struct Info {
+    /// Name of the peer; with --metrics not needed where there is only one
+    #[arg(required_unless_present = "metrics")]
+    name: Option<PeerName>,
+    /// Everything the peer counts, as GET /metrics has it
+    #[arg(long)]
+    metrics: bool,
 }
 
 /// Arguments of `retire`.
@@ -249,7 +255,11 @@ impl Process {
 pub async fn run(verb: Verb, context: &Context) -> Result {
     match verb {
         Verb::Ls => ls(context).await,
-        Verb::Info(args) => info(args, context).await,
+        Verb::Info(Info {
+            name: Some(name),
+            metrics: false,
+        }) => info(name, context).await,
+        Verb::Info(args) => metrics::show(args.name, context).await,
         Verb::Retire(args) => retire(args, context).await,
     }
 }
@@ -274,9 +284,9 @@ async fn find(name: &PeerName, context: &Context) -> Result<PeerInfo> {
     Ok(found.ok_or_else(|| ApiError::PeerNotFound { name: name.clone() })?)
 }
 
-async fn info(args: One, context: &Context) -> Result {
-    let info = find(&args.name, context).await?;
-    let status = match context.client.peer_status(&args.name).await {
+async fn info(name: PeerName, context: &Context) -> Result {
+    let info = find(&name, context).await?;
+    let status = match context.client.peer_status(&name).await {
         Ok(status) => Some(status),
         Err(error) => {
             context.output.note(error);

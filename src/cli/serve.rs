@@ -17,13 +17,17 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::cli::fail::{Failure, Result};
 use crate::cli::{in_file, signals, values};
 use crate::client::{Client, ConnectOptions};
+use crate::figures::Board;
+use crate::http;
 use crate::index::{Index, IndexError, IndexOptions};
 use crate::limits;
-use crate::net::budget::{Budget, raise_descriptor_limit};
+use crate::net::Surroundings;
+use crate::net::budget::raise_descriptor_limit;
 use crate::peer::{Peer, PeerOptions};
 use crate::protocol::api::PeerState;
 use crate::store::StoreOptions;
@@ -55,6 +59,11 @@ pub struct UpFlags {
     /// What people call the peer [default: the name it had, or one made from its id]
     #[arg(long, value_name = "NAME")]
     name: Option<PeerName>,
+    /// Where to answer GET /metrics, /healthz and /readyz, to anybody who can reach it; port 7480 is usual
+    /// [default: nowhere]
+    #[arg(long, value_name = "HOST:PORT", value_parser = values::listen)]
+    #[serde(deserialize_with = "in_file::listen_text")]
+    http: Option<String>,
 }
 
 /// Flags of `tidings serve index`.
@@ -72,6 +81,11 @@ pub struct IndexFlags {
     #[arg(long, value_name = "DURATION", value_parser = values::period)]
     #[serde(deserialize_with = "in_file::period_text")]
     pub lease: Option<Duration>,
+    /// Where to answer GET /metrics, /healthz and /readyz, to anybody who can reach it; port 7480 is usual
+    /// [default: nowhere]
+    #[arg(long, value_name = "HOST:PORT", value_parser = values::listen)]
+    #[serde(deserialize_with = "in_file::listen_text")]
+    pub http: Option<String>,
 }
 
 /// Flags of `tidings serve peer`; its `--index` is the one of every command.
@@ -114,6 +128,11 @@ pub struct PeerFlags {
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     #[serde(deserialize_with = "in_file::size_text")]
     pub reserve: Option<u64>,
+    /// Where to answer GET /metrics, /healthz and /readyz, to anybody who can reach it; port 7480 is usual
+    /// [default: nowhere]
+    #[arg(long, value_name = "HOST:PORT", value_parser = values::listen)]
+    #[serde(deserialize_with = "in_file::listen_text")]
+    pub http: Option<String>,
 }
 
 impl UpFlags {
@@ -125,6 +144,7 @@ impl UpFlags {
             listen: self.listen.or(file.listen),
             advertise: self.advertise.or(file.advertise),
             name: self.name.or(file.name),
+            http: self.http.or(file.http),
         }
     }
 }
@@ -136,6 +156,7 @@ impl IndexFlags {
             listen: self.listen.or(file.listen),
             data_dir: self.data_dir.or(file.data_dir),
             lease: self.lease.or(file.lease),
+            http: self.http.or(file.http),
         }
     }
 }
@@ -154,6 +175,7 @@ impl PeerFlags {
             slot_size: self.slot_size.or(file.slot_size),
             tail_cache: self.tail_cache.or(file.tail_cache),
             reserve: self.reserve.or(file.reserve),
+            http: self.http.or(file.http),
         }
     }
 }
@@ -220,9 +242,40 @@ fn begin() -> Result<CancellationToken> {
 pub async fn index(flags: IndexFlags) -> Result {
     let stop = begin()?;
     let (listener, bound) = bind(flags.listen.as_deref().unwrap_or(INDEX_LISTEN)).await?;
+    let watched = Watched::start(flags.http.as_deref(), &["index"]).await?;
     let index = open_index(flags, bound).await?;
     ready(&format!("index {bound}"));
-    index.serve(listener, stop).await.map_err(failed)
+    let served = index.serve_with(listener, stop, watched.surroundings.clone());
+    served.await.map_err(failed)
+}
+
+/// What the servers of this process share, and the listener for those who watch them.
+struct Watched {
+    surroundings: Surroundings,
+    _listening: Option<AbortOnDropHandle<()>>,
+}
+
+impl Watched {
+    /// Answers from now on, if that is wanted: also while the servers, which are of these roles, are being opened.
+    async fn start(listen: Option<&str>, roles: &[&'static str]) -> Result<Self> {
+        let surroundings = Surroundings {
+            board: Arc::new(Board::expecting(roles)),
+            ..Surroundings::default()
+        };
+        let Some(listen) = listen else {
+            return Ok(Self {
+                surroundings,
+                _listening: None,
+            });
+        };
+        let (listener, bound) = bind(listen).await?;
+        let listening = tokio::spawn(http::serve(listener, surroundings.clone()));
+        ready(&format!("http {bound}"));
+        Ok(Self {
+            surroundings,
+            _listening: Some(AbortOnDropHandle::new(listening)),
+        })
+    }
 }
 
 async fn open_index(flags: IndexFlags, bound: SocketAddr) -> Result<Index> {
@@ -238,11 +291,9 @@ async fn open_index(flags: IndexFlags, bound: SocketAddr) -> Result<Index> {
 /// `tidings serve peer`.
 pub async fn peer(flags: PeerFlags, indexes: Vec<Address>) -> Result {
     let stop = begin()?;
-    let peer = OpenPeer::open(flags, indexes).await?;
-    let telling = tokio::spawn(peer.introduction.clone().tell());
-    let served = peer.peer.serve(peer.listener, stop).await;
-    telling.abort();
-    served.map_err(failed)
+    let listener = peer_listener(&flags).await?;
+    let watched = Watched::start(flags.http.as_deref(), &["peer"]).await?;
+    serve_peer((flags, listener), indexes, (stop, &watched.surroundings)).await
 }
 
 /// `tidings up`.
@@ -255,15 +306,17 @@ pub async fn up(flags: UpFlags) -> Result {
     let stop = begin()?;
     let data_dir = flags.data_dir.unwrap_or_else(|| "data".into());
     let (listener, bound) = bind(flags.index_listen.as_deref().unwrap_or(INDEX_LISTEN)).await?;
+    let watched = Watched::start(flags.http.as_deref(), &["index", "peer"]).await?;
     let index = IndexFlags {
         data_dir: Some(data_dir.join("index")),
         ..IndexFlags::default()
     };
     let index = open_index(index, bound).await?;
-    let budget: Arc<Budget> = Arc::default();
+    let surroundings = &watched.surroundings;
     // Of its own: the index ends after the peer, which tells it that it goes.
     let index_stop = CancellationToken::new();
-    let indexing = tokio::spawn(index.serve_with(listener, index_stop.clone(), budget.clone()));
+    let served = index.serve_with(listener, index_stop.clone(), surroundings.clone());
+    let indexing = tokio::spawn(served);
     ready(&format!("index {bound}"));
     let peer = PeerFlags {
         data_dir: Some(data_dir.join("peer")),
@@ -272,7 +325,7 @@ pub async fn up(flags: UpFlags) -> Result {
         name: flags.name,
         ..PeerFlags::default()
     };
-    let peering = peer_beside_index(peer, bound, (stop.clone(), budget));
+    let peering = peer_beside_index(peer, bound, (stop.clone(), surroundings));
     let (peered, indexed) = side_by_side(peering, indexing, (&stop, &index_stop)).await;
     peered.and(indexed)
 }
@@ -281,7 +334,7 @@ pub async fn up(flags: UpFlags) -> Result {
 async fn peer_beside_index(
     flags: PeerFlags,
     index: SocketAddr,
-    (stop, budget): (CancellationToken, Arc<Budget>),
+    (stop, surroundings): (CancellationToken, &Surroundings),
 ) -> Result {
     let mut index = index;
     if index.ip().is_unspecified() {
@@ -290,9 +343,22 @@ async fn peer_beside_index(
             SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
         });
     }
-    let peer = OpenPeer::open(flags, vec![index.into()]).await?;
+    let listener = peer_listener(&flags).await?;
+    serve_peer((flags, listener), vec![index.into()], (stop, surroundings)).await
+}
+
+/// Opens a peer that has its port, and serves.
+async fn serve_peer(
+    (flags, listener): (PeerFlags, (TcpListener, SocketAddr)),
+    indexes: Vec<Address>,
+    (stop, surroundings): (CancellationToken, &Surroundings),
+) -> Result {
+    let peer = OpenPeer::open(flags, listener, indexes).await?;
     let telling = tokio::spawn(peer.introduction.clone().tell());
-    let served = peer.peer.serve_with(peer.listener, stop, budget).await;
+    let served = peer
+        .peer
+        .serve_with(peer.listener, stop, surroundings.clone());
+    let served = served.await;
     telling.abort();
     served.map_err(failed)
 }
@@ -330,10 +396,11 @@ struct OpenPeer {
 }
 
 impl OpenPeer {
-    async fn open(flags: PeerFlags, indexes: Vec<Address>) -> Result<Self> {
-        let listen = flags.listen.as_deref().unwrap_or(PEER_LISTEN);
-        check_advertised(listen, flags.advertise.as_ref())?;
-        let (listener, bound) = bind(listen).await?;
+    async fn open(
+        flags: PeerFlags,
+        (listener, bound): (TcpListener, SocketAddr),
+        indexes: Vec<Address>,
+    ) -> Result<Self> {
         let options = flags.options(bound, indexes.clone())?;
         let advertise = options.advertise.clone();
         let (peer, _) = opened(|| Peer::open(options)).await?;
@@ -350,6 +417,13 @@ impl OpenPeer {
             introduction,
         })
     }
+}
+
+/// Takes the port of a peer.
+async fn peer_listener(flags: &PeerFlags) -> Result<(TcpListener, SocketAddr)> {
+    let listen = flags.listen.as_deref().unwrap_or(PEER_LISTEN);
+    check_advertised(listen, flags.advertise.as_ref())?;
+    bind(listen).await
 }
 
 /// What is told when a peer is ready.

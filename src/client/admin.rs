@@ -15,10 +15,10 @@ use crate::net::CallError;
 use crate::protocol::api::{
     AcceptLoss, Changes, CreateSubscription, CreateTopic, CreatedTopic, DeleteSubscription,
     DeleteTopic, DescribeSubscription, DescribeTopic, DescribeTopics, Figures, FiguresAnswer,
-    FindOffset, FoundOffset, ListPeers, ListSubscriptions, ListTopics, PeerInfo, PeerState,
-    PeerStatus, PeerStatusAnswer, PlaceTopic, Position, PurgeTopic, RenameTopic, Request,
-    RetirePeer, Retired, SeekSubscription, SetTopic, Sought, SubscriptionInfo, TopicChanges,
-    TopicInfo, TopicLocation, Watch,
+    FindOffset, FoundOffset, ListPeers, ListSubscriptions, ListTopics, MetricFamily, MetricPlace,
+    Metrics, PeerInfo, PeerState, PeerStatus, PeerStatusAnswer, PlaceTopic, Position, PurgeTopic,
+    RenameTopic, Request, RetirePeer, Retired, SeekSubscription, SetTopic, Sought,
+    SubscriptionInfo, TopicChanges, TopicInfo, TopicLocation, Watch,
 };
 use crate::protocol::error::ApiError;
 use crate::types::{
@@ -106,6 +106,34 @@ impl Client {
     pub async fn peer_status(&self, peer: &PeerName) -> Result<PeerStatusAnswer, ClientError> {
         let found = self.find_peer(peer).await?;
         self.at_peer(&found, &PeerStatus {}, Effect::Reads).await
+    }
+
+    /// Everything that peer counts.
+    pub async fn metrics(&self, peer: &PeerName) -> Result<Vec<MetricFamily>, ClientError> {
+        let found = self.find_peer(peer).await?;
+        let mut families: Vec<MetricFamily> = Vec::new();
+        loop {
+            let after = families.last().and_then(|last| {
+                Some(MetricPlace {
+                    name: last.name.clone(),
+                    labels: last.samples.last()?.labels.clone(),
+                })
+            });
+            let limit = limits::PAGE_ENTRIES_MAX as u32;
+            let page = Metrics { after, limit };
+            let page = self.at_peer(&found, &page, Effect::Reads).await?;
+            let more = page.more && !page.families.is_empty();
+            for family in page.families {
+                match families.last_mut() {
+                    // A family that goes on.
+                    Some(last) if last.name == family.name => last.samples.extend(family.samples),
+                    _ => families.push(family),
+                }
+            }
+            if !more {
+                return Ok(families);
+            }
+        }
     }
 
     /// What the node at that address uses and counts.

@@ -137,7 +137,10 @@ mod tests {
     fn a_node_recovers_serves_and_ends() {
         let board = Arc::new(Board::expecting(&["index", "peer"]));
         let recovering = "recovering: its stored state is being read";
-        let told = [format!("index: {recovering}"), format!("peer: {recovering}")];
+        let told = [
+            format!("index: {recovering}"),
+            format!("peer: {recovering}"),
+        ];
         assert_eq!(board.unready(), told);
         let index = board.show("index", Arc::new(Fixed(None)));
         assert_eq!(board.unready(), told[1..]);

@@ -99,8 +99,18 @@ const LATENCIES: &[u64] = &[
 ];
 /// Sizes, in bytes: from one message to a slot.
 const SIZES: &[u64] = &[
-    512, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20,
-    4 << 20, 16 << 20,
+    512,
+    1 << 10,
+    4 << 10,
+    16 << 10,
+    64 << 10,
+    128 << 10,
+    256 << 10,
+    512 << 10,
+    1 << 20,
+    2 << 20,
+    4 << 20,
+    16 << 20,
 ];
 /// Numbers of things that go together.
 const COUNTS: &[u64] = &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096];
@@ -154,8 +164,8 @@ metrics! {
     BYTES_IN = "tidings_bytes_in_total", COUNTER, Bytes, [], "Bytes of their batches";
     RECORDS_OUT = "tidings_records_out_total", COUNTER, One, [], "Records handed to readers, of all topics";
     BYTES_OUT = "tidings_bytes_out_total", COUNTER, Bytes, [], "Bytes of their batches";
-    PUBLISH = "tidings_publish_seconds", HISTOGRAM(LATENCIES), Seconds, [], "From taking a batch in to answering it";
-    FETCH = "tidings_fetch_seconds", HISTOGRAM(LATENCIES), Seconds, [], "From when a fetch has something to be answered with to its answer";
+    PUBLISH = "tidings_publish_seconds", HISTOGRAM(LATENCIES), Seconds, [], "From taking a batch in to its acknowledgement";
+    FETCH = "tidings_fetch_seconds", HISTOGRAM(LATENCIES), Seconds, [], "From when there is something to answer a fetch with to its answer";
     GROUP_BYTES = "tidings_group_bytes", HISTOGRAM(SIZES), Bytes, [], "Size of the groups written to the journal";
     GROUP_ENTRIES = "tidings_group_entries", HISTOGRAM(COUNTS), One, [], "Batches and changes of state in a group";
     SYNC = "tidings_journal_sync_seconds", HISTOGRAM(LATENCIES), Seconds, [], "How long the journal's fdatasync took";
@@ -221,11 +231,17 @@ mod tests {
             assert_eq!(total, metric.kind == Kind::Counter, "{name}");
             let base = name.trim_end_matches("_total");
             match metric.unit {
-                Unit::Bytes => assert!(base.ends_with("_bytes") || base.contains("_bytes_"), "{name}"),
+                Unit::Bytes => assert!(
+                    base.ends_with("_bytes") || base.contains("_bytes_"),
+                    "{name}"
+                ),
                 Unit::Seconds => assert!(base.ends_with("_seconds"), "{name}"),
                 Unit::One => assert!(!base.ends_with("_bytes"), "{name}"),
             }
-            assert!(name.starts_with("tidings_") || name.starts_with("process_"), "{name}");
+            assert!(
+                name.starts_with("tidings_") || name.starts_with("process_"),
+                "{name}"
+            );
             assert_eq!(Metric::find(name), Some(*metric));
         }
         assert_eq!(Metric::find("tidings_nothing"), None);

@@ -37,7 +37,7 @@ mod text;
 
 pub use board::{Board, Collecting, Shown, Source};
 pub use catalogue::{Kind, Metric, Unit};
-pub use process::of_process;
+pub use process::{of_descriptors, of_process};
 pub use registry::Registry;
 pub use sample::{Collected, Family, Label, Sample, Value};
 pub use text::{CONTENT_TYPE, amount};

@@ -12,8 +12,12 @@ pub fn of_process() -> Collected {
     collected.number(&all::PROCESS_CPU, used.cpu_ms * 1_000);
     collected.number(&all::PROCESS_START, process::started_micros());
     collected.number(&all::PROCESS_WRITTEN, used.disk_written_bytes);
+    collected
+}
+
+/// Its file descriptors, which are counted one by one.
+pub fn of_descriptors(collected: &mut Collected) {
     let (open, max) = process::descriptors();
     collected.number(&all::PROCESS_FDS, open);
     collected.number(&all::PROCESS_FDS_MAX, max);
-    collected
 }

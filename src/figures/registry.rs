@@ -109,12 +109,18 @@ mod tests {
         RECORDS_IN.counter(&registry).increment(3);
         SYNC.histogram(&registry).record(0.000_25);
         assert_eq!(registry.value(&RECORDS_IN), Value::Number(5));
-        assert_eq!((registry.value(&SYNC).count(), registry.value(&SYNC).sum()), (1, 250));
+        assert_eq!(
+            (registry.value(&SYNC).count(), registry.value(&SYNC).sum()),
+            (1, 250)
+        );
         let mut collected = Collected::default();
         registry.collect(&mut collected);
         let text = collected.to_text();
         assert!(text.contains("tidings_records_in_total 5\n"), "{text}");
-        assert!(text.contains("tidings_journal_sync_seconds_bucket{le=\"0.0005\"} 1\n"), "{text}");
+        assert!(
+            text.contains("tidings_journal_sync_seconds_bucket{le=\"0.0005\"} 1\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -62,7 +62,9 @@ fn write_classes(
     let mut count = 0;
     for (class, more) in counts.iter().enumerate() {
         count += more;
-        let bound = bounds.get(class).map_or_else(|| "+Inf".to_owned(), |bound| amount(*bound, ticks));
+        let bound = bounds
+            .get(class)
+            .map_or_else(|| "+Inf".to_owned(), |bound| amount(*bound, ticks));
         let labels = (labels, Some(bound.as_str()));
         write_line(out, (metric.name, "_bucket"), labels, &count.to_string());
     }
@@ -144,7 +146,9 @@ mod tests {
     fn labels_are_escaped() {
         let mut collected = Collected::default();
         let hostile = "a\"b\\c\nd} 7";
-        collected.family(&LAG).number([hostile.into(), "größe".into()], 3);
+        collected
+            .family(&LAG)
+            .number([hostile.into(), "größe".into()], 3);
         assert_eq!(
             collected.to_text(),
             "# HELP tidings_subscription_lag_records Records between what was committed and the end\n\
@@ -159,7 +163,9 @@ mod tests {
         let mut counts = vec![0; 20];
         (counts[0], counts[2], counts[19]) = (2, 1, 1);
         let sum = 70_000_300;
-        first.family(&SYNC).add([], Value::Histogram { counts, sum });
+        first
+            .family(&SYNC)
+            .add([], Value::Histogram { counts, sum });
         first.family(&TOPIC_END).number(["a".into()], 1);
         let mut second = Collected::default();
         second.family(&TOPIC_END).number(["b".into()], 2);

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use metrics::Histogram;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -125,10 +126,16 @@ pub(super) struct Keeper {
     repairs: Effects,
     published: Arc<Published>,
     clock: Clock,
+    commit: Histogram,
 }
 
 impl Keeper {
-    pub(super) fn new(opened: Opened, published: Arc<Published>, clock: Clock) -> Self {
+    /// A keeper that records with `commit` how long changes take.
+    pub(super) fn new(
+        opened: Opened,
+        published: Arc<Published>,
+        (clock, commit): (Clock, Histogram),
+    ) -> Self {
         Self {
             state: opened.state,
             layout: opened.layout,
@@ -136,6 +143,7 @@ impl Keeper {
             repairs: opened.repairs,
             published,
             clock,
+            commit,
         }
     }
 
@@ -201,9 +209,11 @@ impl Keeper {
     /// Returns when what changed is on the disk.
     fn persist(&mut self, effects: &Effects) -> Result<(), CatalogError> {
         if effects.need_disk() {
+            let began = Instant::now();
             for changes in self.layout.changed(&self.state, effects) {
                 self.store.apply(changes)?;
             }
+            self.commit.record(began.elapsed().as_secs_f64());
         }
         Ok(())
     }

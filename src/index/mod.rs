@@ -38,6 +38,7 @@
 //! Deliberately missing: more than one index server; the commands are already
 //! what an agreed log would carry.
 
+mod figures;
 mod keeper;
 mod published;
 mod service;
@@ -51,20 +52,21 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
 use crate::catalog::{
     CatalogError, DirLock, LockError, OpenOptions, RegistryStore, StoreKind, Verdict, check_role,
 };
+use crate::figures::{Registry, catalogue};
 use crate::limits;
-use crate::net::budget::Budget;
 use crate::net::shutdown::CancellationToken;
-use crate::net::{Server, Traffic};
+use crate::net::{Server, Surroundings, Traffic};
 use crate::registry::rows::Loader;
 use crate::registry::{Command, Directory, Settings};
 use crate::types::Address;
+use figures::{IndexFigures, ROLE};
 use keeper::{Clock, Keeper, Opened, Waiting};
 use published::Published;
 use service::IndexService;
@@ -130,6 +132,7 @@ pub struct Index {
     published: Arc<Published>,
     commands: mpsc::Sender<Waiting>,
     ended: oneshot::Receiver<Result<(), CatalogError>>,
+    registry: Arc<Registry>,
     options: IndexOptions,
 }
 
@@ -160,7 +163,9 @@ impl Index {
         let published = Arc::new(Published::new(directory));
         let (commands, waiting) = mpsc::channel(limits::INDEX_COMMANDS_WAITING_MAX);
         let (end, ended) = oneshot::channel();
-        let mut keeper = Keeper::new(opened, published.clone(), clock);
+        let registry: Arc<Registry> = Arc::default();
+        let commit = catalogue::INDEX_COMMIT.histogram(&*registry);
+        let mut keeper = Keeper::new(opened, published.clone(), (clock, commit));
         thread::Builder::new()
             .name("index-keeper".to_owned())
             .spawn(move || {
@@ -175,6 +180,7 @@ impl Index {
             published,
             commands,
             ended,
+            registry,
             options,
         })
     }
@@ -185,25 +191,35 @@ impl Index {
         listener: TcpListener,
         stop: CancellationToken,
     ) -> Result<(), IndexError> {
-        self.serve_with(listener, stop, Arc::default()).await
+        self.serve_with(listener, stop, Surroundings::default())
+            .await
     }
 
-    /// The same, sharing a memory budget with other servers of the process.
+    /// The same beside other servers of the process.
     pub async fn serve_with(
         self,
         listener: TcpListener,
         stop: CancellationToken,
-        budget: Arc<Budget>,
+        surroundings: Surroundings,
     ) -> Result<(), IndexError> {
         let tick_every = self.options.tick_every();
-        let traffic: Arc<Traffic> = Arc::default();
-        let service =
-            IndexService::new(self.published, self.commands.clone(), self.options.indexes);
         // Its own, so that a failing store can end the server and nobody else.
         let stop = stop.child_token();
+        let traffic = Arc::new(Traffic::new(&*self.registry));
+        let figures = Arc::new(IndexFigures {
+            published: self.published,
+            registry: self.registry,
+            traffic: traffic.clone(),
+            surroundings: surroundings.clone(),
+            watchers: Arc::new(Semaphore::new(limits::WATCHERS_MAX)),
+            commands: self.commands.downgrade(),
+            stop: stop.clone(),
+        });
+        let _shown = surroundings.board.show(ROLE, figures.clone());
+        let service = IndexService::new(figures, self.commands.clone(), self.options.indexes);
         let server = Server::new(Arc::new(service), stop.clone())
             .with_traffic(traffic)
-            .with_budget(budget);
+            .with_budget(surroundings.budget.clone());
         let mut ended = self.ended;
         let commands = self.commands;
         let serving = server.run(listener);

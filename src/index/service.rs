@@ -4,16 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::figures::IndexFigures;
 use super::keeper::Waiting;
 use super::published::Published;
 use crate::limits;
 use crate::net::{Call, Handling, Reply, Service, figures};
 use crate::protocol::api::{
-    Api, Changes, Done, Figures, HelloAnswer, ListPeers, ListTopics, Lookup, PROTOCOL_MAX, Ping,
-    Role, TopicPage, Watch,
+    Api, Changes, Done, Figures, HelloAnswer, ListPeers, ListTopics, Lookup, Metrics, PROTOCOL_MAX,
+    Ping, Role, TopicPage, Watch,
 };
 use crate::protocol::codec;
 use crate::protocol::error::ApiError;
@@ -26,22 +27,22 @@ const LOCATION_BYTES_MAX: usize =
 
 pub(super) struct IndexService {
     published: Arc<Published>,
+    figures: Arc<IndexFigures>,
     commands: mpsc::Sender<Waiting>,
-    watchers: Arc<Semaphore>,
     hello: HelloAnswer,
 }
 
 impl IndexService {
     pub(super) fn new(
-        published: Arc<Published>,
+        figures: Arc<IndexFigures>,
         commands: mpsc::Sender<Waiting>,
         indexes: Vec<Address>,
     ) -> Self {
         let small = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
         Self {
-            published,
+            published: figures.published.clone(),
+            figures,
             commands,
-            watchers: Arc::new(Semaphore::new(limits::WATCHERS_MAX)),
             hello: HelloAnswer {
                 protocol: PROTOCOL_MAX,
                 role: Role::Index,
@@ -86,7 +87,7 @@ impl IndexService {
     }
 
     fn watch(&self, request: Watch, mut reply: Reply) -> Handling {
-        let Ok(permit) = self.watchers.clone().try_acquire_owned() else {
+        let Ok(permit) = self.figures.watchers.clone().try_acquire_owned() else {
             reply.error(&ApiError::TooManyConnections {
                 max: limits::WATCHERS_MAX as u64,
             });
@@ -125,6 +126,14 @@ impl Service for IndexService {
                 let tell = |Figures {}| figures::of_process();
                 Handling::answer::<Figures>(reply, call.decode().map(tell))
             }
+            Api::Metrics => match call.decode() {
+                Ok(request) => {
+                    let figures = self.figures.clone();
+                    let telling = async move { figures.page(request).await };
+                    Handling::finish::<Metrics>(reply, telling)
+                }
+                Err(error) => refuse(reply, &error),
+            },
             Api::Ping => Handling::answer::<Ping>(reply, call.decode().map(|Ping {}| Done {})),
             Api::ListPeers => {
                 let list = |ListPeers {}| self.published.read().list_peers();

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::Semaphore;
 
+use crate::figures::{Collected, catalogue};
 use crate::limits;
 
 /// The pools of a process.
@@ -67,6 +68,24 @@ impl Budget {
     /// How many connections the servers of the process may have together.
     pub fn connections_max(&self) -> usize {
         self.connections_max
+    }
+
+    /// Tells how much of it is in use.
+    pub fn collect(&self, into: &mut Collected) {
+        into.number(&catalogue::CONNECTIONS_MAX, self.connections_max as u64);
+        let pools = [
+            ("requests", &self.requests),
+            ("answers", &self.answers),
+            ("spare", &self.spare),
+        ];
+        for (name, pool) in pools {
+            let mut tell = |metric, number: usize| {
+                into.family(metric).number([name.into()], number as u64);
+            };
+            tell(&catalogue::MEMORY_LIMIT, pool.capacity);
+            tell(&catalogue::MEMORY_USED, pool.capacity - pool.free_bytes());
+            tell(&catalogue::MEMORY_WAITING, pool.waiting());
+        }
     }
 
     /// Whether there may be one more.
@@ -170,7 +189,12 @@ impl Pool {
 
     /// Whether somebody waits.
     pub fn is_pressed(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
+        self.waiting() > 0
+    }
+
+    /// How many wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 }
 

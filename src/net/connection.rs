@@ -23,7 +23,7 @@ use tracing::debug;
 
 use crate::limits;
 use crate::net::admission::{Shared, Ticket};
-use crate::net::context::Context;
+use crate::net::context::{Context, Tally};
 use crate::net::outbox::{Outgoing, Writer};
 use crate::net::reader::{FrameReader, ReadError};
 use crate::net::service::{Call, ClientInfo, Handling, Reply, Service};
@@ -167,8 +167,13 @@ impl<S: Service> Reading<S> {
             None => return Err(End::Refused(ApiError::ShuttingDown, 0)),
         };
         let mut is_stopping = false;
+        let mut tally = Tally::new(server.traffic.clone());
         loop {
-            let prefix = match self.reader.prefix_at_hand() {
+            let at_hand = self.reader.prefix_at_hand();
+            if at_hand.is_none() {
+                tally.add();
+            }
+            let prefix = match at_hand {
                 Some(prefix) => prefix,
                 None => tokio::select! {
                     biased;
@@ -190,7 +195,10 @@ impl<S: Service> Reading<S> {
                 continue;
             }
             match check(prefix.header, role) {
-                Ok(api) => self.call(api, body, (&client, reply)).await,
+                Ok(api) => {
+                    tally.note(api);
+                    self.call(api, body, (&client, reply)).await;
+                }
                 Err(error) => reply.error(&error),
             }
         }
@@ -360,6 +368,10 @@ fn check_hello(header: FrameHeader, body: &[u8]) -> Result<(Hello, u16), ApiErro
 const fn has_large_answer(api: Api) -> bool {
     matches!(
         api,
-        Api::ListTopics | Api::ListPeers | Api::DescribeTopics | Api::ListSubscriptions
+        Api::Metrics
+            | Api::ListTopics
+            | Api::ListPeers
+            | Api::DescribeTopics
+            | Api::ListSubscriptions
     )
 }

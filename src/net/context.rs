@@ -1,26 +1,125 @@
 //! What all connections of a server share: its counts, its patience, its end.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use metrics::{Histogram, NoopRecorder, Recorder};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::figures::{Collected, catalogue};
 use crate::limits;
 use crate::net::budget::Budget;
+use crate::protocol::api::Api;
+use crate::protocol::error::ApiError;
+
+/// Numbers of requests and of errors are below it.
+const NUMBERS: usize = 128;
+const _: () = {
+    let mut at = 0;
+    while at < Api::ALL.len() {
+        assert!((Api::ALL[at] as usize) < NUMBERS);
+        at += 1;
+    }
+};
 
 /// What a server has seen on its connections since it started.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Traffic {
     connections: AtomicUsize,
     accepted: AtomicU64,
     refused: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
+    /// Requests, by their number.
+    requests: [AtomicU64; NUMBERS],
+    /// Errors answered, by their number; at 0 those that have none of ours.
+    errors: [AtomicU64; NUMBERS],
+    names: [OnceLock<&'static str>; NUMBERS],
+    publish: Histogram,
+    fetch: Histogram,
+}
+
+impl Default for Traffic {
+    /// Times are not recorded.
+    fn default() -> Self {
+        Self::new(&NoopRecorder)
+    }
 }
 
 impl Traffic {
+    /// Nothing yet; times are recorded with that recorder.
+    pub fn new(recorder: &dyn Recorder) -> Self {
+        let zero = || AtomicU64::new(0);
+        Self {
+            connections: AtomicUsize::new(0),
+            accepted: zero(),
+            refused: zero(),
+            bytes_in: zero(),
+            bytes_out: zero(),
+            requests: std::array::from_fn(|_| zero()),
+            errors: std::array::from_fn(|_| zero()),
+            names: std::array::from_fn(|_| OnceLock::new()),
+            publish: catalogue::PUBLISH.histogram(recorder),
+            fetch: catalogue::FETCH.histogram(recorder),
+        }
+    }
+
+    /// Tells all of it, as that of a node of this role.
+    pub fn collect(&self, role: &Arc<str>, into: &mut Collected) {
+        let mut node = |metric, number| into.family(metric).number([role.clone()], number);
+        node(&catalogue::CONNECTIONS, self.connections() as u64);
+        node(&catalogue::ACCEPTED, self.accepted());
+        node(&catalogue::REFUSED, self.refusals());
+        node(&catalogue::RECEIVED, self.bytes_in());
+        node(&catalogue::SENT, self.bytes_out());
+        for &api in Api::ALL {
+            let count = self.requests[api as usize].load(Ordering::Relaxed);
+            if count > 0 {
+                let labels = [role.clone(), api.name().into()];
+                into.family(&catalogue::REQUESTS).number(labels, count);
+            }
+        }
+        for (code, count) in self.errors.iter().enumerate() {
+            let count = count.load(Ordering::Relaxed);
+            if count > 0 {
+                let name = self.names[code].get().copied().unwrap_or("Other");
+                let labels = [role.clone(), code.to_string().into(), name.into()];
+                into.family(&catalogue::ERRORS).number(labels, count);
+            }
+        }
+    }
+
+    fn requested(&self, api: Api, count: u64) {
+        self.requests[api as usize].fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(super) fn failed(&self, error: &ApiError) {
+        let code = usize::from(error.code());
+        let code = if code < NUMBERS { code } else { 0 };
+        self.errors[code].fetch_add(1, Ordering::Relaxed);
+        if self.names[code].get().is_none() {
+            // Another thread may have been first; it says the same.
+            let _ = self.names[code].set(error.name());
+        }
+    }
+
+    /// A request of which the time counts was answered.
+    pub(super) fn answered(&self, api: u16, took: Duration) {
+        if api == Api::Publish as u16 {
+            self.publish.record(took.as_secs_f64());
+        } else {
+            self.fetch.record(took.as_secs_f64());
+        }
+    }
+
+    /// Whether it matters how long an answer to that request takes. Looking at the clock costs as much as
+    /// answering the cheapest ones.
+    pub(super) fn is_timed(api: u16) -> bool {
+        api == Api::Publish as u16 || api == Api::Fetch as u16
+    }
+
     /// Connections open now.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
@@ -68,6 +167,48 @@ impl Traffic {
 
     pub(super) fn refused(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Requests that a connection has taken in and not yet added to those of its server: one addition for many,
+/// and always up to date when the connection waits for more.
+#[derive(Debug)]
+pub(super) struct Tally {
+    traffic: Arc<Traffic>,
+    api: Api,
+    count: u64,
+}
+
+impl Tally {
+    pub fn new(traffic: Arc<Traffic>) -> Self {
+        Self {
+            traffic,
+            api: Api::Ping,
+            count: 0,
+        }
+    }
+
+    /// One more.
+    pub fn note(&mut self, api: Api) {
+        if api != self.api || self.count >= limits::REQUESTS_TALLIED_MAX {
+            self.add();
+            self.api = api;
+        }
+        self.count += 1;
+    }
+
+    /// Adds them.
+    pub fn add(&mut self) {
+        if self.count > 0 {
+            self.traffic.requested(self.api, self.count);
+            self.count = 0;
+        }
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        self.add();
     }
 }
 

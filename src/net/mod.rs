@@ -44,6 +44,7 @@ mod service;
 
 pub use context::{Timeouts, Traffic};
 pub use dial::{CallError, Connection, DialOptions, Pending};
+pub use figures::Surroundings;
 pub use listener::Server;
 pub use outbox::Body;
 pub use service::{Call, ClientInfo, Handling, Later, Reply, Service};

@@ -9,11 +9,13 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use crate::limits;
 use crate::net::admission::Ticket;
+use crate::net::context::Traffic;
 use crate::net::outbox::{Body, Outgoing};
 use crate::protocol::api::{Api, HelloAnswer, Request};
 use crate::protocol::error::ApiError;
@@ -96,6 +98,8 @@ pub trait Service: Send + Sync + 'static {
 pub struct Reply {
     ticket: Option<Ticket>,
     header: FrameHeader,
+    /// When the request was taken in, if its time counts.
+    began: Option<Instant>,
 }
 
 impl Reply {
@@ -103,7 +107,13 @@ impl Reply {
         Self {
             ticket: Some(ticket),
             header,
+            began: Traffic::is_timed(header.api).then(Instant::now),
         }
+    }
+
+    /// What the answer took is counted from now on: before, there was nothing to answer with.
+    pub fn restart_clock(&mut self) {
+        self.began = self.began.map(|_| Instant::now());
     }
 
     /// Waits until `bytes` of answer may be held in memory. To be called before anything larger
@@ -130,11 +140,22 @@ impl Reply {
 
     /// Answers. Never waits; from any thread.
     pub fn answer(mut self, body: impl Into<Body>) {
+        if let (Some(began), Some(ticket)) = (self.began, &self.ticket) {
+            let traffic = &ticket.shared.server.traffic;
+            traffic.answered(self.header.api, began.elapsed());
+        }
         self.finish(self.header.answer(), body.into());
     }
 
     /// Answers with an error. Never waits; from any thread.
     pub fn error(mut self, error: &ApiError) {
+        self.fail(error);
+    }
+
+    fn fail(&mut self, error: &ApiError) {
+        if let Some(ticket) = &self.ticket {
+            ticket.shared.server.traffic.failed(error);
+        }
         self.finish(self.header.error(), error.encode().into());
     }
 
@@ -174,7 +195,7 @@ impl Drop for Reply {
                 true => ApiError::ShuttingDown,
                 false => ApiError::Unanswered,
             };
-            self.finish(self.header.error(), error.encode().into());
+            self.fail(&error);
         }
     }
 }

@@ -18,6 +18,7 @@
 //! Deliberately missing: replication, moving topics, and who may do what.
 
 mod directory;
+mod figures;
 mod known;
 mod registrar;
 mod service;
@@ -32,11 +33,11 @@ use tokio::net::TcpListener;
 use tracing::{error, info};
 
 use crate::limits;
-use crate::net::budget::Budget;
 use crate::net::shutdown::CancellationToken;
-use crate::net::{Server, Traffic};
+use crate::net::{Server, Surroundings, Traffic};
 use crate::store::{OpenError, Opened, Store, StoreOptions};
 use crate::types::{Address, PeerId, PeerName};
+use figures::{Parts, PeerFigures, ROLE};
 use registrar::{Registrar, RegistrarOptions};
 use service::PeerService;
 
@@ -122,19 +123,20 @@ impl Peer {
         listener: TcpListener,
         stop: CancellationToken,
     ) -> Result<(), PeerError> {
-        self.serve_with(listener, stop, Arc::default()).await
+        self.serve_with(listener, stop, Surroundings::default())
+            .await
     }
 
-    /// The same, sharing a memory budget with other servers of the process.
+    /// The same beside other servers of the process.
     pub async fn serve_with(
         self,
         listener: TcpListener,
         stop: CancellationToken,
-        budget: Arc<Budget>,
+        surroundings: Surroundings,
     ) -> Result<(), PeerError> {
         // Its own, so that a failing store ends this server and nobody else's.
         let stop = stop.child_token();
-        let traffic: Arc<Traffic> = Arc::default();
+        let traffic = Arc::new(Traffic::new(&**self.store.registry()));
         let registrar = Registrar::new(RegistrarOptions {
             store: self.store.clone(),
             traffic: traffic.clone(),
@@ -142,15 +144,23 @@ impl Peer {
             indexes: self.options.indexes.clone(),
             heartbeat: self.options.heartbeat,
         });
-        let service = Arc::new(PeerService::new(
+        let figures = Arc::new(PeerFigures::new(Parts {
+            store: self.store.clone(),
+            registrar: registrar.clone(),
+            traffic: traffic.clone(),
+            surroundings: surroundings.clone(),
+            stop: stop.clone(),
+        }));
+        let _shown = surroundings.board.show(ROLE, figures.clone());
+        let service = PeerService::new(
             self.store.clone(),
-            registrar.clone(),
+            (registrar.clone(), figures),
             &self.options,
-        ));
+        );
         let registering = tokio::spawn(registrar.clone().run(stop.clone()));
         let failing = tokio::spawn(stop_on_failure(self.store.clone(), stop.clone()));
-        let server = Server::new(service, stop.clone())
-            .with_budget(budget)
+        let server = Server::new(Arc::new(service), stop.clone())
+            .with_budget(surroundings.budget.clone())
             .with_traffic(traffic);
         server.run(listener).await;
         stop.cancel();

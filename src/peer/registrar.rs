@@ -119,6 +119,11 @@ impl Registrar {
         self.reachable.load(Ordering::Acquire)
     }
 
+    /// How often everything was told.
+    pub fn registrations(&self) -> u64 {
+        self.registrations.load(Ordering::Acquire)
+    }
+
     /// Whether another process registered with this identity.
     pub fn is_displaced(&self) -> bool {
         self.displaced.load(Ordering::Acquire)

@@ -6,23 +6,22 @@ use std::time::Duration;
 
 use super::PeerOptions;
 use super::directory::Directory;
+use super::figures::PeerFigures;
 use super::registrar::{Registrar, unavailable};
 use crate::limits;
-use crate::net::{Body, Call, CallError, Handling, Reply, Service, figures};
-use crate::process;
+use crate::net::{Body, Call, CallError, Handling, Reply, Service};
 use crate::protocol::api::{
     AcceptLoss, AcceptedLoss, Api, Commit, CreateSubscription, CreateTopic, CreatedTopic,
     DeleteSubscription, DeleteTopic, DescribeSubscription, DescribeTopic, DescribeTopics, Done,
-    Figures, FiguresAnswer, FindOffset, HelloAnswer, ListPeers, ListSubscriptions, ListTopics,
-    Lookup, PROTOCOL_MAX, PeerInfo, PeerState, PeerStatus, PeerStatusAnswer, Ping, PlaceTopic,
-    PurgeTopic, RenameTopic, Request, RetirePeer, Role, SeekSubscription, SetTopic, StoredTopic,
-    TopicInfo, TopicLocation, TopicPage,
+    Figures, FindOffset, HelloAnswer, ListPeers, ListSubscriptions, ListTopics, Lookup, Metrics,
+    PROTOCOL_MAX, PeerInfo, PeerState, PeerStatus, Ping, PlaceTopic, PurgeTopic, RenameTopic,
+    Request, RetirePeer, Role, SeekSubscription, SetTopic, StoredTopic, TopicInfo, TopicLocation,
+    TopicPage,
 };
 use crate::protocol::batch::CheckedBatch;
 use crate::protocol::data::{Fetch, Publish, Published};
 use crate::protocol::error::ApiError;
 use crate::store::{NewTopic, Store, random_id};
-use crate::time::Timestamp;
 use crate::types::{Address, LeaderEpoch, TopicId, TopicName};
 
 /// Answers requests to a peer.
@@ -33,11 +32,15 @@ pub(super) struct PeerService {
     hello: HelloAnswer,
     message_bytes_max: usize,
     advertise: Address,
-    started: Timestamp,
+    figures: Arc<PeerFigures>,
 }
 
 impl PeerService {
-    pub fn new(store: Store, registrar: Arc<Registrar>, options: &PeerOptions) -> Self {
+    pub fn new(
+        store: Store,
+        (registrar, figures): (Arc<Registrar>, Arc<PeerFigures>),
+        options: &PeerOptions,
+    ) -> Self {
         let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let hello = HelloAnswer {
             protocol: PROTOCOL_MAX,
@@ -57,7 +60,7 @@ impl PeerService {
             hello,
             message_bytes_max: options.message_bytes_max,
             advertise: options.advertise.clone(),
-            started: Timestamp::now(),
+            figures,
             store,
             registrar,
         }
@@ -133,6 +136,7 @@ impl PeerService {
         let started = tokio::time::Instant::now();
         if !deadline.is_zero() {
             self.store.wait_readable(&fetch, started + deadline).await;
+            reply.restart_clock();
         }
         let wanted = (fetch.max_bytes as usize).clamp(1, limits::FETCH_BYTES_MAX);
         let granted = reply.reserve_up_to(wanted).await;
@@ -334,7 +338,7 @@ impl PeerService {
             name: self.store.name().clone(),
             address: self.advertise.clone(),
             state: PeerState::Online,
-            since: self.started,
+            since: self.figures.started(),
             topics: self.store.topic_count() as u64,
             conflicts: Vec::new(),
             load: self.registrar.load(),
@@ -344,35 +348,6 @@ impl PeerService {
     /// Questions that only the index can answer.
     async fn forward<R: Request>(&self, request: R) -> Result<R::Answer, ApiError> {
         self.registrar.ask(&request).await.map_err(unavailable)
-    }
-
-    fn figures(&self) -> FiguresAnswer {
-        let store = self.store.figures();
-        let mut answer = figures::of_process();
-        answer.add("payload_bytes", store.payload_bytes);
-        answer.add("syncs", store.syncs);
-        answer.add("sync_us", store.sync_micros);
-        answer
-    }
-
-    fn status(&self) -> PeerStatusAnswer {
-        let process = process::figures();
-        let figures = self.store.figures();
-        PeerStatusAnswer {
-            id: self.store.peer(),
-            name: self.store.name().clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            started: self.started,
-            load: self.registrar.load(),
-            rss_bytes: process.rss_bytes,
-            cpu_ms: process.cpu_ms,
-            payload_bytes: figures.payload_bytes,
-            disk_written_bytes: process.disk_written_bytes,
-            segments: figures.segments,
-            journal_bytes: figures.journal_bytes,
-            damage: self.store.damage(),
-            index_reachable: self.registrar.is_reachable(),
-        }
     }
 }
 
@@ -410,13 +385,17 @@ impl Service for PeerService {
                 .await),
             Api::Ping => Handling::answer::<Ping>(reply, call.decode().map(|Ping {}| Done {})),
             Api::Figures => {
-                let answer = call.decode().map(|Figures {}| self.figures());
+                let answer = call.decode().map(|Figures {}| self.figures.answer());
                 Handling::answer::<Figures>(reply, answer)
             }
             Api::PeerStatus => {
-                let answer = call.decode().map(|PeerStatus {}| self.status());
+                let answer = call.decode().map(|PeerStatus {}| self.figures.status());
                 Handling::answer::<PeerStatus>(reply, answer)
             }
+            Api::Metrics => answer!(call, reply, self, Metrics, |peer, asked| peer
+                .figures
+                .page(asked)
+                .await),
             Api::Lookup | Api::ListTopics | Api::ListPeers | Api::PlaceTopic | Api::RetirePeer => {
                 self.call_about_cluster(&call, reply)
             }

@@ -78,6 +78,8 @@ apis! {
     Ping = 2 by Both,
     /// What does this node use and count?
     Figures = 3 by Both,
+    /// Everything this node counts, for whoever watches it.
+    Metrics = 4 by Both,
     /// Who hosts a topic?
     Lookup = 10 by Both,
     /// Which topics are there, and who hosts them?
@@ -283,6 +285,76 @@ impl FiguresAnswer {
         let found = self.figures.iter().find(|figure| figure.name == name);
         found.map(|figure| figure.value)
     }
+}
+
+/// Everything this node counts, page by page, in the order of the page of the protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// Last series of the page before.
+    pub after: Option<MetricPlace>,
+    /// Most series wanted, at most [`limits::PAGE_ENTRIES_MAX`].
+    pub limit: u32,
+}
+request!(Metrics => MetricsPage);
+
+/// Which series of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetricPlace {
+    /// Name of the figure.
+    pub name: String,
+    /// Values of its labels.
+    pub labels: Vec<String>,
+}
+
+/// One page of [`Metrics`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetricsPage {
+    /// The series, by figure. The last figure may go on in the next page.
+    pub families: Vec<MetricFamily>,
+    /// Whether more follow.
+    pub more: bool,
+}
+
+/// What kind of figure it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MetricKind {
+    /// Only grows, from the start of the process on.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Values counted by size.
+    Histogram,
+}
+
+/// Series of one figure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetricFamily {
+    /// Its name, with its unit.
+    pub name: String,
+    /// Its kind.
+    pub kind: MetricKind,
+    /// What it means.
+    pub help: String,
+    /// How many of what is told make one of its unit: times are told in millionths of a second.
+    pub ticks: u64,
+    /// Names of its labels.
+    pub labels: Vec<String>,
+    /// Upper bounds of the classes of a histogram.
+    pub bounds: Vec<u64>,
+    /// The series, in the order of their labels.
+    pub samples: Vec<MetricSample>,
+}
+
+/// One series.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetricSample {
+    /// Values of the labels.
+    pub labels: Vec<String>,
+    /// How much it is; of a histogram the sum of its values.
+    pub value: u64,
+    /// Values in each class of a histogram, one class more than bounds.
+    pub classes: Vec<u64>,
 }
 
 // --- topics and peers, as the index knows them ----------------------------------

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::api::{AnsweredBy, Api, PeerState, Position, Role};
+use super::api::{AnsweredBy, Api, MetricKind, PeerState, Position, Role};
 use super::codec;
 use super::error::{ApiError, ErrorBody};
 use super::golden::{errors, samples};
@@ -298,10 +298,19 @@ fn every_variant_is_on_the_page() {
             Position::Time(Timestamp::from_millis(-5)),
         ],
     );
+    check_variants(
+        &page,
+        "MetricKind",
+        &[
+            MetricKind::Counter,
+            MetricKind::Gauge,
+            MetricKind::Histogram,
+        ],
+    );
     let enums = |layout: &&Layout| matches!(layout, Layout::Enum(_));
     assert_eq!(
         page.layouts.values().filter(enums).count(),
-        5,
+        6,
         "one is not compared"
     );
 }

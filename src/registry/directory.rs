@@ -206,7 +206,23 @@ impl Directory {
 
     /// Number of topics.
     pub fn topics(&self) -> usize {
-        self.topics.len() - self.conflicts.values().map(BTreeSet::len).sum::<usize>()
+        self.topics.len() - self.conflicts()
+    }
+
+    /// Number of stored topics whose names belong to others.
+    pub fn conflicts(&self) -> usize {
+        self.conflicts.values().map(BTreeSet::len).sum()
+    }
+
+    /// How many peers are in each state.
+    pub fn peers_by_state(&self) -> [(PeerState, u64); 3] {
+        let mut counts = [PeerState::Online, PeerState::Offline, PeerState::Down].map(|s| (s, 0));
+        for peer in self.peers.iter().flatten() {
+            for (state, count) in &mut counts {
+                *count += u64::from(peer.state == *state);
+            }
+        }
+        counts
     }
 
     /// Who hosts the topic of that name.

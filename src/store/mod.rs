@@ -23,6 +23,7 @@ mod command;
 mod expiry;
 mod index;
 mod keeper;
+mod meters;
 pub mod offline;
 mod open;
 mod pool;
@@ -52,10 +53,12 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
 pub use command::Done;
+pub use meters::{Standing, TopicFigures};
 pub use open::{OpenError, is_peer_dir, random_id};
 pub use recovery::RecoveryError;
 pub use topics::NewTopic;
 
+use crate::figures::catalogue;
 use crate::limits;
 use crate::protocol::batch::CheckedBatch;
 use crate::protocol::data::{Fetch, FetchItem, Fetched, Published};
@@ -131,8 +134,14 @@ pub struct StoreFigures {
     pub payload_bytes: u64,
     /// Bytes of the live record batches of all topics.
     pub live_bytes: u64,
+    /// Subscriptions of all topics, as of about a second ago.
+    pub subscriptions: u64,
+    /// Producers that are remembered, likewise.
+    pub producers: u64,
     /// Segments that hold something.
     pub segments: u64,
+    /// Slots that hold nothing.
+    pub free_slots: u64,
     /// Bytes of all slots.
     pub journal_bytes: u64,
     /// Free bytes of the file system.
@@ -366,6 +375,7 @@ impl Store {
                 || !is_only_batches(&result.items);
             if enough || wait.is_zero() || !self.wait_for_more(&topic, &mut end, deadline).await {
                 self.shared_topic(fetch.topic)?;
+                self.shared.meters.fetched(&topic, &result);
                 return Ok(Fetched {
                     start_offset: topic.start(),
                     end_offset: topic.readable_end(),
@@ -475,6 +485,11 @@ impl Store {
         self.shared.watch_failure()
     }
 
+    /// Why the store failed, if it did.
+    pub fn failure(&self) -> Option<String> {
+        self.shared.failure()
+    }
+
     /// Damage found so far, one line each.
     pub fn damage(&self) -> Vec<String> {
         self.shared.damage()
@@ -488,16 +503,22 @@ impl Store {
     /// Figures for `peer info`.
     pub fn figures(&self) -> StoreFigures {
         let shared = &self.shared;
+        let registry = &shared.meters.registry;
+        let syncs = registry.value(&catalogue::SYNC);
+        let (subscriptions, producers) = shared.meters.stock();
         let segments = shared.segments.count() as u64;
-        let slots = segments + self.pool.free_slots() as u64;
+        let free_slots = self.pool.free_slots() as u64;
         StoreFigures {
-            payload_bytes: shared.payload_bytes.load(Ordering::Relaxed),
+            payload_bytes: registry.value(&catalogue::BYTES_IN).sum(),
             live_bytes: shared.live_bytes(),
+            subscriptions,
+            producers,
             segments,
-            journal_bytes: slots * u64::from(shared.dir.slot_bytes()),
+            free_slots,
+            journal_bytes: (segments + free_slots) * u64::from(shared.dir.slot_bytes()),
             disk_free_bytes: shared.dir.free_bytes().unwrap_or(0),
-            syncs: shared.syncs.load(Ordering::Relaxed),
-            sync_micros: shared.sync_micros.load(Ordering::Relaxed),
+            syncs: syncs.count(),
+            sync_micros: syncs.sum(),
             tail_cache_bytes: shared.tail.bytes() as u64,
             reclaimed: shared.reclaimed.figures(),
         }

@@ -423,6 +423,7 @@ impl Engine {
         let (to_keeper, jobs) = sync_channel(GROUPS_IN_FLIGHT);
         let (to_applier, deltas) = sync_channel(1);
         let watch = Arc::new(SyncWatch::default());
+        self.shared.meters.take_stock(&recovered.state);
         let writer = Writer::new(WriterParts {
             last_group: recovered.last_group,
             previous_end: recovered.end,

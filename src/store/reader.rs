@@ -35,6 +35,8 @@ pub(super) struct ReadRequest {
 pub(super) struct ReadResult {
     pub items: Vec<FetchItem>,
     pub next: Offset,
+    /// Records in it.
+    pub records: u64,
     pub bytes: usize,
     /// There is more, and waiting for still more does not bring it.
     pub is_full: bool,
@@ -62,8 +64,12 @@ struct Reading<'a> {
     end: Offset,
     at: Offset,
     items: Vec<FetchItem>,
+    records: u64,
     bytes: usize,
     is_full: bool,
+    /// Extents that were in memory, and those that had to be read.
+    hits: u64,
+    misses: u64,
 }
 
 /// Reads records of `topic` up to its readable end.
@@ -88,8 +94,11 @@ pub(super) fn read(
         end,
         at: request.from,
         items: Vec::new(),
+        records: 0,
         bytes: 0,
         is_full: false,
+        hits: 0,
+        misses: 0,
     };
     if reading.at < start {
         reading.gap(start, GapReason::Discarded);
@@ -114,9 +123,11 @@ pub(super) fn read(
             Err(error) => return Err(error),
         }
     }
+    shared.meters.looked_up(reading.hits, reading.misses);
     Ok(ReadResult {
         items: reading.items,
         next: reading.at,
+        records: reading.records,
         bytes: reading.bytes,
         is_full: reading.is_full,
     })
@@ -210,6 +221,7 @@ impl Reading<'_> {
             from: self.at,
         };
         if let Some(pieces) = pieces_from_memory(self.shared, segment, &read) {
+            self.hits += 1;
             return Ok(Some(pieces));
         }
         if self.request.memory_only {
@@ -224,7 +236,12 @@ impl Reading<'_> {
         }
     }
 
-    fn pieces_from_disk(&self, segment: &Segment, extent: Extent) -> Result<Vec<Piece>, ReadError> {
+    fn pieces_from_disk(
+        &mut self,
+        segment: &Segment,
+        extent: Extent,
+    ) -> Result<Vec<Piece>, ReadError> {
+        self.misses += 1;
         let read = ExtentRead {
             topic: self.topic.id,
             extent,
@@ -262,6 +279,7 @@ impl Reading<'_> {
                         return Ok(false);
                     }
                     self.bytes = bytes;
+                    self.records += u64::from(entry.header.records);
                     self.items.push(FetchItem::Batch(stored(entry)));
                     self.at = to;
                 }

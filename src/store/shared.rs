@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::ReclaimFigures;
 use super::index::TopicIndex;
+use super::meters::{Meters, Through};
 use super::segments::Segments;
 use super::tail::TailCache;
 use crate::journal::{BufferPool, JournalDir};
@@ -34,6 +35,8 @@ pub(super) struct TopicShared {
     readable_end: watch::Sender<u64>,
     gaps: RwLock<Arc<[Gap]>>,
     index: RwLock<TopicIndex>,
+    /// Counted for people.
+    pub through: Through,
 }
 
 impl TopicShared {
@@ -54,6 +57,7 @@ impl TopicShared {
             readable_end: watch::Sender::new(readable.get()),
             gaps: RwLock::new(topic.row.gaps.clone().into()),
             index: RwLock::default(),
+            through: Through::default(),
         }
     }
 
@@ -202,8 +206,8 @@ pub(super) struct Shared {
     retained: Mutex<HashMap<TopicId, Retention>>,
     /// What people should know that is no damage, by subject.
     notices: Mutex<BTreeMap<&'static str, String>>,
-    /// Bytes of record batches taken since the start.
-    pub payload_bytes: AtomicU64,
+    /// What is counted while working.
+    pub meters: Meters,
     /// Bytes of the live record batches of all topics, kept as they change: a sum over a million
     /// topics at each heartbeat would be felt.
     live_bytes: Arc<AtomicU64>,
@@ -211,9 +215,6 @@ pub(super) struct Shared {
     pub reserve_free: AtomicU64,
     pub reserve_needed: AtomicU64,
     pub reserve_reached: AtomicBool,
-    /// Syncs done, and microseconds spent in them.
-    pub syncs: AtomicU64,
-    pub sync_micros: AtomicU64,
     damage: Mutex<Vec<String>>,
     failure: watch::Sender<Option<String>>,
 }
@@ -235,13 +236,11 @@ impl Shared {
             reclaimed: Reclaimed::default(),
             retained: Mutex::default(),
             notices: Mutex::default(),
-            payload_bytes: AtomicU64::new(0),
+            meters: Meters::default(),
             live_bytes: Arc::default(),
             reserve_free: AtomicU64::new(0),
             reserve_needed: AtomicU64::new(0),
             reserve_reached: AtomicBool::new(false),
-            syncs: AtomicU64::new(0),
-            sync_micros: AtomicU64::new(0),
             damage: Mutex::default(),
             failure: watch::Sender::new(None),
         }

@@ -103,7 +103,6 @@ pub(super) struct Staging {
     /// Publishers of `os` topics whose offsets lie below the durable bound: told once it is written.
     pub early: Vec<Waiter>,
     pub bytes: usize,
-    pub payload_bytes: u64,
 }
 
 impl Staging {
@@ -212,7 +211,6 @@ impl Staging {
         } else {
             self.waiters.push(waiter)
         }
-        self.payload_bytes += facts.bytes;
         self.push(StagedEntry {
             kind: EntryKind::Records,
             topic: append.topic,

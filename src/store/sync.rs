@@ -5,7 +5,7 @@
 //! group that is written while a sync runs waits for the next one, even if the
 //! disk happened to take it along.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -96,8 +96,7 @@ impl Syncer {
         let outcome = slot.sync_data();
         self.watch.set(None);
         let took = start.elapsed();
-        self.shared.syncs.fetch_add(1, Ordering::Relaxed);
-        add_micros(&self.shared.sync_micros, took);
+        self.shared.meters.synced(took);
         match outcome {
             Err(error) => Err(error.to_string()),
             Ok(()) if took > limits::SYNC_TIMEOUT => Err(format!(
@@ -130,13 +129,6 @@ impl Syncer {
             }
         }
     }
-}
-
-fn add_micros(counter: &AtomicU64, took: Duration) {
-    counter.fetch_add(
-        u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-        Ordering::Relaxed,
-    );
 }
 
 fn refuse(batch: Vec<Written>, reason: &str) {

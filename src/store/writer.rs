@@ -354,8 +354,8 @@ impl Writer {
             waiter.tell(Ok(()));
         }
         self.shared
-            .payload_bytes
-            .fetch_add(staging.payload_bytes, Ordering::Relaxed);
+            .meters
+            .group(&staging.entries, group.disk_bytes().len());
         let ends = touched
             .into_iter()
             .filter_map(|touched| Some((touched.shared?, touched.end)))
@@ -485,9 +485,12 @@ impl Writer {
         let mut records = records.iter().peekable();
         for touched in touched {
             let mut extents: Vec<Extent> = Vec::new();
+            let (mut count, mut bytes) = (0, 0);
             while let Some((position, header)) =
                 records.next_if(|(_, header)| header.topic == touched.topic)
             {
+                count += u64::from(header.records);
+                bytes += u64::from(header.payload_bytes);
                 self.open.footer.add(header, *position);
                 join(&mut extents, Extent::of_entry(header, *position));
             }
@@ -495,6 +498,7 @@ impl Writer {
                 continue;
             };
             if !extents.is_empty() {
+                shared.through.came_in(count, bytes);
                 let mut index = shared.index_mut();
                 extents
                     .into_iter()
@@ -562,8 +566,7 @@ impl Writer {
         }
         self.last_capture = Instant::now();
         self.capture_due = false;
-        let rows = self.state.row_count();
-        self.shared.rows.store(rows, Ordering::Release);
+        self.shared.take_stock(&self.state);
         let applied = Applied {
             segment: self.previous_end.segment,
             position: self.previous_end.position,

@@ -19,6 +19,26 @@ pub struct RowChange {
     pub row: Option<Row>,
 }
 
+/// How many rows of each kind a state has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stock {
+    /// Sealed and cold segments.
+    pub segments: u64,
+    /// Topics.
+    pub topics: u64,
+    /// Subscriptions of all topics.
+    pub subscriptions: u64,
+    /// Producers of all topics.
+    pub producers: u64,
+}
+
+impl Stock {
+    /// All rows, that of the peer included.
+    pub fn rows(&self) -> u64 {
+        1 + self.segments + self.topics + self.subscriptions + self.producers
+    }
+}
+
 /// The whole state. Every change notes its row as *dirty*, for the catalog.
 #[derive(Debug, Clone)]
 pub struct State {
@@ -306,11 +326,21 @@ impl State {
 
     /// How many rows there are.
     pub fn row_count(&self) -> u64 {
-        let of_topics = self
-            .topics
-            .values()
-            .map(|topic| 1 + topic.subscriptions.len() + topic.producers.len());
-        (1 + self.segments.len() + of_topics.sum::<usize>()) as u64
+        self.stock().rows()
+    }
+
+    /// How many of what there are.
+    pub fn stock(&self) -> Stock {
+        let mut stock = Stock {
+            segments: self.segments.len() as u64,
+            topics: self.topics.len() as u64,
+            ..Stock::default()
+        };
+        for topic in self.topics.values() {
+            stock.subscriptions += topic.subscriptions.len() as u64;
+            stock.producers += topic.producers.len() as u64;
+        }
+        stock
     }
 
     /// The rows that changed since the last call, as they are now.

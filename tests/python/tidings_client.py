@@ -16,7 +16,7 @@ import struct
 
 # Section 4: number of each request. Its body has the layout of the request's name.
 REQUESTS = {
-    "Hello": 1, "Ping": 2, "Figures": 3,
+    "Hello": 1, "Ping": 2, "Figures": 3, "Metrics": 4,
     "Lookup": 10, "ListTopics": 11, "ListPeers": 12, "PlaceTopic": 13, "RetirePeer": 14,
     "RegisterPeer": 20, "RegisterTopics": 21, "Heartbeat": 22, "Depart": 23,
     "ClaimTopic": 24, "ConfirmTopic": 25, "DropTopic": 26, "Watch": 27,
@@ -33,12 +33,13 @@ OF_INDEX = {
     "DropTopic", "Watch",
 }  # fmt: skip
 OF_BOTH = {
-    "Hello", "Ping", "Figures", "Lookup", "ListTopics", "ListPeers", "PlaceTopic", "RetirePeer",
+    "Hello", "Ping", "Figures", "Metrics", "Lookup", "ListTopics", "ListPeers", "PlaceTopic",
+    "RetirePeer",
 }  # fmt: skip
 
 # Sections 3 and 5: the type of each answer.
 ANSWERS = {
-    "Hello": "HelloAnswer", "Ping": "Done", "Figures": "FiguresAnswer",
+    "Hello": "HelloAnswer", "Ping": "Done", "Figures": "FiguresAnswer", "Metrics": "MetricsPage",
     "Lookup": "TopicLocation", "ListTopics": "TopicPage", "ListPeers": "[PeerInfo]",
     "PlaceTopic": "Placement", "RetirePeer": "Retired",
     "RegisterPeer": "Registered", "RegisterTopics": "RegisteredTopics", "Heartbeat": "Done",
@@ -64,6 +65,12 @@ LAYOUTS = {
     "Figures": "",
     "FiguresAnswer": "process id, figures [Figure]",
     "Figure": "name string, value u64",
+    "Metrics": "after MetricPlace?, limit u32",
+    "MetricsPage": "families [MetricFamily], more bool",
+    "MetricPlace": "name string, labels [string]",
+    "MetricFamily": "name string, kind MetricKind, help string, ticks u64, labels [string],"
+    " bounds [u64], samples [MetricSample]",
+    "MetricSample": "labels [string], value u64, classes [u64]",
     "Gap": "from u64, to u64, reason GapReason",
     "Retention": "age_ms u64?, bytes u64?, records u64?",
     "TopicSettings": "durability Durability, retention Retention",
@@ -142,6 +149,7 @@ ENUMS = {
     "Role": "index peer",
     "Durability": "fsync os",
     "PeerState": "online offline down",
+    "MetricKind": "counter gauge histogram",
     "GapReason": "discarded lost damaged",
     "Position": "Beginning End Offset:u64 Back:u64 Time:time",
 }

@@ -17,6 +17,7 @@ mod index_loss;
 mod lost_end;
 mod manners;
 mod measuring;
+mod metrics;
 mod newer;
 mod python_client;
 mod quarantine;

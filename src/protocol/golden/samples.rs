@@ -247,6 +247,7 @@ fn finding() -> Vec<Sample> {
         pair(hello(), hello_answer()),
         pair(Ping {}, Done {}),
         pair(Figures {}, figures),
+        metrics(),
         pair(lookup, location()),
         pair(list, page),
         pair(ListPeers {}, vec![info]),
@@ -254,6 +255,48 @@ fn finding() -> Vec<Sample> {
         pair(retire, Retired { topics: 3 }),
     ]
     .concat_all()
+}
+
+fn metrics() -> Vec<Sample> {
+    let request = Metrics {
+        after: Some(MetricPlace {
+            name: "tidings_journal_sync_seconds".to_owned(),
+            labels: Vec::new(),
+        }),
+        limit: 2,
+    };
+    let sample = |label: &str, value| MetricSample {
+        labels: vec![label.to_owned()],
+        value,
+        classes: Vec::new(),
+    };
+    let end = MetricFamily {
+        name: "tidings_topic_end_offset".to_owned(),
+        kind: MetricKind::Gauge,
+        help: "First offset that readers cannot have yet".to_owned(),
+        ticks: 1,
+        labels: vec!["topic".to_owned()],
+        bounds: Vec::new(),
+        samples: vec![sample("logs", 3), sample("quakes.ci", 1_707)],
+    };
+    let publish = MetricFamily {
+        name: "tidings_publish_seconds".to_owned(),
+        kind: MetricKind::Histogram,
+        help: "Latency".to_owned(),
+        ticks: 1_000_000,
+        labels: Vec::new(),
+        bounds: vec![500, 1_000],
+        samples: vec![MetricSample {
+            labels: Vec::new(),
+            value: 2_750,
+            classes: vec![3, 0, 1],
+        }],
+    };
+    let page = MetricsPage {
+        families: vec![publish, end],
+        more: true,
+    };
+    pair(request, page)
 }
 
 fn registering() -> Vec<Sample> {

@@ -1,0 +1,231 @@
+//! What a peer tells of itself: to the index with every heartbeat, to who measures it, to who watches it.
+//!
+//! All of it comes from the store's registry, the connections' counts, and the state of the moment.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::registrar::Registrar;
+use crate::figures::{Collected, Collecting, Source, catalogue as all};
+use crate::limits;
+use crate::net::shutdown::CancellationToken;
+use crate::net::{Surroundings, Traffic, figures};
+use crate::process;
+use crate::protocol::api::{FiguresAnswer, Metrics, MetricsPage, PeerStatusAnswer};
+use crate::protocol::error::ApiError;
+use crate::store::{Standing, Store, TopicFigures};
+use crate::time::Timestamp;
+use crate::types::TopicId;
+
+/// How a peer is called among the nodes of its process.
+pub(super) const ROLE: &str = "peer";
+
+/// The figures of a peer.
+pub(super) struct PeerFigures {
+    store: Store,
+    registrar: Arc<Registrar>,
+    traffic: Arc<Traffic>,
+    surroundings: Surroundings,
+    role: Arc<str>,
+    started: Timestamp,
+    stop: CancellationToken,
+    /// Where the subscriptions stood when the writer last told.
+    standings: Mutex<Arc<Vec<Standing>>>,
+}
+
+/// What a peer's figures are made of.
+pub(super) struct Parts {
+    pub store: Store,
+    pub registrar: Arc<Registrar>,
+    pub traffic: Arc<Traffic>,
+    pub surroundings: Surroundings,
+    pub stop: CancellationToken,
+}
+
+impl PeerFigures {
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            store: parts.store,
+            registrar: parts.registrar,
+            traffic: parts.traffic,
+            surroundings: parts.surroundings,
+            role: ROLE.into(),
+            started: Timestamp::now(),
+            stop: parts.stop,
+            standings: Mutex::default(),
+        }
+    }
+
+    /// When it began to serve.
+    pub fn started(&self) -> Timestamp {
+        self.started
+    }
+
+    /// For who measures.
+    pub fn answer(&self) -> FiguresAnswer {
+        let store = self.store.figures();
+        let mut answer = figures::of_process();
+        answer.add("payload_bytes", store.payload_bytes);
+        answer.add("syncs", store.syncs);
+        answer.add("sync_us", store.sync_micros);
+        answer
+    }
+
+    /// For `peer info`.
+    pub fn status(&self) -> PeerStatusAnswer {
+        let process = process::figures();
+        let figures = self.store.figures();
+        PeerStatusAnswer {
+            id: self.store.peer(),
+            name: self.store.name().clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: self.started,
+            load: self.registrar.load(),
+            rss_bytes: process.rss_bytes,
+            cpu_ms: process.cpu_ms,
+            payload_bytes: figures.payload_bytes,
+            disk_written_bytes: process.disk_written_bytes,
+            segments: figures.segments,
+            journal_bytes: figures.journal_bytes,
+            damage: self.store.damage(),
+            index_reachable: self.registrar.is_reachable(),
+        }
+    }
+
+    /// One page of everything.
+    pub async fn page(&self, request: Metrics) -> Result<MetricsPage, ApiError> {
+        let mut collected = self.collect().await;
+        collected.merge(self.surroundings.collect());
+        figures::page(&collected, &request)
+    }
+
+    fn collect_node(&self, into: &mut Collected) {
+        self.store.registry().collect(into);
+        self.traffic.collect(&self.role, into);
+        let build = [
+            self.role.clone(),
+            env!("CARGO_PKG_VERSION").into(),
+            self.store.name().as_str().into(),
+        ];
+        into.family(&all::BUILD).number(build, 1);
+        let is_ready = self.unready().is_none();
+        let ready = into.family(&all::READY);
+        ready.number([self.role.clone()], is_ready.into());
+        let mut tell = |metric, number| into.number(metric, number);
+        let figures = self.store.figures();
+        tell(&all::TOPICS, self.store.topic_count() as u64);
+        tell(&all::SUBSCRIPTIONS, figures.subscriptions);
+        tell(&all::PRODUCERS, figures.producers);
+        tell(&all::TAIL_BYTES, figures.tail_cache_bytes);
+        tell(&all::STORED, figures.live_bytes);
+        tell(&all::JOURNAL_BYTES, figures.journal_bytes);
+        tell(&all::SEGMENTS, figures.segments);
+        tell(&all::FREE_SLOTS, figures.free_slots);
+        tell(&all::DISK_FREE, figures.disk_free_bytes);
+        tell(&all::DAMAGE, self.store.damage().len() as u64);
+        tell(&all::REFUSING, self.store.refusal().is_some().into());
+        tell(&all::INDEX_REACHABLE, self.registrar.is_reachable().into());
+        tell(&all::REGISTRATIONS, self.registrar.registrations());
+        let reclaimed = figures.reclaimed;
+        tell(&all::SNAPSHOTS, reclaimed.snapshots);
+        tell(&all::SEGMENTS_FREED, reclaimed.segments_freed);
+        tell(&all::SEGMENTS_COPIED, reclaimed.segments_copied);
+        tell(&all::COLD_SEGMENTS, reclaimed.cold_segments);
+        tell(&all::SLOTS_REUSED, reclaimed.slots_reused);
+        tell(&all::SLOTS_DELETED, reclaimed.slots_deleted);
+    }
+
+    /// Where the subscriptions of these topics stand, or stood when the writer last had time to tell.
+    async fn standings(&self, topics: &[TopicFigures]) -> Arc<Vec<Standing>> {
+        let ids: Vec<TopicId> = topics.iter().map(|topic| topic.id).collect();
+        let asked = self
+            .store
+            .standings(&ids, limits::METRICS_SUBSCRIPTIONS_MAX);
+        let told = tokio::time::timeout(limits::STANDINGS_PATIENCE, asked).await;
+        let mut known = self
+            .standings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Ok(Ok(standings)) = told {
+            *known = Arc::new(standings);
+        }
+        known.clone()
+    }
+
+    async fn collect_topics(&self) -> Collected {
+        let store = self.store.clone();
+        // Ten thousand topics take some milliseconds, which no connection should wait for.
+        let listing = move || store.topic_figures(limits::METRICS_TOPICS_MAX);
+        let topics = tokio::task::spawn_blocking(listing)
+            .await
+            .unwrap_or_default();
+        let standings = self.standings(&topics).await;
+        let figures = self.store.figures();
+        let untold = [
+            (self.store.topic_count() as u64).saturating_sub(topics.len() as u64),
+            figures.subscriptions.saturating_sub(standings.len() as u64),
+        ];
+        let telling = move || of_topics(&topics, &standings);
+        let mut collected = tokio::task::spawn_blocking(telling)
+            .await
+            .unwrap_or_default();
+        collected.number(&all::TOPICS_UNTOLD, untold[0]);
+        collected.number(&all::SUBSCRIPTIONS_UNTOLD, untold[1]);
+        collected
+    }
+}
+
+impl Source for PeerFigures {
+    fn collect(&self) -> Collecting<'_> {
+        Box::pin(async {
+            let mut collected = self.collect_topics().await;
+            self.collect_node(&mut collected);
+            collected
+        })
+    }
+
+    fn unready(&self) -> Option<String> {
+        if let Some(reason) = self.store.failure() {
+            Some(format!("storage stopped: {reason}"))
+        } else if self.stop.is_cancelled() {
+            Some("shutting down".to_owned())
+        } else if self.registrar.is_displaced() {
+            Some("another process registered as this peer, publishing stopped here".to_owned())
+        } else {
+            None
+        }
+    }
+}
+
+fn of_topics(topics: &[TopicFigures], standings: &[Standing]) -> Collected {
+    let mut collected = Collected::default();
+    type Of = fn(&TopicFigures) -> u64;
+    let figures: [(_, Of); 7] = [
+        (&all::TOPIC_RECORDS_IN, |topic| topic.records_in),
+        (&all::TOPIC_BYTES_IN, |topic| topic.bytes_in),
+        (&all::TOPIC_RECORDS_OUT, |topic| topic.records_out),
+        (&all::TOPIC_BYTES_OUT, |topic| topic.bytes_out),
+        (&all::TOPIC_STORED, |topic| topic.bytes),
+        (&all::TOPIC_START, |topic| topic.start.get()),
+        (&all::TOPIC_END, |topic| topic.end.get()),
+    ];
+    for (metric, of) in figures {
+        let family = collected.family(metric);
+        for topic in topics {
+            family.number([topic.name.clone()], of(topic));
+        }
+    }
+    let known = topics
+        .iter()
+        .map(|topic| (topic.id, topic))
+        .collect::<HashMap<_, _>>();
+    let lags = collected.family(&all::LAG);
+    for standing in standings {
+        // A topic that was removed meanwhile, or since the writer told, is not told of.
+        if let Some(topic) = known.get(&standing.topic) {
+            let lag = topic.end.get().saturating_sub(standing.committed.get());
+            lags.number([topic.name.clone(), standing.name.as_str().into()], lag);
+        }
+    }
+    collected
+}
