@@ -195,17 +195,19 @@ impl Index {
             .await
     }
 
-    /// The same beside other servers of the process.
-    pub async fn serve_with(
+    /// The same beside other servers of the process. It is on their board when this returns, and serves
+    /// while what is returned is awaited.
+    pub fn serve_with(
         self,
         listener: TcpListener,
         stop: CancellationToken,
         surroundings: Surroundings,
-    ) -> Result<(), IndexError> {
+    ) -> impl Future<Output = Result<(), IndexError>> {
         let tick_every = self.options.tick_every();
         // Its own, so that a failing store can end the server and nobody else.
         let stop = stop.child_token();
-        let traffic = Arc::new(Traffic::new(&*self.registry));
+        // Without times: those it counts are of publishing and fetching.
+        let traffic: Arc<Traffic> = Arc::default();
         let figures = Arc::new(IndexFigures {
             published: self.published,
             registry: self.registry,
@@ -215,35 +217,48 @@ impl Index {
             commands: self.commands.downgrade(),
             stop: stop.clone(),
         });
-        let _shown = surroundings.board.show(ROLE, figures.clone());
+        let shown = surroundings.board.show(ROLE, figures.clone());
         let service = IndexService::new(figures, self.commands.clone(), self.options.indexes);
         let server = Server::new(Arc::new(service), stop.clone())
             .with_traffic(traffic)
             .with_budget(surroundings.budget.clone());
-        let mut ended = self.ended;
-        let commands = self.commands;
-        let serving = server.run(listener);
-        tokio::pin!(serving);
-        let early = tokio::select! {
-            () = &mut serving => None,
-            () = tick(&commands, tick_every) => None,
-            outcome = &mut ended => Some(outcome),
-        };
-        if early.is_some() {
-            error!("the registry can no longer be kept: the index server ends");
-            stop.cancel();
-            serving.await;
+        let keeper = (self.commands, self.ended);
+        async move {
+            let _shown = shown;
+            serve_to_end(server.run(listener), keeper, (tick_every, stop)).await
         }
-        // The keeper ends when nobody can send it a command any more.
-        drop(commands);
-        let outcome = match early {
-            Some(outcome) => outcome,
-            None => ended.await,
-        };
-        match outcome {
-            Ok(outcome) => outcome.map_err(IndexError::Store),
-            Err(_) => Err(IndexError::Panicked),
-        }
+    }
+}
+
+/// Serves and lets time pass until either the server or the keeper ends.
+async fn serve_to_end(
+    serving: impl Future<Output = ()>,
+    (commands, mut ended): (
+        mpsc::Sender<Waiting>,
+        oneshot::Receiver<Result<(), CatalogError>>,
+    ),
+    (tick_every, stop): (Duration, CancellationToken),
+) -> Result<(), IndexError> {
+    tokio::pin!(serving);
+    let early = tokio::select! {
+        () = &mut serving => None,
+        () = tick(&commands, tick_every) => None,
+        outcome = &mut ended => Some(outcome),
+    };
+    if early.is_some() {
+        error!("the registry can no longer be kept: the index server ends");
+        stop.cancel();
+        serving.await;
+    }
+    // The keeper ends when nobody can send it a command any more.
+    drop(commands);
+    let outcome = match early {
+        Some(outcome) => outcome,
+        None => ended.await,
+    };
+    match outcome {
+        Ok(outcome) => outcome.map_err(IndexError::Store),
+        Err(_) => Err(IndexError::Panicked),
     }
 }
 
