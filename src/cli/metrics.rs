@@ -144,7 +144,7 @@ fn number_text(name: &str, number: u64, ticks: u64) -> String {
 }
 
 fn is_bytes(name: &str) -> bool {
-    name.trim_end_matches("_total").ends_with("_bytes")
+    name.contains("_bytes")
 }
 
 /// How many, how large on average, and below what nearly all of them are.
@@ -153,7 +153,13 @@ fn histogram_text(family: &MetricFamily, sample: &MetricSample) -> String {
     if count == 0 {
         return "none".to_owned();
     }
-    let mean = value_text(family, sample.value / count);
+    let mean = match value_text(family, sample.value / count) {
+        whole if family.ticks == 1 && !is_bytes(&family.name) => {
+            let tenths = sample.value.saturating_mul(10) / count;
+            format!("{whole}.{}", tenths % 10)
+        }
+        text => text,
+    };
     let mut below = 0;
     let class = sample.classes.iter().position(|more| {
         below += more;

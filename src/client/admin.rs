@@ -115,7 +115,7 @@ impl Client {
         loop {
             let after = families.last().and_then(|last| {
                 Some(MetricPlace {
-                    name: last.name.clone(),
+                    figure: last.name.clone(),
                     labels: last.samples.last()?.labels.clone(),
                 })
             });

@@ -40,8 +40,8 @@ impl Classes {
 
 impl HistogramFn for Classes {
     fn record(&self, value: f64) {
-        // A cast of a float stops at the bounds of the integer, and makes 0 of what is none.
-        let ticks = (value * self.ticks).round() as u64;
+        // To the next tick. A cast of a float stops at the bounds of the integer, and makes 0 of what is no number.
+        let ticks = (value * self.ticks + 0.5) as u64;
         let class = self.bounds.partition_point(|&bound| bound < ticks);
         self.counts[class].fetch_add(1, Ordering::Relaxed);
         self.sum.fetch_add(ticks, Ordering::Relaxed);

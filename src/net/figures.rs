@@ -60,13 +60,13 @@ pub fn of_process() -> FiguresAnswer {
 pub fn page(collected: &Collected, request: &Metrics) -> Result<MetricsPage, ApiError> {
     let limit = (request.limit as usize).clamp(1, limits::PAGE_ENTRIES_MAX);
     if let Some(after) = &request.after
-        && Metric::find(&after.name).is_none()
+        && Metric::find(&after.figure).is_none()
     {
         return Err(ApiError::InvalidArgument {
             what: "after".to_owned(),
             reason: format!(
                 "no figure is called {:?}: expected one of this node",
-                after.name
+                after.figure
             ),
         });
     }
@@ -91,7 +91,7 @@ pub fn page(collected: &Collected, request: &Metrics) -> Result<MetricsPage, Api
 fn samples_after(family: &Family, after: Option<&MetricPlace>) -> Vec<MetricSample> {
     let position = |name: &str| catalogue::ALL.iter().position(|metric| metric.name == name);
     let place = after.map_or(Ordering::Greater, |after| {
-        position(family.metric.name).cmp(&position(&after.name))
+        position(family.metric.name).cmp(&position(&after.figure))
     });
     let mut samples: Vec<_> = match place {
         Ordering::Less => Vec::new(),
@@ -186,7 +186,10 @@ mod tests {
                 let page = page(&collected, &Metrics { after, limit }).expect("good");
                 found.extend(series(&page));
                 let (name, labels) = found.last().cloned().expect("a page is not empty");
-                after = Some(MetricPlace { name, labels });
+                after = Some(MetricPlace {
+                    figure: name,
+                    labels,
+                });
                 if !page.more {
                     break;
                 }
@@ -198,7 +201,7 @@ mod tests {
     #[test]
     fn a_place_nobody_knows_is_refused() {
         let after = Some(MetricPlace {
-            name: "nothing".to_owned(),
+            figure: "nothing".to_owned(),
             labels: Vec::new(),
         });
         let refused = page(&collected(), &Metrics { after, limit: 1 });

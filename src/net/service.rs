@@ -195,7 +195,12 @@ impl Drop for Reply {
                 true => ApiError::ShuttingDown,
                 false => ApiError::Unanswered,
             };
-            self.fail(&error);
+            // Whoever has gone away, or waited for news when the server ended, did not meet with an error.
+            let is_lost = !ticket.shared.gone.is_cancelled() && !ticket.shared.polls.is_cancelled();
+            match is_lost {
+                true => self.fail(&error),
+                false => self.finish(self.header.error(), error.encode().into()),
+            }
         }
     }
 }

@@ -229,3 +229,71 @@ fn of_topics(topics: &[TopicFigures], standings: &[Standing]) -> Collected {
     }
     collected
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::registrar::RegistrarOptions;
+    use super::*;
+    use crate::protocol::api::Position;
+    use crate::store::{NewTopic, StoreOptions, random_id};
+    use crate::types::{LeaderEpoch, TopicSettings};
+
+    fn figures_of(store: &Store) -> PeerFigures {
+        let traffic: Arc<Traffic> = Arc::default();
+        let registrar = Registrar::new(RegistrarOptions {
+            store: store.clone(),
+            traffic: traffic.clone(),
+            advertise: "127.0.0.1:1".parse().expect("an address"),
+            indexes: Vec::new(),
+            heartbeat: std::time::Duration::from_secs(60),
+        });
+        PeerFigures::new(Parts {
+            store: store.clone(),
+            registrar,
+            traffic,
+            surroundings: Surroundings::default(),
+            stop: CancellationToken::new(),
+        })
+    }
+
+    async fn lag(figures: &PeerFigures) -> String {
+        let text = figures.collect().await.to_text();
+        let mut lines = text.lines();
+        let line = lines.find(|line| line.starts_with("tidings_subscription_lag_records{"));
+        line.unwrap_or("none").to_owned()
+    }
+
+    /// A writer that waits for the disk, or has ended, keeps nobody from seeing what is known.
+    #[tokio::test]
+    async fn lag_is_told_when_the_writer_tells_nothing() {
+        let dir = tempfile::TempDir::new().expect("a scratch directory");
+        let options = StoreOptions {
+            slot_bytes: 1 << 20,
+            reserve_bytes: Some(0),
+            ..StoreOptions::new(dir.path())
+        };
+        let (store, _) = Store::open(&options).expect("it opens");
+        let name: crate::types::TopicName = "quakes.ci".parse().expect("good");
+        let new = NewTopic {
+            name: name.clone(),
+            id: TopicId::from_bytes(random_id()),
+            epoch: LeaderEpoch::new(1),
+            settings: TopicSettings::default(),
+        };
+        store.create_topic(new).await.expect("made");
+        let map = "map".parse().expect("good");
+        let made = store.create_subscription(name, map, Position::Beginning, false);
+        made.await.expect("made");
+
+        let figures = figures_of(&store);
+        let told = "tidings_subscription_lag_records{topic=\"quakes.ci\",subscription=\"map\"} 0";
+        assert_eq!(lag(&figures).await, told);
+        assert_eq!(figures.unready(), None);
+        figures.stop.cancel();
+        assert_eq!(figures.unready().as_deref(), Some("shutting down"));
+        let stopping = store.clone();
+        let stopped = tokio::task::spawn_blocking(move || stopping.stop()).await;
+        stopped.expect("no panic").expect("a clean stop");
+        assert_eq!(lag(&figures).await, told);
+    }
+}

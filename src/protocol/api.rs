@@ -301,7 +301,7 @@ request!(Metrics => MetricsPage);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MetricPlace {
     /// Name of the figure.
-    pub name: String,
+    pub figure: String,
     /// Values of its labels.
     pub labels: Vec<String>,
 }

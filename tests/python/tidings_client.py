@@ -67,7 +67,7 @@ LAYOUTS = {
     "Figure": "name string, value u64",
     "Metrics": "after MetricPlace?, limit u32",
     "MetricsPage": "families [MetricFamily], more bool",
-    "MetricPlace": "name string, labels [string]",
+    "MetricPlace": "figure string, labels [string]",
     "MetricFamily": "name string, kind MetricKind, help string, ticks u64, labels [string],"
     " bounds [u64], samples [MetricSample]",
     "MetricSample": "labels [string], value u64, classes [u64]",

@@ -260,7 +260,7 @@ fn finding() -> Vec<Sample> {
 fn metrics() -> Vec<Sample> {
     let request = Metrics {
         after: Some(MetricPlace {
-            name: "tidings_journal_sync_seconds".to_owned(),
+            figure: "tidings_journal_sync_seconds".to_owned(),
             labels: Vec::new(),
         }),
         limit: 2,
