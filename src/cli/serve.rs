@@ -244,8 +244,8 @@ pub async fn index(flags: IndexFlags) -> Result {
     let (listener, bound) = bind(flags.listen.as_deref().unwrap_or(INDEX_LISTEN)).await?;
     let watched = Watched::start(flags.http.as_deref(), &["index"]).await?;
     let index = open_index(flags, bound).await?;
-    ready(&format!("index {bound}"));
     let served = index.serve_with(listener, stop, watched.surroundings.clone());
+    ready(&format!("index {bound}"));
     served.await.map_err(failed)
 }
 

@@ -84,7 +84,28 @@ class ClientProof:
         equal(self.entry.call("Ping"), {}, "the answer to a ping")
         figures = {figure["name"]: figure["value"] for figure in self.entry.call("Figures")["figures"]}
         check(figures["rss_bytes"] > 0, "memory among the figures")
+        once = self.metrics(1000)
+        # Meanwhile something may have been counted for the first time.
+        check(set(once) <= set(self.metrics(3)), "short pages tell of as many figures")
         return f"{hello['role']} {hello['name']}, {hello['server']}, at {self.address}"
+
+    def metrics(self, limit):
+        """The names of all figures, read in pages of so many series."""
+        names, after, more = [], None, True
+        while more:
+            page = self.entry.call("Metrics", after=after, limit=limit)
+            more = page["more"]
+            for family in page["families"]:
+                if names[-1:] != [family["name"]]:
+                    names.append(family["name"])
+                for series in family["samples"]:
+                    equal(len(series["labels"]), len(family["labels"]), "values of labels")
+                    classes = len(family["bounds"]) + 1 if family["kind"] == "histogram" else 0
+                    equal(len(series["classes"]), classes, f"classes of {family['name']}")
+            last = page["families"][-1]
+            after = {"figure": last["name"], "labels": last["samples"][-1]["labels"]}
+        check("process_cpu_seconds_total" in names, "the figures of the process")
+        return names
 
     def strangers(self):
         """Connections that begin wrongly are told so and closed."""
