@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::cli::fail::{Failure, Result};
-use crate::cli::serve::{IndexFlags, PeerFlags, UpFlags};
+use crate::cli::flags::{IndexFlags, PeerFlags, UpFlags};
 use crate::types::Address;
 
 /// Environment variable with the addresses of the index servers.

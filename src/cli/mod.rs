@@ -26,6 +26,7 @@ mod config;
 mod confirm;
 mod data;
 mod fail;
+mod flags;
 mod format;
 mod in_file;
 mod input;
@@ -146,7 +147,7 @@ Examples:
 Examples:
   tidings up
   tidings up --data-dir /var/lib/tidings --listen 0.0.0.0:7401 --advertise node-7:7401")]
-    Up(serve::UpFlags),
+    Up(flags::UpFlags),
     /// Watch the main job on real data, with servers that are killed; proves that nothing was lost
     #[command(after_help = "\
 Examples:
@@ -230,14 +231,14 @@ enum Server {
 Examples:
   tidings serve index
   tidings serve index --listen 0.0.0.0:7400 --data-dir /var/lib/tidings/index --lease 20s")]
-    Index(serve::IndexFlags),
+    Index(flags::IndexFlags),
     /// Run a peer, which hosts topics
     #[command(after_help = "\
 Examples:
   tidings serve peer
   tidings serve peer --index 10.0.0.1:7400 --listen 0.0.0.0:7401 --advertise node-7:7401
   tidings serve peer --name peer-2 --listen 127.0.0.1:0 --data-dir data/peer-2")]
-    Peer(serve::PeerFlags),
+    Peer(flags::PeerFlags),
 }
 
 /// Runs the command line of this process.
