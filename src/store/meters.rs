@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::{Counter, Histogram};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Store;
+use super::command::Context;
 use super::reader::ReadResult;
 use super::shared::{Shared, TopicShared};
 use super::staging::StagedEntry;
@@ -197,8 +199,8 @@ impl Store {
             .collect()
     }
 
-    /// Where the subscriptions of these topics stand, at most `max` of them. The writer tells, some at a time: it
-    /// may be waiting for the disk.
+    /// Where the subscriptions of these topics stand, at most `max` of them. The writer tells: it may be waiting
+    /// for the disk, but for all of them only once.
     ///
     /// # Errors
     /// The store stopped.
@@ -207,17 +209,24 @@ impl Store {
         topics: &[TopicId],
         max: usize,
     ) -> Result<Vec<Standing>, ApiError> {
+        let chunks = topics.chunks(limits::STANDINGS_TOPICS_AT_ONCE);
+        let asked: Vec<_> = chunks
+            .map(|some| {
+                let (store, some) = (self.clone(), some.to_vec());
+                let asking = async move {
+                    let telling = move |context: &mut Context<'_>| {
+                        Ok((standings_of(context.state, &some, max), Vec::new()))
+                    };
+                    store.change(TopicId::zero(), telling).await
+                };
+                AbortOnDropHandle::new(tokio::spawn(asking))
+            })
+            .collect();
         let mut standings = Vec::new();
-        for some in topics.chunks(limits::STANDINGS_TOPICS_AT_ONCE) {
-            let (some, room) = (some.to_vec(), max - standings.len());
-            let told = self.change(TopicId::zero(), move |context| {
-                Ok((standings_of(context.state, &some, room), Vec::new()))
-            });
-            standings.extend(told.await?);
-            if standings.len() >= max {
-                break;
-            }
+        for told in asked {
+            standings.extend(told.await.map_err(|_| self.stopped_error())??);
         }
+        standings.truncate(max);
         Ok(standings)
     }
 }
