@@ -227,8 +227,10 @@ pub const STORE_SCAN_BYTES: usize = MIB;
 pub const MIGRATION_TIMEOUT: Duration = Duration::from_secs(600);
 /// Reasons told about one unsound store; further ones are counted.
 pub const UNSOUND_REASONS_MAX: usize = 16;
-/// A sync that takes longer stops the process.
+/// A write or sync that takes longer stops the process. Time in which the process itself was stopped does not count.
 pub const SYNC_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a store that has failed waits for its threads: one that hangs in the disk may never end.
+pub const STOP_AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// Without a write for so long, a mark claims what was written.
 pub const IDLE_MARK_AFTER: Duration = Duration::from_millis(200);
 /// An `os` topic is synced at least so often.

@@ -21,6 +21,7 @@ use super::error::JournalError;
 use super::header::{FORMAT_VERSION, HeaderCopies, HeaderFault, SlotHeader};
 use super::probe::{Disk, probe};
 use super::slot::{Access, Slot, SlotContext};
+use super::watch::DiskWatch;
 use crate::limits::{
     SECTOR_BYTES_MAX, SECTOR_BYTES_MIN, SLOT_BYTES_DEFAULT, SLOT_BYTES_MAX, SLOT_BYTES_MIN,
     SLOTS_OPEN_MAX,
@@ -114,6 +115,7 @@ impl JournalDir {
                 directory: Arc::new(directory),
                 access: disk.access,
                 slot_bytes: 0,
+                watch: Arc::default(),
             },
             sector: disk.sector,
             open: Mutex::new(Open {
@@ -286,10 +288,11 @@ impl JournalDir {
     /// # Errors
     /// If the sync fails.
     pub fn sync(&self) -> Result<(), JournalError> {
+        let directory = &self.context.directory;
         self.context
-            .directory
-            .sync_all()
-            .map_err(JournalError::io("sync", &self.path))
+            .watch
+            .during("sync", || directory.sync_all())
+            .map_err(JournalError::sync(&self.path))
     }
 
     /// Free space of the file system for this process, in bytes.
@@ -301,6 +304,11 @@ impl JournalDir {
             JournalError::io("ask for the free space of", &self.path)(errno.into())
         })?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// What of it is being written or synced now.
+    pub fn watch(&self) -> &DiskWatch {
+        &self.context.watch
     }
 
     /// How many slots are kept open.

@@ -41,6 +41,9 @@ pub enum JournalError {
     },
 }
 
+/// What a sync that failed tried.
+const SYNC: &str = "sync";
+
 impl JournalError {
     /// Makes the error of a failed call: what was tried, and on which file or directory.
     pub fn io<'a>(
@@ -52,6 +55,16 @@ impl JournalError {
             path: path.to_owned(),
             source,
         }
+    }
+
+    /// Makes the error of a sync that failed.
+    pub fn sync(path: &Path) -> impl FnOnce(io::Error) -> Self + use<'_> {
+        Self::io(SYNC, path)
+    }
+
+    /// Whether a sync failed. The next one may succeed and say nothing of what this one lost (J12).
+    pub fn is_failed_sync(&self) -> bool {
+        matches!(self, Self::Io { action, .. } if *action == SYNC)
     }
 
     /// Whether it speaks of what lies on the disk. Others pass: no descriptor left, no memory.

@@ -64,6 +64,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod walk;
+pub mod watch;
 mod window;
 
 pub use buffer::{AlignedBuffer, BufferPool, SharedBuffer};
@@ -85,3 +86,4 @@ pub use read::{ExtentRead, Piece, StoredEntry, read_extent, read_from_group};
 pub use scan::{FoundGroup, Payloads, ScannedEntry, ScannedGroup, SegmentReader, Step, Unreadable};
 pub use slot::{Block, PrepareOptions, Slot, Via};
 pub use state::{SnapshotEnd, StateFault, StateOp};
+pub use watch::{DiskWatch, LongestCall};

@@ -31,6 +31,7 @@ use super::fields::{put, to_u32, to_usize};
 use super::footer::{FOOTER_HEADER_BYTES, Footer, FooterFault};
 use super::header::{FIRST_POSITION, HeaderCopies, HeaderFault, SLOT_HEADER_POSITIONS, SlotHeader};
 use super::place::{round_down, round_up};
+use super::watch::DiskWatch;
 use crate::limits::{SECTOR_BYTES_MAX, SECTOR_BYTES_MIN, SLOT_HEADERS_BYTES, ZERO_FILL_BYTES};
 
 /// How a slot is read.
@@ -69,6 +70,7 @@ pub struct Slot {
     slot_bytes: u32,
     access: Access,
     directory: Arc<File>,
+    watch: Arc<DiskWatch>,
     direct: OnceLock<File>,
     cached: OnceLock<File>,
 }
@@ -79,6 +81,7 @@ pub(super) struct SlotContext {
     pub directory: Arc<File>,
     pub access: Access,
     pub slot_bytes: u32,
+    pub watch: Arc<DiskWatch>,
 }
 
 impl Slot {
@@ -89,6 +92,7 @@ impl Slot {
             slot_bytes: context.slot_bytes,
             access: context.access,
             directory: context.directory,
+            watch: context.watch,
             direct: OnceLock::new(),
             cached: OnceLock::new(),
         }
@@ -126,11 +130,12 @@ impl Slot {
             self.fill_with_zeros(file)?;
         }
         self.write_header(header)?;
-        file.sync_all()
-            .map_err(JournalError::io("sync", &self.path))?;
-        self.directory
-            .sync_all()
-            .map_err(JournalError::io("sync the directory of", &self.path))
+        self.watch
+            .during("sync", || file.sync_all())
+            .map_err(JournalError::sync(&self.path))?;
+        self.watch
+            .during("sync", || self.directory.sync_all())
+            .map_err(JournalError::sync(&self.path))
     }
 
     /// In page-cache mode the pages are the truth; in direct mode they may be of an earlier life.
@@ -150,7 +155,9 @@ impl Slot {
             .map_err(JournalError::io("look at", &self.path))?
             .len();
         if size != u64::from(self.slot_bytes) {
-            file.set_len(u64::from(self.slot_bytes))
+            let bytes = u64::from(self.slot_bytes);
+            self.watch
+                .during("write", || file.set_len(bytes))
                 .map_err(JournalError::io("set the size of", &self.path))?;
         }
         Ok(())
@@ -159,7 +166,8 @@ impl Slot {
     fn fill_with_zeros(&self, file: &File) -> Result<(), JournalError> {
         // In one piece on the disk if the file system can; where it cannot, the writes do it.
         let size = u64::from(self.slot_bytes);
-        match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
+        let allocate = || rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size);
+        match self.watch.during("write", allocate) {
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::INVAL) => {}
             Err(errno) => {
                 return Err(JournalError::io("allocate", &self.path)(errno.into()));
@@ -249,8 +257,9 @@ impl Slot {
         let align = self.access.direct_align;
         let fits = position.is_multiple_of(align) && to_u32(bytes.len()).is_multiple_of(align);
         let via = if fits { Via::Direct } else { Via::Cached };
-        self.file(via)?
-            .write_all_at(bytes, u64::from(position))
+        let file = self.file(via)?;
+        self.watch
+            .during("write", || file.write_all_at(bytes, u64::from(position)))
             .map_err(JournalError::io("write", &self.path))
     }
 
@@ -275,9 +284,10 @@ impl Slot {
     /// # Errors
     /// If the sync fails; then nothing is known of what was written since the last one.
     pub fn sync_data(&self) -> Result<(), JournalError> {
-        self.file(Via::Direct)?
-            .sync_data()
-            .map_err(JournalError::io("sync", &self.path))
+        let file = self.file(Via::Direct)?;
+        self.watch
+            .during("sync", || file.sync_data())
+            .map_err(JournalError::sync(&self.path))
     }
 
     /// Reads `length` bytes from `position`: fewer only where the file ends.

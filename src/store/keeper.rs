@@ -1,6 +1,6 @@
 //! The keeper: what has to be done beside writing.
 //!
-//! It seals full segments, watches the sync thread and the free space. Its
+//! It seals full segments and watches the free space. Its
 //! decisions reach the state only as changes through the writer.
 
 use std::sync::Arc;
@@ -15,9 +15,7 @@ use super::queue::Queue;
 use super::recovery::{Contents, seal};
 use super::segments::Segment;
 use super::shared::Shared;
-use super::sync::SyncWatch;
 use crate::journal::{Extent, Footer, FooterBuilder};
-use crate::limits;
 use crate::topic::RowKey;
 use crate::types::TopicId;
 
@@ -40,7 +38,6 @@ pub(super) struct Keeper {
     pub shared: Arc<Shared>,
     pub queue: Arc<Queue>,
     pub pool: Arc<SlotPool>,
-    pub watch: Arc<SyncWatch>,
     pub jobs: Receiver<KeeperJob>,
 }
 
@@ -68,15 +65,6 @@ impl Keeper {
     }
 
     fn tick(&self) {
-        if let Some(running) = self.watch.running_for()
-            && running > limits::SYNC_TIMEOUT
-        {
-            self.shared.fail(&format!(
-                "a sync of the journal has been running for {} s, more than the {} s allowed: is the disk stuck?",
-                running.as_secs(),
-                limits::SYNC_TIMEOUT.as_secs()
-            ));
-        }
         self.pool.check_reserve();
     }
 

@@ -8,7 +8,7 @@
 //!   fetch ──> tail cache, index, segments (any thread)
 //! ```
 //!
-//! Four threads own four things: the writer the state and the stream's end, the
+//! A watchdog notices when the disk hangs. Four threads own four things: the writer the state and the stream's end, the
 //! sync thread the durable position, the keeper the sealed segments, the
 //! applier the catalog. What they tell each other is bounded; readers touch
 //! only what is published in `shared`. The format and the argument for it are
@@ -41,6 +41,7 @@ mod tail;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod watchdog;
 mod writer;
 
 use std::path::PathBuf;
@@ -188,6 +189,9 @@ pub struct Store {
     threads: Arc<std::sync::Mutex<Vec<JoinHandle<()>>>>,
     _stop_when_dropped: Arc<StopWhenDropped>,
 }
+
+/// How often a thread that should end is looked at.
+const JOIN_EVERY: Duration = Duration::from_millis(1);
 
 /// Ends the writer, and with it the other threads, when nobody can ask for anything any more.
 struct StopWhenDropped(Arc<Queue>, Arc<pool::SlotPool>);
@@ -538,13 +542,29 @@ impl Store {
                     .lock()
                     .unwrap_or_else(std::sync::PoisonError::into_inner),
             );
-            for thread in threads {
-                if thread.join().is_err() {
-                    self.shared.fail("a thread of the store panicked");
-                }
-            }
+            self.join(threads);
         }
         self.shared.failure().map_or(Ok(()), Err)
+    }
+
+    /// Waits for the threads to end; when the store has failed not for long, since one may hang in the disk.
+    fn join(&self, threads: Vec<JoinHandle<()>>) {
+        let mut failed: Option<std::time::Instant> = None;
+        for thread in threads {
+            while !thread.is_finished() {
+                if failed.is_none() && self.shared.failure().is_some() {
+                    failed = Some(std::time::Instant::now());
+                }
+                if failed.is_some_and(|at| at.elapsed() > limits::STOP_AFTER_FAILURE) {
+                    tracing::error!("a thread of the store does not end, it is left behind");
+                    return;
+                }
+                std::thread::sleep(JOIN_EVERY);
+            }
+            if thread.join().is_err() {
+                self.shared.fail("a thread of the store panicked");
+            }
+        }
     }
 
     fn readable_end(&self, id: TopicId) -> Result<Offset, ApiError> {

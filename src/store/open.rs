@@ -21,7 +21,8 @@ use super::reclaim::Reclaimer;
 use super::recovery::{Base, Layout, Recovered, RecoveryError, recover};
 use super::segments::Segment;
 use super::shared::Shared;
-use super::sync::{SyncWatch, Syncer};
+use super::sync::Syncer;
+use super::watchdog;
 use super::writer::{Writer, WriterParts, refuse_command};
 use super::{Opened, StopWhenDropped, Store, StoreOptions};
 use crate::catalog::{
@@ -422,8 +423,10 @@ impl Engine {
         let (to_sync, written) = sync_channel(GROUPS_IN_FLIGHT);
         let (to_keeper, jobs) = sync_channel(GROUPS_IN_FLIGHT);
         let (to_applier, deltas) = sync_channel(1);
-        let watch = Arc::new(SyncWatch::default());
         self.shared.meters.take_stock(&recovered.state);
+        // Not one of those that are waited for: it ends when the others have gone.
+        let watched = Arc::downgrade(&self.shared);
+        spawn("tidings-watch", move || watchdog::run(&watched))?;
         let writer = Writer::new(WriterParts {
             last_group: recovered.last_group,
             previous_end: recovered.end,
@@ -439,7 +442,6 @@ impl Engine {
         let shared = self.shared.clone();
         let syncer = Syncer {
             shared,
-            watch: watch.clone(),
             written,
             catalog: to_applier,
         };
@@ -453,7 +455,6 @@ impl Engine {
             shared: self.shared.clone(),
             queue: self.queue.clone(),
             pool: self.pool.clone(),
-            watch,
             jobs,
         };
         let pool = self.pool.clone();

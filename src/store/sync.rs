@@ -5,16 +5,15 @@
 //! group that is written while a sync runs waits for the next one, even if the
 //! disk happened to take it along.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::applier::Delta;
 use super::shared::{Shared, TopicShared};
 use super::staging::Waiter;
 use crate::journal::SlotHandle;
-use crate::limits;
 use crate::protocol::error::ApiError;
 use crate::types::Offset;
 
@@ -31,30 +30,9 @@ pub(super) struct Written {
     pub delta: Option<Delta>,
 }
 
-/// Tells a watcher since when a sync has been running.
-#[derive(Default)]
-pub(super) struct SyncWatch {
-    started: Mutex<Option<Instant>>,
-}
-
-impl SyncWatch {
-    fn set(&self, at: Option<Instant>) {
-        *self.started.lock().unwrap_or_else(PoisonError::into_inner) = at;
-    }
-
-    /// How long the sync that runs now has been running.
-    pub fn running_for(&self) -> Option<Duration> {
-        self.started
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .map(|at| at.elapsed())
-    }
-}
-
 /// The sync thread's side of things.
 pub(super) struct Syncer {
     pub shared: Arc<Shared>,
-    pub watch: Arc<SyncWatch>,
     pub written: Receiver<Written>,
     pub catalog: SyncSender<Delta>,
 }
@@ -92,19 +70,13 @@ impl Syncer {
 
     fn sync_slot(&self, slot: &SlotHandle) -> Result<(), String> {
         let start = Instant::now();
-        self.watch.set(Some(start));
         let outcome = slot.sync_data();
-        self.watch.set(None);
         let took = start.elapsed();
         self.shared.meters.synced(took);
         match outcome {
             Err(error) => Err(error.to_string()),
-            Ok(()) if took > limits::SYNC_TIMEOUT => Err(format!(
-                "a sync of the journal took {} s, more than the {} s allowed",
-                took.as_secs(),
-                limits::SYNC_TIMEOUT.as_secs()
-            )),
-            Ok(()) => Ok(()),
+            // It may have taken so long that the watchdog gave up.
+            Ok(()) => self.shared.failure().map_or(Ok(()), Err),
         }
     }
 

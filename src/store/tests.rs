@@ -15,6 +15,7 @@ mod pieces;
 mod reserve;
 pub(super) mod retention;
 pub(super) mod snapshots;
+mod stuck;
 mod unreadable;
 
 pub(super) fn options(dir: &Path) -> StoreOptions {

@@ -306,6 +306,7 @@ fn a_footer_at_a_smaller_sector_than_the_disk_has_goes_through_the_page_cache() 
             read_only: false,
         },
         slot_bytes: header.slot_bytes,
+        watch: Arc::default(),
     };
     let moved = Slot::new(slot.id(), slot.path().to_owned(), context);
     moved
@@ -332,6 +333,7 @@ fn unreadable_slot(scratch: &Scratch) -> Slot {
             read_only: true,
         },
         slot_bytes: scratch.directory.slot_bytes(),
+        watch: Arc::default(),
     };
     Slot::new(1, "/proc/self/mem".into(), context)
 }
