@@ -107,6 +107,9 @@ impl SlotPool {
     ) -> Result<Prepared, JournalError> {
         let snapshot = self.lock().snapshot;
         let prepared = self.prepare_slot(id, kind, resume, snapshot);
+        if let Err(error) = &prepared {
+            self.stop_after(error);
+        }
         let mut inner = self.lock();
         match (&prepared, id) {
             (Ok(_), _) => inner.note_named(snapshot),
@@ -144,8 +147,10 @@ impl SlotPool {
                 zero_fill: id.is_none(),
             },
         );
-        if id.is_none() && prepared.is_err() {
-            // A file that could not be made whole takes space and serves nobody.
+        let may_remove = |error: &JournalError| id.is_none() && !error.is_failed_sync();
+        if prepared.as_ref().is_err_and(may_remove) {
+            // A file that could not be made whole takes space and serves nobody. Removing it syncs, so after a
+            // failed sync it is left for the next start to find.
             let _ = self.shared.dir.remove_slot(slot.id());
         }
         prepared.map(|()| Prepared { slot, header })
@@ -292,7 +297,19 @@ impl SlotPool {
         match self.shared.dir.remove_slot(slot) {
             Ok(()) => count(&self.shared.reclaimed.slots_deleted, 1),
             // It is still there, or its name may come back after a power cut: free either way, at the next start.
-            Err(error) => tracing::warn!(%error, "cannot delete a free journal slot"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot delete a free journal slot");
+                self.stop_after(&error);
+            }
+        }
+    }
+
+    /// What a failed sync did not bring to the disk may never get there, and the next one need not say so: no
+    /// other is tried (J12). Anything else may be better next time.
+    fn stop_after(&self, error: &JournalError) {
+        if error.is_failed_sync() {
+            self.shared.fail(&error.to_string());
+            self.stop();
         }
     }
 
