@@ -125,7 +125,7 @@ impl<S> Watched<S> {
         if self.jobs.send(job).is_err() {
             return Err(self.stopped());
         }
-        match answered.recv_timeout(limit) {
+        match wait(&answered, limit) {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => Err(CatalogError::Panicked {
                 path: self.path.clone(),
@@ -149,6 +149,21 @@ impl<S> Watched<S> {
         }
     }
 }
+
+/// Waits in pieces: a process that was stopped meanwhile, and with it whoever should answer, loses one of them.
+fn wait<T>(answered: &Receiver<T>, limit: Duration) -> Result<T, RecvTimeoutError> {
+    let piece = limit / PIECES;
+    for _ in 1..PIECES {
+        match answered.recv_timeout(piece) {
+            Err(RecvTimeoutError::Timeout) => {}
+            outcome => return outcome,
+        }
+    }
+    answered.recv_timeout(piece)
+}
+
+/// Pieces that a wait is made of.
+const PIECES: u32 = 100;
 
 fn stops<T>(result: &thread::Result<Result<T, CatalogError>>) -> bool {
     match result {
