@@ -55,8 +55,8 @@ impl Expiry {
     pub fn look(&mut self, asker: &mut Asker) {
         let now = self.trusted_now(asker);
         self.records(asker, now);
-        if now.is_some() {
-            self.producers(asker);
+        if let Some(now) = now {
+            self.producers(asker, now);
         }
     }
 
@@ -101,7 +101,7 @@ impl Expiry {
     }
 
     /// Some topics at a time, so that all are looked through in about the time set for it.
-    fn producers(&mut self, asker: &mut Asker) {
+    fn producers(&mut self, asker: &mut Asker, now: Timestamp) {
         if self.producers.is_empty() {
             let resting = self.pass_begun.map(|begun| begun.elapsed());
             if resting.is_some_and(|rested| rested < limits::PRODUCERS_LOOKED_AT_EVERY) {
@@ -116,7 +116,9 @@ impl Expiry {
             self.topics_per_look = share.max(limits::RETENTION_STEPS_AT_ONCE);
             self.kept_since = too_many(asker);
         }
-        let kept_since = self.kept_since;
+        // By the time that was looked at: the clock may jump before the writer gets to it.
+        let expired = now.before(limits::PRODUCER_KEPT_FOR);
+        let before = self.kept_since.map_or(expired, |since| since.max(expired));
         let left = self.producers.len().saturating_sub(self.topics_per_look);
         let waiting: Vec<_> = self
             .producers
@@ -124,7 +126,7 @@ impl Expiry {
             .into_iter()
             .filter_map(|id| {
                 asker.push(id, move |context| {
-                    Ok(((), forget_unused(context, id, kept_since)))
+                    Ok(((), forget_unused(context, id, before)))
                 })
             })
             .collect();
@@ -189,13 +191,7 @@ fn too_many(asker: &mut Asker) -> Option<Timestamp> {
 }
 
 /// On the writer's thread: forgets producers that did not publish for long; so many at once, the next pass goes on.
-fn forget_unused(
-    context: &mut Context<'_>,
-    id: TopicId,
-    kept_since: Option<Timestamp>,
-) -> Vec<RowKey> {
-    let expired = context.now.before(limits::PRODUCER_KEPT_FOR);
-    let before = kept_since.map_or(expired, |since| since.max(expired));
+fn forget_unused(context: &mut Context<'_>, id: TopicId, before: Timestamp) -> Vec<RowKey> {
     let Ok(topic) = context.state.topic(id) else {
         return Vec::new();
     };
