@@ -2,6 +2,7 @@
 //!
 //!     cargo test --test torture                            all of them, short
 //!     cargo test --release --test torture -- images --rounds 20000 --seed 7
+//!     cargo test --release --test torture -- faults --mix kill,stop,slow --minutes 10 --seed 7
 //!
 //! One process runs the programs; each runs drivers, which are this program again (`driver`), and
 //! checks what they say. There is no test harness around it because of that.
@@ -17,7 +18,7 @@ mod words;
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime};
 
-use programs::{Options, PROGRAMS};
+use programs::{Mix, Options, PROGRAMS};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -37,6 +38,8 @@ fn main() -> ExitCode {
 struct Asked {
     programs: Vec<String>,
     rounds: Option<u64>,
+    minutes: Option<u64>,
+    mix: Mix,
     seed: u64,
     list: bool,
 }
@@ -46,21 +49,27 @@ fn parse(arguments: &[String]) -> Result<Asked, String> {
     let mut asked = Asked {
         programs: Vec::new(),
         rounds: None,
+        minutes: None,
+        mix: Mix::ALL,
         seed: now.map_or(1, |now| now.as_millis() as u64 % 1_000_000_000),
         list: false,
     };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
+        let mut value = || {
+            let value = rest.next();
+            value.ok_or_else(|| format!("{argument} needs a value"))
+        };
         let mut number = || {
-            let value = rest
-                .next()
-                .ok_or_else(|| format!("{argument} needs a number"))?;
+            let value = value()?;
             value
                 .parse::<u64>()
                 .map_err(|error| format!("{argument} {value}: {error}"))
         };
         match argument.as_str() {
             "--rounds" => asked.rounds = Some(number()?),
+            "--minutes" => asked.minutes = Some(number()?),
+            "--mix" => asked.mix = Mix::parse(value()?)?,
             "--seed" => asked.seed = number()?,
             "--list" => asked.list = true,
             // What cargo hands to every test program, of no meaning here.
@@ -87,23 +96,23 @@ fn run_all(asked: &Asked) -> ExitCode {
             continue;
         }
         let rounds = asked.rounds.unwrap_or(program.rounds_short);
-        println!(
-            "torture {} --rounds {rounds} --seed {}",
-            program.name, asked.seed
-        );
+        let (name, seed) = (program.name, asked.seed);
+        match asked.minutes {
+            Some(minutes) => println!("torture {name} --minutes {minutes} --seed {seed}"),
+            None => println!("torture {name} --rounds {rounds} --seed {seed}"),
+        }
         let start = Instant::now();
         let outcome = (program.run)(Options {
             rounds,
-            seed: asked.seed,
+            seed,
+            mix: asked.mix,
+            minutes: asked.minutes,
         });
         let seconds = start.elapsed().as_secs_f32();
         match outcome {
-            Ok(report) => println!("torture {}: {report}, {seconds:.1} s", program.name),
+            Ok(report) => println!("torture {name}: {report}, seed {seed}, {seconds:.1} s"),
             Err(why) => {
-                println!(
-                    "torture {} FAILED after {seconds:.1} s: {why}",
-                    program.name
-                );
+                println!("torture {name} FAILED with seed {seed} after {seconds:.1} s: {why}");
                 failed = true;
             }
         }

@@ -1,8 +1,11 @@
 //! The programs: what is done to stores, how often, and what must hold afterwards.
 
 mod cluster;
+mod control;
+mod faults;
 mod flips;
 mod power;
+mod server;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,11 +15,17 @@ use crate::model::{Event, Figures};
 use crate::run::{Kill, Subject, Work, disk, memory, shim};
 use crate::words::{Dice, End, mix};
 
+pub use faults::Mix;
+
 /// What a program is asked for.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     pub rounds: u64,
     pub seed: u64,
+    /// Which faults, for a program that has several.
+    pub mix: Mix,
+    /// How long to go on, for that program, instead of so many rounds.
+    pub minutes: Option<u64>,
 }
 
 /// One way to break a store.
@@ -62,6 +71,11 @@ pub const PROGRAMS: &[Program] = &[
         name: "index",
         rounds_short: 14,
         run: cluster::index,
+    },
+    Program {
+        name: "faults",
+        rounds_short: 6,
+        run: faults::run,
     },
 ];
 

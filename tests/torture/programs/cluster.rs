@@ -10,9 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,132 +19,105 @@ use tidings::client::{
     Ack, Client, ClientError, ConnectOptions, Delivery, Message, NewTopic, PublisherOptions,
     SubscriberOptions,
 };
+use tidings::limits;
 use tidings::protocol::api::{Position, TopicChanges};
-use tidings::types::{Durability, SubscriptionName, TopicId, TopicName, TopicSettings};
+use tidings::types::{Durability, Retention, SubscriptionName, TopicId, TopicName, TopicSettings};
 
 use super::Options;
+use super::server::Server;
 use crate::run::disk;
 use crate::words::{Dice, mix};
 
-const PUBLISHERS: u64 = 8;
+pub const PUBLISHERS: u64 = 8;
 /// The last of them is an `os` topic.
-const TOPICS: u64 = 5;
+pub const TOPICS: u64 = 5;
 const UNANSWERED: usize = 300;
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the index believes a silent peer to be there.
+const LEASE: &str = "2s";
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
-type Outcome<T> = Result<T, String>;
+pub type Outcome<T> = Result<T, String>;
 
-fn text(error: impl std::fmt::Display) -> String {
+pub fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A server process that is killed and started again.
-struct Server {
-    kind: &'static str,
-    arguments: Vec<String>,
-    log: PathBuf,
-    listen: String,
-    child: Option<Child>,
+/// By offset: publisher and number.
+pub type Records = BTreeMap<u64, (u64, u64)>;
+
+/// What reading a topic brought.
+#[derive(Default)]
+pub struct Found {
+    pub records: Records,
+    /// First and last of what is missing.
+    gaps: Vec<(u64, u64)>,
+    /// Up to where it was read.
+    pub end: u64,
 }
 
-impl Server {
-    fn new(kind: &'static str, dir: &Path, more: &[&str]) -> Outcome<Self> {
-        let mut arguments: Vec<String> = ["serve", kind, "--log", "warn", "--data-dir"]
-            .map(str::to_owned)
-            .into();
-        arguments.push(dir.join(kind).display().to_string());
-        arguments.extend(more.iter().map(|word| (*word).to_owned()));
-        let mut this = Self {
-            kind,
-            arguments,
-            log: dir.join(format!("{kind}.log")),
-            listen: "127.0.0.1:0".to_owned(),
-            child: None,
-        };
-        this.start()?;
-        Ok(this)
+impl Found {
+    /// Whether readers were told that it is missing.
+    pub fn is_told_missing(&self, offset: u64) -> bool {
+        let mut gaps = self.gaps.iter();
+        gaps.any(|(from, to)| (*from..*to).contains(&offset))
     }
+}
 
-    /// Starts it and waits until it accepts connections; from then on always at the same address.
-    fn start(&mut self) -> Outcome<()> {
-        let log = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&self.log);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
-        command
-            .args(&self.arguments)
-            .args(["--listen", &self.listen])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log.map_err(text)?);
-        let mut child = command.spawn().map_err(text)?;
-        let out = child.stdout.take().expect("piped");
-        self.child = Some(child);
-        let mut line = String::new();
-        BufReader::new(out).read_line(&mut line).map_err(text)?;
-        let address = line
-            .split_whitespace()
-            .last()
-            .filter(|_| line.starts_with("ready"));
-        match address {
-            Some(address) => {
-                self.listen = address.to_owned();
-                Ok(())
-            }
-            None => Err(format!(
-                "the {} did not start: {line:?}, see {}",
-                self.kind,
-                self.log.display()
-            )),
+/// How the load is put on.
+#[derive(Debug, Clone)]
+pub struct Pressure {
+    /// Without progress for so long, clients give up.
+    pub timeout: Duration,
+    /// Each publisher rests so long after some messages.
+    pub rest: Duration,
+    /// The second topic keeps records for so long.
+    pub age: Option<Duration>,
+}
+
+impl Default for Pressure {
+    fn default() -> Self {
+        Self {
+            timeout: limits::NO_PROGRESS_TIMEOUT_DEFAULT,
+            rest: Duration::ZERO,
+            age: None,
         }
     }
-
-    fn kill(&mut self) -> Outcome<()> {
-        let Some(mut child) = self.child.take() else {
-            return Ok(());
-        };
-        if let Some(status) = child.try_wait().map_err(text)? {
-            return Err(format!(
-                "the {} had ended by itself: {status}, see {}",
-                self.kind,
-                self.log.display()
-            ));
-        }
-        child.kill().map_err(text)?;
-        child.wait().map_err(text)?;
-        Ok(())
-    }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.kill();
-    }
-}
+/// Messages between two rests.
+const BURST: u64 = 20;
 
 /// What publishers and subscribers were told.
 #[derive(Default)]
-struct Told {
+pub struct Told {
     /// By topic, then offset: publisher and number.
-    acknowledged: BTreeMap<TopicName, BTreeMap<u64, (u64, u64)>>,
+    pub acknowledged: BTreeMap<TopicName, Records>,
     /// Numbers nobody knows about.
-    unknown: BTreeSet<(TopicName, u64, u64)>,
+    pub unknown: BTreeSet<(TopicName, u64, u64)>,
     committed: BTreeMap<TopicName, u64>,
+    /// A sync failed on purpose.
+    pub may_lose_os: bool,
     wrong: Option<String>,
 }
 
-struct Load {
-    client: Client,
-    told: Mutex<Told>,
+pub struct Load {
+    pub client: Client,
+    pub told: Mutex<Told>,
     stop: AtomicBool,
-    answered: AtomicU64,
+    rest: Duration,
+    pub answered: AtomicU64,
+    /// Messages by publisher, as far as they were taken.
+    pub sent: [AtomicU64; PUBLISHERS as usize],
+    /// Acknowledgements by publisher.
+    pub acked: [AtomicU64; PUBLISHERS as usize],
+    /// What subscribers got.
+    pub delivered: [AtomicU64; TOPICS as usize],
     /// Topics the publishers send to.
-    names: Vec<TopicName>,
+    pub names: Vec<TopicName>,
 }
 
 fn topic_name(text: &str) -> TopicName {
@@ -154,22 +125,25 @@ fn topic_name(text: &str) -> TopicName {
 }
 
 impl Load {
-    async fn new(index: &str) -> Outcome<Arc<Self>> {
+    async fn new(index: &str, pressure: &Pressure) -> Outcome<Arc<Self>> {
         let seeds = vec![index.parse().map_err(text)?];
-        let client = Client::connect(ConnectOptions::new(seeds))
-            .await
-            .map_err(text)?;
+        let options = ConnectOptions::new(seeds).with_timeout(pressure.timeout);
+        let client = Client::connect(options).await.map_err(text)?;
         let names: Vec<TopicName> = (0..TOPICS).map(|n| topic_name(&format!("k.{n}"))).collect();
         for (n, name) in names.iter().enumerate() {
             let os = n as u64 == TOPICS - 1;
+            let age = pressure.age.filter(|_| n == 1);
             let new = NewTopic {
                 settings: TopicSettings {
+                    retention: Retention {
+                        age_ms: age.map(|age| age.as_millis() as u64),
+                        ..Retention::default()
+                    },
                     durability: if os {
                         Durability::Os
                     } else {
                         Durability::Fsync
                     },
-                    ..TopicSettings::default()
                 },
                 ..NewTopic::new(name.clone())
             };
@@ -179,12 +153,30 @@ impl Load {
             client,
             told: Mutex::default(),
             stop: AtomicBool::new(false),
+            rest: pressure.rest,
             answered: AtomicU64::new(0),
+            sent: Default::default(),
+            acked: Default::default(),
+            delivered: Default::default(),
             names,
         }))
     }
 
-    fn stopped(&self) -> bool {
+    /// Whether the last topic is meant, which may lose what a sync does not cover.
+    pub fn is_os(&self, topic: &TopicName) -> bool {
+        *topic == self.names[(TOPICS - 1) as usize]
+    }
+
+    /// Messages of `fsync` topics that were acknowledged.
+    pub fn acked_durably(&self) -> u64 {
+        let is_os = |publisher: &usize| *publisher as u64 % TOPICS == TOPICS - 1;
+        let publishers = (0..self.acked.len()).filter(|publisher| !is_os(publisher));
+        publishers
+            .map(|publisher| self.acked[publisher].load(Ordering::Relaxed))
+            .sum()
+    }
+
+    pub fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
@@ -192,7 +184,7 @@ impl Load {
         lock(&self.told).wrong.get_or_insert(what);
     }
 
-    fn check(&self) -> Outcome<()> {
+    pub fn check(&self) -> Outcome<()> {
         lock(&self.told).wrong.clone().map_or(Ok(()), Err)
     }
 
@@ -216,6 +208,10 @@ impl Load {
                 Err(error) => self.wrong(format!("publisher {publisher}: {error}")),
             }
             number += 1;
+            self.sent[publisher as usize].store(number, Ordering::Relaxed);
+            if !self.rest.is_zero() && number % BURST == 0 {
+                tokio::time::sleep(self.rest).await;
+            }
             while waiting.len() >= UNANSWERED
                 || waiting.front().is_some_and(|(_, ack)| ack.is_settled())
             {
@@ -242,6 +238,7 @@ impl Load {
         let mut told = lock(&self.told);
         match outcome {
             Ok(acked) => {
+                self.acked[publisher as usize].fetch_add(1, Ordering::Relaxed);
                 let offsets = told.acknowledged.entry(topic.clone()).or_default();
                 let before = offsets.insert(acked.offset.get(), (publisher, number));
                 if let Some(before) = before {
@@ -266,6 +263,8 @@ impl Load {
             Ok(subscriber) => subscriber,
             Err(error) => return self.wrong(format!("subscriber of {topic}: {error}")),
         };
+        let at = self.names.iter().position(|name| *name == topic);
+        let delivered = &self.delivered[at.unwrap_or(0)];
         let mut next = 0;
         while !self.stopped() {
             let delivery = match subscriber.next_within(Duration::from_millis(100)).await {
@@ -273,6 +272,7 @@ impl Load {
                 Ok(None) => continue,
                 Err(error) => return self.wrong(format!("subscriber of {topic}: {error}")),
             };
+            delivered.fetch_add(1, Ordering::Relaxed);
             match delivery {
                 Delivery::Record(record) if record.offset.get() == next => next += 1,
                 Delivery::Gap(gap) if gap.from.get() == next => next = gap.to.get(),
@@ -294,7 +294,7 @@ impl Load {
     }
 
     /// Committed offsets are not behind what was answered.
-    async fn check_committed(&self) -> Outcome<()> {
+    pub async fn check_committed(&self) -> Outcome<()> {
         let known = lock(&self.told).committed.clone();
         let name: SubscriptionName = "reader".parse().expect("a good name");
         for (topic, offset) in known {
@@ -313,24 +313,48 @@ impl Load {
         Ok(())
     }
 
-    /// Reads everything and compares it with what was told.
-    async fn check_all(&self) -> Outcome<u64> {
-        let mut found = 0;
+    /// Reads everything and compares it with what was told, and with what was seen before.
+    async fn check_all(&self, seen: &BTreeMap<TopicName, Records>) -> Outcome<(u64, u64)> {
+        let (mut found, mut lost) = (0, 0);
         for topic in &self.names {
-            let records = self.read(topic).await?;
-            found += records.len() as u64;
-            self.check_topic(topic, &records)?;
+            let all = self.read(topic, Position::Beginning).await?;
+            found += all.records.len() as u64;
+            lost += self.check_topic(topic, &all)?;
+            for (offset, before) in seen.get(topic).into_iter().flatten() {
+                self.check_again(topic, (*offset, before), &all)?;
+            }
         }
-        Ok(found)
+        Ok((found, lost))
     }
 
-    async fn read(&self, topic: &TopicName) -> Outcome<BTreeMap<u64, (u64, u64)>> {
+    /// J6: an offset has one content for ever; only an `os` topic may lose it.
+    fn check_again(
+        &self,
+        topic: &TopicName,
+        (offset, before): (u64, &(u64, u64)),
+        all: &Found,
+    ) -> Outcome<()> {
+        let now = all.records.get(&offset);
+        let lost = now.is_none() && self.is_os(topic) && all.is_told_missing(offset);
+        if now == Some(before) || lost {
+            return Ok(());
+        }
+        Err(format!(
+            "J6: {topic} {offset}: {before:?} was read before, now {now:?}"
+        ))
+    }
+
+    /// Everything from there on to the present end.
+    pub async fn read(&self, topic: &TopicName, from: Position) -> Outcome<Found> {
         let info = self.client.describe_topic(topic).await.map_err(text)?;
         let end = info.info.map_err(text)?.end_offset;
-        let options = SubscriberOptions::passing(Position::Beginning);
+        let options = SubscriberOptions::passing(from);
         let mut subscriber = self.client.subscriber(topic, options).await.map_err(text)?;
-        let os = *topic == self.names[(TOPICS - 1) as usize];
-        let mut records = BTreeMap::new();
+        let os = self.is_os(topic);
+        let mut found = Found {
+            end: end.get(),
+            ..Found::default()
+        };
         while subscriber.position() < end {
             match subscriber.next().await.map_err(text)? {
                 Delivery::Record(record) => {
@@ -338,39 +362,64 @@ impl Load {
                     let mut words = value.split(' ').map(|word| word.parse::<u64>());
                     match (words.next(), words.next()) {
                         (Some(Ok(publisher)), Some(Ok(number))) => {
-                            records.insert(record.offset.get(), (publisher, number));
+                            found
+                                .records
+                                .insert(record.offset.get(), (publisher, number));
                         }
                         _ => return Err(format!("{topic} {}: {value:?}", record.offset)),
                     }
                 }
-                Delivery::Gap(_) if os => {}
+                Delivery::Gap(gap) if os => found.gaps.push((gap.from.get(), gap.to.get())),
                 Delivery::Gap(gap) => return Err(format!("J1: {topic}: {gap:?}")),
             }
         }
-        Ok(records)
+        Ok(found)
     }
 
-    fn check_topic(&self, topic: &TopicName, records: &BTreeMap<u64, (u64, u64)>) -> Outcome<()> {
+    /// J1: at this offset is what was acknowledged. False: it was lost as an `os` topic may lose it, with a
+    /// sync that failed, and readers are told so.
+    pub fn check_acked(
+        &self,
+        topic: &TopicName,
+        (offset, sent): (u64, &(u64, u64)),
+        all: &Found,
+        may_lose_os: bool,
+    ) -> Outcome<bool> {
+        let found = all.records.get(&offset);
+        if found == Some(sent) {
+            return Ok(true);
+        }
+        if may_lose_os && self.is_os(topic) && all.is_told_missing(offset) {
+            return Ok(false);
+        }
+        Err(format!(
+            "J1: {topic} {offset}: acknowledged to {sent:?}, found {found:?}"
+        ))
+    }
+
+    /// Everything of a topic is as it was acknowledged; tells how much of an `os` topic is not.
+    fn check_topic(&self, topic: &TopicName, all: &Found) -> Outcome<u64> {
         let told = lock(&self.told);
         let empty = BTreeMap::new();
-        for (offset, sent) in told.acknowledged.get(topic).unwrap_or(&empty) {
-            if records.get(offset) != Some(sent) {
-                return Err(format!(
-                    "J1: {topic} {offset}: acknowledged to {sent:?}, found {:?}",
-                    records.get(offset)
-                ));
+        let acknowledged = told.acknowledged.get(topic).unwrap_or(&empty);
+        let mut excused = BTreeSet::new();
+        for (offset, sent) in acknowledged {
+            if !self.check_acked(topic, (*offset, sent), all, told.may_lose_os)? {
+                excused.insert(*sent);
             }
         }
         let mut next: BTreeMap<u64, u64> = BTreeMap::new();
-        for (offset, &(publisher, number)) in records {
+        for (offset, &(publisher, number)) in &all.records {
             let expected = next.entry(publisher).or_default();
             if number < *expected {
                 return Err(format!(
                     "{topic} {offset}: {publisher} has {number} again or late, after {expected}"
                 ));
             }
-            let skipped = (*expected..number)
-                .find(|n| !told.unknown.contains(&(topic.clone(), publisher, *n)));
+            let skipped = (*expected..number).find(|n| {
+                !told.unknown.contains(&(topic.clone(), publisher, *n))
+                    && !excused.contains(&(publisher, *n))
+            });
             if let Some(skipped) = skipped {
                 return Err(format!(
                     "{topic} {offset}: {publisher} {skipped} is missing"
@@ -378,25 +427,36 @@ impl Load {
             }
             *expected = number + 1;
         }
-        Ok(())
+        Ok(excused.len() as u64)
     }
 }
 
 /// Everything one program needs.
-struct Stage {
-    dir: PathBuf,
-    index: Server,
-    peer: Server,
-    load: Arc<Load>,
+pub struct Stage {
+    pub dir: PathBuf,
+    pub index: Server,
+    pub peer: Server,
+    pub load: Arc<Load>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl Stage {
     async fn set(name: &str, seed: u64) -> Outcome<Self> {
+        let dir = Self::clear(name, seed)?;
+        Self::set_in(dir, None, &Pressure::default()).await
+    }
+
+    /// An empty directory for it.
+    pub fn clear(name: &str, seed: u64) -> Outcome<PathBuf> {
         let dir = disk().join(format!("{name}-{seed:x}"));
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).map_err(text)?;
-        let index = Server::new("index", &dir, &["--lease", "2s"])?;
+        Ok(dir)
+    }
+
+    /// With this library in front of both servers, if one is named.
+    pub async fn set_in(dir: PathBuf, shim: Option<&Path>, pressure: &Pressure) -> Outcome<Self> {
+        let index = Server::new("index", &dir, &["--lease", LEASE], shim)?;
         let more = [
             "--name",
             "p",
@@ -411,8 +471,8 @@ impl Stage {
             "--index",
             &index.listen,
         ];
-        let peer = Server::new("peer", &dir, &more)?;
-        let load = Load::new(&index.listen).await?;
+        let peer = Server::new("peer", &dir, &more, shim)?;
+        let load = Load::new(&index.listen, pressure).await?;
         let mut tasks = Vec::new();
         for publisher in 0..PUBLISHERS {
             tasks.push(tokio::spawn(load.clone().publish(publisher)));
@@ -432,6 +492,11 @@ impl Stage {
 
     /// Ends the load and compares everything.
     async fn strike(self) -> Outcome<String> {
+        self.end(&BTreeMap::new()).await
+    }
+
+    /// The same; what was `seen` before is still there, or was an `os` topic's.
+    pub async fn end(self, seen: &BTreeMap<TopicName, Records>) -> Outcome<String> {
         self.load.stop.store(true, Ordering::Relaxed);
         for task in self.tasks {
             let ended = tokio::time::timeout(PATIENCE, task).await;
@@ -440,7 +505,7 @@ impl Stage {
                 .map_err(text)?;
         }
         self.load.check()?;
-        let found = self.load.check_all().await?;
+        let (found, lost) = self.load.check_all(seen).await?;
         let told = lock(&self.load.told);
         let acknowledged: usize = told.acknowledged.values().map(BTreeMap::len).sum();
         let report = format!(
@@ -449,11 +514,14 @@ impl Stage {
         );
         drop(told);
         let _ = fs::remove_dir_all(&self.dir);
-        Ok(report)
+        Ok(match lost {
+            0 => report,
+            lost => format!("{report}, {lost} of the `os` topic lost with a sync and told"),
+        })
     }
 }
 
-fn in_runtime<T>(work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+pub fn in_runtime<T>(work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
