@@ -80,6 +80,11 @@ impl Places {
         &self.parent
     }
 
+    /// What counts its changes.
+    pub(super) fn seen(&self) -> PathBuf {
+        self.parent.join(format!("{}.seen", self.name))
+    }
+
     fn building(&self) -> PathBuf {
         self.parent.join(format!("{}.building", self.name))
     }

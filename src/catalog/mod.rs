@@ -33,6 +33,7 @@ mod migrate;
 mod registry_store;
 mod row_store;
 mod rows;
+mod seen;
 mod sled_db;
 mod steps;
 mod value;

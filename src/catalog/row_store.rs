@@ -30,6 +30,7 @@ use super::kind::StoreKind;
 use super::lock::DirLock;
 use super::meta::{Applied, FORMAT};
 use super::rows::{Delta, MetaRow, Row, Rows};
+use super::seen::{self, Counter};
 use super::sled_db::SledDb;
 use super::steps;
 use super::watched::Watched;
@@ -59,6 +60,8 @@ impl Default for OpenOptions {
 /// An open store, or, if it was found unsound, none.
 pub(super) struct RowStore {
     watched: Option<Watched<Rows>>,
+    /// Of a registry, once it takes changes.
+    counter: Option<Counter>,
     path: PathBuf,
     options: OpenOptions,
 }
@@ -86,6 +89,7 @@ impl RowStore {
         match places.state()? {
             State::Present => Self::load(&places, kind, options, visit),
             State::Absent => {
+                seen::forget(&places);
                 build(&places, kind, options, Contents::default())?;
                 let (store, mut loaded) = Self::load(&places, kind, options, visit)?;
                 if loaded.verdict == Verdict::Sound {
@@ -110,6 +114,7 @@ impl RowStore {
         let places = Places::new(lock.dir(), kind);
         contents.check_space(&places)?;
         places.set_aside()?;
+        seen::forget(&places);
         build(&places, kind, options, contents)?;
         let (store, loaded) = Self::load(&places, kind, options, &mut |_| ())?;
         match loaded.verdict {
@@ -146,7 +151,8 @@ impl RowStore {
         let scratch = scratch_copy(data_dir, kind)?;
         let copy = Places::new(scratch.path(), kind);
         let mut rows = Vec::new();
-        let (store, loaded) = Self::load(&copy, kind, options, &mut |row| rows.push(row))?;
+        let (mut store, loaded) = Self::load(&copy, kind, options, &mut |row| rows.push(row))?;
+        let loaded = store.refuse_older(&Places::new(data_dir, kind), kind, loaded)?;
         store.close()?;
         Ok(Loaded { rows, ..loaded })
     }
@@ -155,8 +161,14 @@ impl RowStore {
     pub(super) fn apply(&mut self, delta: Delta) -> Result<(), CatalogError> {
         let limit = self.options.sync_timeout;
         delta.check_size()?;
-        self.watched()?
-            .run("a change", limit, move |rows| rows.apply(delta, true))
+        let changes = self.watched()?.run("a change", limit, move |rows| {
+            rows.apply(delta, true)?;
+            Ok(rows.changes())
+        })?;
+        if let Some(counter) = &mut self.counter {
+            counter.tell(changes);
+        }
+        Ok(())
     }
 
     /// Whether there is room for more.
@@ -172,6 +184,7 @@ impl RowStore {
     fn none(places: &Places, options: OpenOptions) -> Self {
         Self {
             watched: None,
+            counter: None,
             path: places.store(),
             options,
         }
@@ -196,6 +209,7 @@ impl RowStore {
         let mut store = match start(&path, kind, options) {
             Ok(watched) => Self {
                 watched: Some(watched),
+                counter: None,
                 path,
                 options,
             },
@@ -204,7 +218,9 @@ impl RowStore {
             }
             Err(error) => return Err(error),
         };
-        let loaded = match store.check_and_migrate(kind, visit) {
+        let checked = store.check_and_migrate(kind, visit);
+        let checked = checked.and_then(|loaded| store.refuse_older(places, kind, loaded));
+        let loaded = match checked {
             Ok(loaded) => loaded,
             Err(error) if speaks_of_damage(&error) => unsound(reasons_of(error)),
             Err(error) => return Err(error),
@@ -212,8 +228,37 @@ impl RowStore {
         if !loaded.verdict.is_usable() {
             // Dropping closes it, unless it must not be touched any more.
             store.watched = None;
+        } else if kind == StoreKind::Index {
+            store.counter = Some(Counter::open(places));
         }
         Ok((store, loaded))
+    }
+
+    /// A registry that is sound, and not the last one that was: the database gave up what it could not read.
+    fn refuse_older(
+        &mut self,
+        places: &Places,
+        kind: StoreKind,
+        loaded: Loaded,
+    ) -> Result<Loaded, CatalogError> {
+        if kind != StoreKind::Index || !loaded.verdict.is_usable() {
+            return Ok(loaded);
+        }
+        let limit = self.options.sync_timeout;
+        let found = self
+            .watched()?
+            .run("reading", limit, |rows| Ok(rows.changes()))?;
+        Ok(match seen::read(places) {
+            Some(seen) if seen > found => Loaded {
+                verdict: Verdict::Unsound {
+                    reasons: vec![format!(
+                        "it is as it was after {found} changes, and it took {seen}: later ones are lost"
+                    )],
+                },
+                ..loaded
+            },
+            _ => loaded,
+        })
     }
 
     /// The rows are handed over once, in this program's format.

@@ -104,6 +104,11 @@ impl Rows {
         self.head
     }
 
+    /// How many changes were applied since the store was made.
+    pub(super) fn changes(&self) -> u64 {
+        self.totals.changes
+    }
+
     pub(super) fn path(&self) -> &Path {
         self.db.path()
     }

@@ -290,8 +290,9 @@ fn field(letter: char) -> Result<Piece, String> {
         'p' => Piece::Payload,
         other => {
             return Err(format!(
-                "%{other} is unknown: %t topic, %o offset, %T time, %k key, %h headers, \
-                 %p payload, %n newline, %% percent"
+                "%{} is unknown: %t topic, %o offset, %T time, %k key, %h headers, \
+                 %p payload, %n newline, %% percent",
+                other.escape_debug()
             ));
         }
     })
@@ -437,8 +438,10 @@ mod tests {
             template("100%%").expect("good").0,
             [Piece::Text("100%".into())]
         );
-        for bad in ["%", "%x", "\\q", "\\"] {
-            assert!(template(bad).is_err(), "{bad:?} was accepted");
+        for bad in ["%", "%x", "\\q", "\\", "%\u{1b}", "%\n"] {
+            let refused = template(bad).expect_err(bad);
+            // What is typed may come from anywhere: nothing of it steers a terminal.
+            assert!(!refused.contains(char::is_control), "{refused:?}");
         }
     }
 }

@@ -34,6 +34,8 @@
 //! mark, is to have them all tell it again: no peer of such a registry counts as
 //! listed, and the next heartbeat of each is answered with `NotRegistered`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::Now;
@@ -72,6 +74,8 @@ pub struct Changes {
 pub struct Layout {
     /// How many parts each bucket has.
     parts: Vec<u32>,
+    /// Buckets with parts that do not follow on those, and their numbers.
+    strays: BTreeMap<u32, Vec<u32>>,
     /// Whether the mark of an unfinished change is there.
     unfinished: bool,
     batch_bytes_max: usize,
@@ -116,6 +120,7 @@ impl Layout {
     pub fn new() -> Self {
         Self {
             parts: vec![0; limits::REGISTRY_BUCKETS],
+            strays: BTreeMap::new(),
             unfinished: false,
             batch_bytes_max: limits::REGISTRY_BATCH_BYTES_MAX,
         }
@@ -159,6 +164,11 @@ impl Layout {
         }
         let before = std::mem::replace(&mut self.parts[bucket as usize], now);
         for part in now..before {
+            batches.delete(bucket_key(bucket, part));
+        }
+        let strays = self.strays.remove(&bucket).unwrap_or_default();
+        // Those below were just written over.
+        for part in strays.into_iter().filter(|&part| part >= now) {
             batches.delete(bucket_key(bucket, part));
         }
     }
@@ -332,8 +342,17 @@ impl Loader {
             self.loaded.note(&key, &error);
             return;
         };
-        let parts = &mut self.layout.parts[bucket as usize];
-        *parts = (*parts).max(part.saturating_add(1));
+        let next = &mut self.layout.parts[bucket as usize];
+        if part == *next {
+            *next += 1;
+        } else {
+            // A number decides how much there is to remove only where all below it were met.
+            let reason = format!("it is part {part} of its bucket, {next} was expected");
+            self.loaded
+                .note(&key, &malformed("registry bucket", reason));
+            self.layout.strays.entry(bucket).or_default().push(part);
+            self.loaded.effects.buckets.insert(bucket);
+        }
         match decode::<Vec<EntryRow>>(&value, "registry bucket") {
             Ok(rows) => load_entries(&mut self.state, bucket, rows, &mut self.loaded),
             Err(error) => {

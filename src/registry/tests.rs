@@ -396,6 +396,26 @@ fn a_registry_with_a_damaged_row_asks_every_peer_again() {
     }
 }
 
+/// A key says which part of a bucket its row is. Whatever it says, only what is there is removed, and its entries count.
+#[test]
+fn a_part_out_of_its_place_is_put_right_in_one_step() {
+    let mut bench = Bench::new();
+    told(
+        &mut bench,
+        &["alpha/1 registers", "alpha/1 lists a=1@1 b=2@1"],
+    );
+    let key = bench.stored.keys().last().expect("rows").clone();
+    let value = bench.stored.remove(&key).expect("it is there");
+    let far = [&key[..3], &3_000_000_u32.to_be_bytes()].concat();
+    bench.stored.insert(far, value);
+    let loaded = bench.restart();
+    assert_eq!(loaded.unreadable.len(), 1, "{loaded:?}");
+    assert_eq!(bench.restart(), Loaded::default(), "it is reported once");
+    assert!(bench.stored.contains_key(&key));
+    assert_eq!(run_line(&mut bench, "list >", &mut 0), "a b");
+    assert!(run_line(&mut bench, "alpha/1 beats", &mut 0).starts_with("NotRegistered"));
+}
+
 /// A change that takes several batches and of which a crash left only some is
 /// noticed, wherever it was cut: what is there holds together, and the peers tell
 /// the rest again.

@@ -337,3 +337,56 @@ fn torn(before: &[u8], after: &[u8], dice: &mut Dice) -> Vec<u8> {
     }
     image
 }
+
+/// A registry has no journal to be compared with: that it went back is told by what counts its changes.
+#[test]
+fn an_older_registry_is_not_taken_for_the_last_one() {
+    let dir = scratch();
+    let lock = locked(dir.path());
+    let open = || RegistryStore::open(&lock, OpenOptions::default()).expect("opens");
+    let fill = |first: u8| {
+        let (mut store, loaded) = open();
+        assert!(loaded.verdict.is_usable(), "{:?}", loaded.verdict);
+        for n in first..first + 3 {
+            let row = (vec![n], b"of a registry".to_vec());
+            store.apply(vec![row], Vec::new()).expect("applied");
+        }
+        store.close().expect("closes");
+    };
+    let (path, older) = (dir.path().join("registry"), dir.path().join("older"));
+    let seen = dir.path().join("registry.seen");
+    fill(0);
+    copy_dir(&path, &older);
+    fill(3);
+    let said = fs::read(&seen).expect("it is counted");
+    let go_back = |said: Option<&[u8]>| {
+        fs::remove_dir_all(&path).expect("removed");
+        copy_dir(&older, &path);
+        match said {
+            Some(said) => fs::write(&seen, said).expect("written"),
+            None => fs::remove_file(&seen).expect("removed"),
+        }
+        open().1.verdict
+    };
+    for verdict in [
+        go_back(Some(&said)),
+        RegistryStore::read_copy(dir.path()).expect("read").verdict,
+    ] {
+        let Verdict::Unsound { reasons } = verdict else {
+            panic!("{verdict:?}");
+        };
+        assert!(
+            reasons[0].contains("after 3 changes, and it took 6"),
+            "{reasons:?}"
+        );
+    }
+    // Where nothing is known, what is sound is believed; a changed byte in there makes nothing worse.
+    assert_eq!(go_back(Some(&[0xff; 12])), Verdict::Sound);
+    assert_eq!(go_back(None), Verdict::Sound);
+    // One that replaces another begins to count anew.
+    fs::write(&seen, &said).expect("written");
+    let store = RegistryStore::replace(&lock, OpenOptions::default(), Vec::new());
+    store.expect("replaced").close().expect("closes");
+    fill(9);
+    assert_eq!(open().1.rows.len(), 3);
+}
