@@ -37,8 +37,8 @@ const FLOORS: &[&[&str]] = &[
     &["main"],
 ];
 
-/// The package in there has a directory of build products of its own, which is nobody's source.
-const BUILT: &str = "benches/peers/target";
+/// The packages in there have directories of build products of their own, which are nobody's source.
+const BUILT: &[&str] = &["benches/peers/target", "fuzz/target"];
 
 const FILE_LINES_MAX: usize = 800;
 const FUNCTION_LINES_MAX: usize = 70;
@@ -60,6 +60,7 @@ const FILES: &[&str] = &[
     "src/demo",
     "migrations/",
     "benches/",
+    "fuzz/",
 ];
 
 const BANNED: &[Ban] = &[
@@ -153,7 +154,7 @@ fn files_below(dir: &Path, wanted: &dyn Fn(&Path) -> bool, found: &mut Vec<PathB
     };
     for entry in entries {
         let path = entry.expect("a readable directory").path();
-        if path.is_dir() && path.ends_with(BUILT) {
+        if path.is_dir() && BUILT.iter().any(|built| path.ends_with(built)) {
             continue;
         }
         if path.is_dir() {
@@ -168,7 +169,7 @@ fn files_below(dir: &Path, wanted: &dyn Fn(&Path) -> bool, found: &mut Vec<PathB
 fn sources() -> Vec<Source> {
     let root = root();
     let mut paths = Vec::new();
-    for dir in ["src", "migrations", "tests", "benches"] {
+    for dir in ["src", "migrations", "tests", "benches", "fuzz"] {
         files_below(&root.join(dir), &has_suffix(&["rs"]), &mut paths);
     }
     assert!(paths.len() > 10, "the source was not found below {root:?}");
@@ -488,7 +489,15 @@ fn there_is_one_integration_binary() {
 fn foreign_words_stay_out() {
     let root = root();
     let mut paths = Vec::new();
-    for dir in ["src", "migrations", "tests", "benches", "docs", ".ci"] {
+    for dir in [
+        "src",
+        "migrations",
+        "tests",
+        "benches",
+        "fuzz",
+        "docs",
+        ".ci",
+    ] {
         files_below(&root.join(dir), &|_| true, &mut paths);
     }
     paths.extend(["README.md", "CHANGELOG.md", "Cargo.toml"].map(|name| root.join(name)));

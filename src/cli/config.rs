@@ -109,7 +109,7 @@ impl File {
             .map_err(|reason| Failure::config(format!("{}: {reason}", path.display())))
     }
 
-    fn parse(text: &str) -> std::result::Result<Self, String> {
+    pub(super) fn parse(text: &str) -> std::result::Result<Self, String> {
         toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())
     }
 
@@ -150,7 +150,7 @@ impl File {
 }
 
 impl File {
-    fn index_of_file(&self) -> Result<Option<Vec<Address>>> {
+    pub(super) fn index_of_file(&self) -> Result<Option<Vec<Address>>> {
         match &self.index {
             Some(Addresses::Text(text)) => addresses(text)
                 .map(Some)

@@ -95,7 +95,11 @@ fn read_whole(from: impl Read, name: &str, to: &mpsc::Sender<Result<Vec<Bytes>>>
     Ok(())
 }
 
-fn read_lines(mut from: impl Read, name: &str, to: &mpsc::Sender<Result<Vec<Bytes>>>) -> Result {
+pub(super) fn read_lines(
+    mut from: impl Read,
+    name: &str,
+    to: &mpsc::Sender<Result<Vec<Bytes>>>,
+) -> Result {
     let mut rest = BytesMut::new();
     let mut lines_before = 0;
     loop {

@@ -36,6 +36,8 @@ mod metrics;
 mod output;
 mod peer;
 mod publish;
+#[doc(hidden)] // for the programs in fuzz/
+pub mod reading;
 mod serve;
 mod signals;
 mod subscribe;

@@ -6,6 +6,7 @@ mod cli;
 mod cluster;
 mod conflict;
 mod contract;
+mod corpora;
 mod data;
 mod demo;
 mod directories;

@@ -1,0 +1,231 @@
+//! What a store reads back: the parts of a journal's slot, and rows of catalog and registry.
+//!
+//! Their checksums are made right here, for hardly any change would come past them otherwise.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use tidings::journal::{
+    CLAIM_BYTES, ENTRY_HEADER_BYTES, EntryHeader, FIRST_POSITION, Footer, GROUP_HEADER_BYTES,
+    GroupHeader, Salt, Seed, SlotHeader, SnapshotEnd, StateOp, crc32c,
+};
+use tidings::registry::rows::{Changes, Loader};
+use tidings::registry::{Directory, Millis, Now, Settings};
+use tidings::time::Timestamp;
+use tidings::topic::{Row, RowKey};
+use tidings::types::{Offset, TopicPattern};
+
+use super::{Input, names_an_error};
+
+const SEED: Seed = Seed {
+    salt: Salt::from_bytes([9; 16]),
+    segment: 7,
+};
+const SLOT_HEADER_BYTES: usize = 512;
+
+/// A part of a slot: the first byte says which, bit 7 that its checksum is left as it is.
+pub fn journal_parts(data: &[u8]) {
+    let Some((&kind, rest)) = data.split_first() else {
+        return;
+    };
+    let honest = kind & 0x80 == 0;
+    match kind % 6 {
+        0 => slot_header(rest, honest),
+        1 => group(rest, honest),
+        2 => entry(rest, honest),
+        3 => footer(rest, honest),
+        4 => match StateOp::decode_all(rest) {
+            Ok(operations) => {
+                let again = StateOp::encode_all(&operations).expect("what came in goes out");
+                assert_eq!(again, rest);
+            }
+            Err(error) => names_an_error(&error),
+        },
+        _ => match SnapshotEnd::decode(rest) {
+            Ok(end) => assert_eq!(end.encode(), rest),
+            Err(error) => names_an_error(&error),
+        },
+    }
+}
+
+fn slot_header(bytes: &[u8], honest: bool) {
+    let mut header = bytes.to_vec();
+    if honest {
+        header.resize(SLOT_HEADER_BYTES, 0);
+        let crc = crc32c(&header[..SLOT_HEADER_BYTES - 4]);
+        header[SLOT_HEADER_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
+    }
+    let slot = header.get(24..28).map_or(1, |at| {
+        u32::from_le_bytes(at.try_into().expect("four bytes"))
+    });
+    match SlotHeader::decode(&header, slot) {
+        Ok(found) => {
+            assert_eq!(found.encode(), header[..SLOT_HEADER_BYTES]);
+            let other = slot.wrapping_add(1);
+            names_an_error(&SlotHeader::decode(&header, other).expect_err("of another file"));
+        }
+        Err(error) => names_an_error(&error),
+    }
+}
+
+/// Sets the checksum at `at` over everything from `from` to `to`.
+fn seal(bytes: &mut [u8], at: usize, from: usize, to: usize) {
+    if let Some(covered) = bytes.get(from..to) {
+        let crc = SEED.crc(FIRST_POSITION, covered);
+        bytes[at..at + 4].copy_from_slice(&crc.to_le_bytes());
+    }
+}
+
+fn group(bytes: &[u8], honest: bool) {
+    let mut bytes = bytes.to_vec();
+    let told = GroupHeader::peek_header_length(&bytes);
+    if let (Ok(length), true) = (told, honest) {
+        seal(&mut bytes, 4, 8, length as usize);
+    }
+    match GroupHeader::decode(&bytes, &SEED, FIRST_POSITION) {
+        Ok((header, claims)) => {
+            assert_eq!(Ok(header.header_length), told);
+            let length = GROUP_HEADER_BYTES + claims.len() * CLAIM_BYTES;
+            assert_eq!(header.header_length as usize, length);
+            assert!(header.synced < header.number && header.length >= header.header_length);
+            let elsewhere = GroupHeader::decode(&bytes, &SEED, FIRST_POSITION + 512);
+            names_an_error(&elsewhere.expect_err("its place is in its checksum"));
+        }
+        Err(error) => names_an_error(&error),
+    }
+}
+
+fn entry(bytes: &[u8], honest: bool) {
+    let mut bytes = bytes.to_vec();
+    if honest {
+        seal(&mut bytes, 0, 4, ENTRY_HEADER_BYTES);
+    }
+    match EntryHeader::decode(&bytes, &SEED, FIRST_POSITION) {
+        Ok(header) => {
+            assert_eq!(
+                header.encode(&SEED, FIRST_POSITION),
+                bytes[..ENTRY_HEADER_BYTES]
+            );
+            assert_eq!(EntryHeader::decode_trusted(&bytes), Ok(header));
+            assert!(header.end_number() > header.number);
+            let payload = &bytes[ENTRY_HEADER_BYTES..];
+            let matches = header.payload_matches(payload);
+            assert!(!matches || payload.len() == header.payload_bytes as usize);
+        }
+        Err(error) => names_an_error(&error),
+    }
+}
+
+fn footer(bytes: &[u8], honest: bool) {
+    const POSITION: u32 = 1 << 19;
+    let mut bytes = bytes.to_vec();
+    if let (Ok(length), true) = (Footer::peek_length(&bytes), honest)
+        && let Some(covered) = bytes.get(8..length as usize)
+    {
+        let crc = SEED.crc(POSITION, covered);
+        bytes[4..8].copy_from_slice(&crc.to_le_bytes());
+    }
+    let footer = match Footer::decode(Bytes::from(bytes.clone()), &SEED, POSITION) {
+        Ok(footer) => footer,
+        Err(error) => return names_an_error(&error),
+    };
+    assert!(bytes.starts_with(footer.as_bytes()));
+    for summary in footer.topics() {
+        assert_eq!(footer.topic(summary.topic), Some(summary));
+        let extents: Vec<_> = footer.extents_of(summary.topic).collect();
+        assert_eq!(extents.len(), summary.extents as usize);
+        let records: u64 = extents.iter().map(|extent| u64::from(extent.records)).sum();
+        assert_eq!(records, summary.records);
+        for extent in extents {
+            let at = |offset| footer.extent_at(summary.topic, offset);
+            assert_eq!(at(extent.base), Some(extent));
+            assert_ne!(at(extent.end()), Some(extent));
+            let payload = extent.payload_bytes();
+            assert!(payload > 0 && payload < u64::from(extent.length));
+        }
+        assert_eq!(footer.extent_at(summary.topic, Offset::new(u64::MAX)), None);
+    }
+}
+
+/// Rows, each a length and a key, a length and a value: of a peer's catalog, or, after a first byte that is odd, of a registry.
+///
+/// A row that is one encodes to the same bytes. A registry made of rows that contradict each other says so, leaves them
+/// out, and is whole once what it asks for was written.
+pub fn rows(data: &[u8]) {
+    let mut input = Input(data);
+    let of_registry = input.byte() % 2 == 1;
+    let mut rows = BTreeMap::new();
+    while !input.0.is_empty() && rows.len() < 64 {
+        let key = input.slice().to_vec();
+        let length = usize::from(input.u16());
+        rows.insert(key, input.take(length).to_vec());
+    }
+    if of_registry {
+        return registry(rows);
+    }
+    for (key, value) in rows {
+        let name = match RowKey::decode(&key) {
+            Ok(name) => name,
+            Err(error) => {
+                names_an_error(&error);
+                continue;
+            }
+        };
+        assert_eq!(name.encode(), key);
+        match Row::decode(&name, &value) {
+            Ok(row) => assert_eq!(row.encode(), value),
+            Err(error) => names_an_error(&error),
+        }
+    }
+}
+
+type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn load(rows: &Rows) -> Loader {
+    const NOW: Now = Now {
+        ticks: Millis::new(5),
+        wall: Timestamp::from_millis(1_700_000_000_000),
+    };
+    let second = std::time::Duration::from_secs(1);
+    let settings = Settings {
+        lease: 10 * second,
+        claim_kept: 10 * second,
+        stall: second,
+    };
+    let mut loader = Loader::new(settings, NOW);
+    for (key, value) in rows {
+        loader.take((key.clone(), value.clone()));
+    }
+    loader
+}
+
+fn registry(mut rows: Rows) {
+    let (state, mut layout, loaded) = load(&rows).finish();
+    loaded.unreadable.iter().for_each(names_an_error);
+    let batches: Vec<Changes> = layout.changed(&state, &loaded.effects);
+    for Changes { puts, deletes } in batches {
+        for key in deletes {
+            rows.remove(&key);
+        }
+        rows.extend(puts);
+    }
+    let (again, _, left) = load(&rows).finish();
+    // A row of an unknown kind is nobody's to remove.
+    let foreign = |line: &String| line.contains("no known kind") || line.contains("out of range");
+    let still_wrong: Vec<_> = left
+        .unreadable
+        .iter()
+        .filter(|line| !foreign(line))
+        .collect();
+    assert!(still_wrong.is_empty(), "after the repair: {still_wrong:?}");
+    assert_eq!((left.left_out, left.unfinished), (0, false));
+    assert_eq!(
+        (state.entries(), state.peers()),
+        (again.entries(), again.peers())
+    );
+    // What it shows is in order and complete.
+    let directory = Directory::new(&again, 1);
+    let shown = directory.list(&TopicPattern::all(), None, 1_000);
+    assert!(shown.topics.is_sorted_by(|a, b| a.name < b.name));
+    assert_eq!(shown.topics.len(), directory.topics());
+}
