@@ -58,7 +58,9 @@ pub use admin::{NewTopic, TopicReport};
 pub use error::ClientError;
 pub use options::ConnectOptions;
 pub use publisher::{Ack, Acked, AckedRun, Message, Publisher, PublisherOptions, RunAck};
-pub use subscriber::{Delivery, ReceivedRecord, Subscriber, SubscriberOptions};
+pub use subscriber::{
+    Delivery, DeliveryRef, ReceivedRecord, ReceivedRef, Subscriber, SubscriberOptions,
+};
 
 pub use crate::protocol::batch::{Compression, Header};
 

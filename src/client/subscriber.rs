@@ -34,7 +34,7 @@ use crate::protocol::api::{
     Api, Commit, CreateSubscription, DescribeSubscription, FindOffset, Position, Request,
     SubscriptionInfo, TopicLocation,
 };
-use crate::protocol::batch::{BatchError, CheckedBatch, Header, Record, Records};
+use crate::protocol::batch::{BatchError, CheckedBatch, Header, RecordRef, Records};
 use crate::protocol::data::{Fetch, FetchItem, Fetched, StoredBatch};
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
@@ -116,6 +116,26 @@ pub struct ReceivedRecord {
     pub value: Bytes,
 }
 
+/// What a subscriber has at hand, looked at where it lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryRef<'a> {
+    /// The next record.
+    Record(ReceivedRef<'a>),
+    /// Offsets that it will never see.
+    Gap(Gap),
+}
+
+/// A record with its place, in the memory that it was received in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReceivedRef<'a> {
+    /// Its offset.
+    pub offset: Offset,
+    /// When its host appended it.
+    pub append_time: Timestamp,
+    /// Timestamp, key, headers and payload.
+    pub record: RecordRef<'a>,
+}
+
 /// Reads one topic. Made by [`Client::subscriber`].
 ///
 /// ```no_run
@@ -162,6 +182,13 @@ struct AtHand {
 enum Item {
     Batch(StoredBatch, CheckedBatch),
     Gap(Gap),
+}
+
+/// What comes next of it.
+enum Next {
+    Record,
+    Gap(Gap),
+    Nothing,
 }
 
 /// A batch that is being handed out.
@@ -282,6 +309,54 @@ impl Subscriber {
             }
         }
         Ok(deliveries)
+    }
+
+    /// Waits for something to be [at hand](Self::next_at_hand).
+    pub async fn ready(&mut self) -> Result<(), ClientError> {
+        while self.at_hand.is_empty() {
+            self.fill().await?;
+        }
+        Ok(())
+    }
+
+    /// The next record or gap if it is here already, without copying or counting anything: the fastest way to read
+    /// much. `None`: wait until more is [ready](Self::ready).
+    ///
+    /// ```no_run
+    /// # async fn example(mut subscriber: tidings::client::Subscriber) -> Result<(), Box<dyn std::error::Error>> {
+    /// use tidings::client::DeliveryRef;
+    ///
+    /// let mut bytes = 0;
+    /// loop {
+    ///     subscriber.ready().await?;
+    ///     while let Some(delivery) = subscriber.next_at_hand()? {
+    ///         if let DeliveryRef::Record(received) = delivery {
+    ///             bytes += received.record.value.len();
+    ///         }
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn next_at_hand(&mut self) -> Result<Option<DeliveryRef<'_>>, ClientError> {
+        match self.at_hand.advance(self.position) {
+            Ok(Next::Record) => {}
+            Ok(Next::Gap(gap)) => {
+                self.position = gap.to;
+                return Ok(Some(DeliveryRef::Gap(gap)));
+            }
+            Ok(Next::Nothing) => return Ok(None),
+            Err(error) => {
+                self.forget();
+                return Err(error);
+            }
+        }
+        let next = self.at_hand.current.as_mut().and_then(Current::next_ref);
+        next.transpose()?
+            .map(|received| {
+                self.position = received.offset.next();
+                Ok(DeliveryRef::Record(received))
+            })
+            .transpose()
     }
 
     /// Confirms everything handed out so far, durably. Answers the committed offset.
@@ -599,43 +674,53 @@ impl AtHand {
             current.next_offset >= position && current.failed.is_none()
         })?;
         let before = deliveries.len();
+        deliveries.reserve(current.records.size_hint().1.unwrap_or(0).min(max - before));
         while deliveries.len() < max
-            && let Some(record) = current.records.next()
+            && let Some(delivery) = current.next()
         {
-            let record = match record {
-                Ok(record) => record,
+            match delivery {
+                Ok(delivery) => deliveries.push(delivery),
                 Err(error) => {
                     current.failed = Some(error);
                     break;
                 }
-            };
-            let offset = current.next_offset;
-            current.next_offset = offset.next();
-            deliveries.push(current.deliver(offset, record));
+            }
         }
         (deliveries.len() > before).then_some(current.next_offset)
     }
 
     /// The next record from `position` on, or gap.
     fn take(&mut self, position: Offset) -> Result<Option<Delivery>, ClientError> {
+        Ok(match self.advance(position)? {
+            Next::Nothing => None,
+            Next::Gap(gap) => Some(Delivery::Gap(gap)),
+            Next::Record => match &mut self.current {
+                Some(current) => current.next().transpose()?,
+                None => None,
+            },
+        })
+    }
+
+    /// Passes over what lies before `position`, and tells what comes then. A record is the next of the current batch.
+    fn advance(&mut self, position: Offset) -> Result<Next, ClientError> {
         loop {
             if let Some(current) = &mut self.current {
                 if let Some(error) = current.failed.take() {
                     return Err(error.into());
                 }
-                while let Some(record) = current.records.next() {
-                    let offset = current.next_offset;
-                    current.next_offset = offset.next();
-                    let record = record?;
-                    if offset >= position {
-                        return Ok(Some(current.deliver(offset, record)));
-                    }
+                while current.next_offset < position
+                    && let Some(passed) = current.next_ref()
+                {
+                    passed?;
+                }
+                if !current.records.is_over() {
+                    return Ok(Next::Record);
                 }
                 self.current = None;
             }
             match self.items.pop_front() {
-                None => return Ok(None),
-                Some(Item::Gap(gap)) => return Ok(Some(Delivery::Gap(gap))),
+                None => return Ok(Next::Nothing),
+                Some(Item::Gap(gap)) => return Ok(Next::Gap(gap)),
                 Some(Item::Batch(stored, batch)) => {
                     self.current = Some(Current {
                         records: batch.records()?,
@@ -650,15 +735,35 @@ impl AtHand {
 }
 
 impl Current {
-    fn deliver(&self, offset: Offset, record: Record) -> Delivery {
-        Delivery::Record(ReceivedRecord {
+    fn next(&mut self) -> Option<Result<Delivery, BatchError>> {
+        let record = self.records.next()?;
+        let offset = self.next_offset;
+        self.next_offset = offset.next();
+        Some(record.map(|record| {
+            Delivery::Record(ReceivedRecord {
+                offset,
+                append_time: self.append_time,
+                timestamp: record.timestamp,
+                key: record.key,
+                headers: record.headers,
+                value: record.value,
+            })
+        }))
+    }
+
+    /// The same, borrowed. An error is told again by the next call: nothing behind it may be handed out.
+    fn next_ref(&mut self) -> Option<Result<ReceivedRef<'_>, BatchError>> {
+        let record = self.records.next_ref()?;
+        let offset = self.next_offset;
+        self.next_offset = offset.next();
+        if let Err(error) = &record {
+            self.failed = Some(error.clone());
+        }
+        Some(record.map(|record| ReceivedRef {
             offset,
             append_time: self.append_time,
-            timestamp: record.timestamp,
-            key: record.key,
-            headers: record.headers,
-            value: record.value,
-        })
+            record,
+        }))
     }
 }
 

@@ -16,7 +16,7 @@ use crate::cli::bench::sampler::Sampler;
 use crate::cli::bench::topics::Topics;
 use crate::cli::fail::{Failure, Result};
 use crate::cli::{Context, output, values};
-use crate::client::{Client, Delivery, Subscriber, SubscriberOptions};
+use crate::client::{Client, Delivery, DeliveryRef, Subscriber, SubscriberOptions};
 use crate::limits;
 use crate::protocol::api::Position;
 use crate::types::{Durability, Offset, TopicName};
@@ -326,14 +326,16 @@ async fn read_topic(
     let mut waits = Latencies::new();
     while subscriber.position() < end {
         let asked = Instant::now();
-        let deliveries = subscriber.next_many(4096).await?;
+        subscriber.ready().await?;
         waits.record(asked.elapsed());
-        counter.add(deliveries.len() as u64);
-        for delivery in &deliveries {
-            if let Delivery::Record(record) = delivery {
-                ledger.read(&record.value, &mut highest);
+        let mut count = 0;
+        while let Some(delivery) = subscriber.next_at_hand()? {
+            if let DeliveryRef::Record(received) = delivery {
+                count += 1;
+                ledger.read(received.record.value, &mut highest);
             }
         }
+        counter.add(count);
     }
     Ok((ledger, waits))
 }

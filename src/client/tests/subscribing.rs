@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::node::{FetchFault, Running, SOON, name};
 use crate::client::{
-    Client, ClientError, Compression, Delivery, Message, PublisherOptions, Subscriber,
+    Client, ClientError, Compression, Delivery, DeliveryRef, Message, PublisherOptions, Subscriber,
     SubscriberOptions,
 };
 use crate::protocol::api::Position;
@@ -127,6 +127,39 @@ async fn what_is_at_hand_comes_at_once() {
             seen += 1;
         }
     }
+}
+
+#[tokio::test]
+async fn what_is_at_hand_is_looked_at_in_place() {
+    let host = Running::peer("a", &["t"]).await;
+    let client = host.client().await;
+    publish(&client, 0..1_000).await;
+    // Inside a batch, as far as there is one.
+    let options = SubscriberOptions::passing(Position::Offset(Offset::new(7)));
+    let mut reader = subscriber(&client, options).await;
+    assert_eq!(reader.next_at_hand().expect("no error"), None);
+    let mut seen = 7;
+    while seen < 1_000 {
+        reader.ready().await.expect("records");
+        while seen % 100 != 0
+            && let Some(delivery) = reader.next_at_hand().expect("no error")
+        {
+            let DeliveryRef::Record(received) = delivery else {
+                panic!("{delivery:?}: nothing is missing");
+            };
+            assert_eq!(received.offset.get(), seen);
+            assert_eq!(received.record.value, format!("{seen}").as_bytes());
+            seen += 1;
+            assert_eq!(reader.position().get(), seen);
+        }
+        if seen % 100 == 0 && seen < 1_000 {
+            // Both ways of reading go on where the other was.
+            let delivery = reader.next().await.expect("records");
+            assert!(matches!(delivery, Delivery::Record(r) if r.offset.get() == seen));
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 1_000);
 }
 
 #[tokio::test]

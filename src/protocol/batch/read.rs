@@ -42,9 +42,14 @@ impl Records {
         }
     }
 
+    /// Whether there is no more.
+    pub fn is_over(&self) -> bool {
+        self.index == self.count
+    }
+
     /// The next record, borrowed. Errors only in batches that were not checked whole.
     pub fn next_ref(&mut self) -> Option<Result<RecordRef<'_>, BatchError>> {
-        if self.index == self.count {
+        if self.is_over() {
             return None;
         }
         let (record, left) = parse(&self.unpacked[self.at..], self.base);
@@ -79,7 +84,7 @@ impl Iterator for Records {
     type Item = Result<Record, BatchError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.index == self.count {
+        if self.is_over() {
             return None;
         }
         let (record, left) = parse(&self.unpacked[self.at..], self.base);

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tempfile::TempDir;
 use tidings::client::{
-    Client, ConnectOptions, Delivery, Message, NewTopic, PublisherOptions, Subscriber,
+    Client, ConnectOptions, DeliveryRef, Message, NewTopic, PublisherOptions, Subscriber,
     SubscriberOptions,
 };
 use tidings::protocol::api::Position;
@@ -21,8 +21,6 @@ use crate::work::Work;
 const RETAINED_BYTES: u64 = 128 << 20;
 /// Topics made at once.
 const MADE_AT_ONCE: usize = 64;
-/// Records shown at once at most.
-const SHOWN_AT_ONCE: usize = 4096;
 
 /// The way in.
 #[derive(Debug)]
@@ -192,11 +190,11 @@ pub struct Reader {
 impl Reader {
     /// Shows what is at hand.
     pub async fn next(&mut self, seen: &mut (dyn FnMut(&[u8]) + Send)) -> Result<()> {
-        let deliveries = self.subscriber.next_many(SHOWN_AT_ONCE).await;
-        for delivery in deliveries.context("reading")? {
+        self.subscriber.ready().await.context("reading")?;
+        while let Some(delivery) = self.subscriber.next_at_hand().context("reading")? {
             match delivery {
-                Delivery::Record(record) => seen(&record.value),
-                Delivery::Gap(gap) => anyhow::bail!("records are missing: {gap:?}"),
+                DeliveryRef::Record(received) => seen(received.record.value),
+                DeliveryRef::Gap(gap) => anyhow::bail!("records are missing: {gap:?}"),
             }
         }
         Ok(())
