@@ -108,7 +108,7 @@ macro_rules! control {
 }
 
 control! {
-    Hello Ping Figures Lookup ListTopics ListPeers PlaceTopic RetirePeer RegisterPeer RegisterTopics Heartbeat Depart
+    Hello Ping Figures Metrics Lookup ListTopics ListPeers PlaceTopic RetirePeer RegisterPeer RegisterTopics Heartbeat Depart
     ClaimTopic ConfirmTopic DropTopic Watch CreateTopic DeleteTopic DescribeTopic DescribeTopics SetTopic RenameTopic
     PurgeTopic AcceptLoss FindOffset PeerStatus CreateSubscription DeleteSubscription DescribeSubscription
     ListSubscriptions SeekSubscription Commit
