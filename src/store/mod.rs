@@ -42,6 +42,7 @@ mod tail;
 mod tests;
 mod topics;
 mod watchdog;
+mod watching;
 mod writer;
 
 use std::path::PathBuf;
@@ -54,10 +55,10 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
 pub use command::Done;
-pub use meters::{Standing, TopicFigures};
 pub use open::{OpenError, is_peer_dir, random_id};
 pub use recovery::RecoveryError;
 pub use topics::NewTopic;
+pub use watching::{Standing, TopicFigures};
 
 use crate::figures::catalogue;
 use crate::limits;
@@ -379,7 +380,8 @@ impl Store {
                 || !is_only_batches(&result.items);
             if enough || wait.is_zero() || !self.wait_for_more(&topic, &mut end, deadline).await {
                 self.shared_topic(fetch.topic)?;
-                self.shared.meters.fetched(&topic, &result);
+                let read = (result.records, result.bytes as u64);
+                self.shared.meters.fetched(&topic.through, read);
                 return Ok(Fetched {
                     start_offset: topic.start(),
                     end_offset: topic.readable_end(),

@@ -355,7 +355,7 @@ impl Writer {
         }
         self.shared
             .meters
-            .group(&staging.entries, group.disk_bytes().len());
+            .group(staging.entries.len(), group.disk_bytes().len());
         let ends = touched
             .into_iter()
             .filter_map(|touched| Some((touched.shared?, touched.end)))
@@ -483,6 +483,7 @@ impl Writer {
     fn publish(&mut self, group: &Group, touched: &[Touched], records: &[(u32, EntryHeader)]) {
         self.shared.tail.push(group.clone());
         let mut records = records.iter().peekable();
+        let mut all = (0, 0);
         for touched in touched {
             let mut extents: Vec<Extent> = Vec::new();
             let (mut count, mut bytes) = (0, 0);
@@ -494,6 +495,7 @@ impl Writer {
                 self.open.footer.add(header, *position);
                 join(&mut extents, Extent::of_entry(header, *position));
             }
+            all = (all.0 + count, all.1 + bytes);
             let Some(shared) = &touched.shared else {
                 continue;
             };
@@ -513,6 +515,7 @@ impl Writer {
                 shared.set_readable(touched.end);
             }
         }
+        self.shared.meters.came_in(all.0, all.1);
     }
 
     /// Waits while the sync thread is too far behind: that bounds the memory of groups in flight.
