@@ -89,7 +89,7 @@ impl RowStore {
         match places.state()? {
             State::Present => Self::load(&places, kind, options, visit),
             State::Absent => {
-                seen::forget(&places);
+                seen::forget(&places)?;
                 build(&places, kind, options, Contents::default())?;
                 let (store, mut loaded) = Self::load(&places, kind, options, visit)?;
                 if loaded.verdict == Verdict::Sound {
@@ -113,8 +113,9 @@ impl RowStore {
     ) -> Result<Self, CatalogError> {
         let places = Places::new(lock.dir(), kind);
         contents.check_space(&places)?;
+        // First of all: where it stays, nothing has been touched yet.
+        seen::forget(&places)?;
         places.set_aside()?;
-        seen::forget(&places);
         build(&places, kind, options, contents)?;
         let (store, loaded) = Self::load(&places, kind, options, &mut |_| ())?;
         match loaded.verdict {

@@ -17,6 +17,7 @@ use std::os::unix::fs::FileExt as _;
 use crc_fast::{CrcAlgorithm, checksum};
 
 use super::directory::Places;
+use super::error::CatalogError;
 
 const BYTES: usize = 12;
 
@@ -27,15 +28,15 @@ pub(super) fn read(places: &Places) -> Option<u64> {
     (bytes == encode(changes)).then_some(changes)
 }
 
-/// The store that follows begins with none.
-pub(super) fn forget(places: &Places) {
+/// The store that follows begins with none. What cannot be removed is written over: it would make every store that
+/// follows one that lacks changes.
+pub(super) fn forget(places: &Places) -> Result<(), CatalogError> {
     let path = places.seen();
     match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            // What is built now will be found to lack changes, and be built again.
-            tracing::warn!(path = %path.display(), %error, "cannot remove what counts the changes of a registry");
-        }
-        _ => {}
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(_) => fs::write(&path, encode(0))
+            .map_err(|source| CatalogError::io("remove or write over", &path, source)),
     }
 }
 

@@ -616,7 +616,8 @@ impl AtHand {
     }
 
     fn is_empty(&self) -> bool {
-        self.items.is_empty() && self.current.is_none()
+        let is_over = |current: &Current| current.records.is_over() && current.failed.is_none();
+        self.items.is_empty() && self.current.as_ref().is_none_or(is_over)
     }
 
     /// Whether the next batch may begin before where it is wanted: a fetch may start inside a
@@ -738,8 +739,9 @@ impl Current {
     fn next(&mut self) -> Option<Result<Delivery, BatchError>> {
         let record = self.records.next()?;
         let offset = self.next_offset;
-        self.next_offset = offset.next();
         Some(record.map(|record| {
+            // Only past what was good: an error is about this offset.
+            self.next_offset = offset.next();
             Delivery::Record(ReceivedRecord {
                 offset,
                 append_time: self.append_time,
@@ -755,9 +757,9 @@ impl Current {
     fn next_ref(&mut self) -> Option<Result<ReceivedRef<'_>, BatchError>> {
         let record = self.records.next_ref()?;
         let offset = self.next_offset;
-        self.next_offset = offset.next();
-        if let Err(error) = &record {
-            self.failed = Some(error.clone());
+        match &record {
+            Ok(_) => self.next_offset = offset.next(),
+            Err(error) => self.failed = Some(error.clone()),
         }
         Some(record.map(|record| ReceivedRef {
             offset,
@@ -772,4 +774,69 @@ fn not_durable() -> ClientError {
         what: "commit".to_owned(),
         reason: "this subscriber has no subscription: give it a name".to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::batch::{BatchBuilder, Compression, RecordToSend};
+    use crate::types::{LeaderEpoch, ProducerId, Sequence};
+
+    /// Three records, of which the last is none although the checksum holds.
+    fn at_hand() -> AtHand {
+        let mut builder = BatchBuilder::new(Compression::None);
+        for value in ["one", "two", "three"] {
+            let record = RecordToSend {
+                timestamp: Timestamp::from_millis(0),
+                key: None,
+                headers: &[],
+                value: value.as_bytes(),
+            };
+            assert!(builder.push_within(&record, 1_000));
+        }
+        let batch = builder.build(ProducerId::zero(), Sequence::ZERO);
+        let mut bytes = batch.expect("built").to_vec();
+        // The attributes of the last record: its value, and four bytes before it.
+        let at = bytes.len() - "three".len() - 4;
+        bytes[at] = 1;
+        let crc = crc_fast::crc32_iscsi(&bytes[4..]);
+        bytes[..4].copy_from_slice(&crc.to_le_bytes());
+        let mut at_hand = AtHand::starting_at(Offset::ZERO);
+        let stored = StoredBatch {
+            base_offset: Offset::ZERO,
+            epoch: LeaderEpoch::new(1),
+            append_time: Timestamp::from_millis(0),
+            batch: bytes.into(),
+        };
+        at_hand.add(FetchItem::Batch(stored)).expect("it follows");
+        at_hand
+    }
+
+    #[test]
+    fn the_position_stays_before_a_record_that_is_none() {
+        let mut at_hand = at_hand();
+        let first = at_hand.take(Offset::ZERO).expect("good").expect("there");
+        assert!(matches!(first, Delivery::Record(record) if record.value == "one"));
+        let mut deliveries = Vec::new();
+        let next = at_hand.take_records(Offset::new(1), 10, &mut deliveries);
+        assert_eq!(next, Some(Offset::new(2)));
+        assert_eq!(deliveries.len(), 1);
+        assert!(!at_hand.is_empty(), "the error is to be told");
+        at_hand.take(Offset::new(2)).expect_err("it is no record");
+    }
+
+    #[test]
+    fn in_place_the_same() {
+        let mut at_hand = at_hand();
+        assert!(matches!(at_hand.advance(Offset::ZERO), Ok(Next::Record)));
+        let current = at_hand.current.as_mut().expect("a batch");
+        for offset in 0..2 {
+            let received = current.next_ref().expect("there").expect("good");
+            assert_eq!(received.offset.get(), offset);
+        }
+        current.next_ref().expect("there").expect_err("no record");
+        assert_eq!(current.next_offset.get(), 2);
+        let again = at_hand.advance(Offset::new(2));
+        assert!(again.is_err(), "nothing behind it is handed out");
+    }
 }

@@ -245,11 +245,10 @@ impl JournalDir {
         let mut open = self.lock();
         let id = open.last_id.checked_add(1).expect("ids do not run out");
         let path = self.path.join(name_of_id(id));
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .map_err(JournalError::io("create", &path))?;
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        let created = self.watch().during("create", || options.open(&path));
+        created.map_err(JournalError::io("create", &path))?;
         open.last_id = id;
         let slot = Arc::new(Slot::new(id, path, self.context.clone()));
         open.remember(&slot);
@@ -279,7 +278,8 @@ impl JournalDir {
     pub fn remove_slot(&self, id: u32) -> Result<(), JournalError> {
         self.lock().slots.remove(&id);
         let path = self.path.join(name_of_id(id));
-        fs::remove_file(&path).map_err(JournalError::io("remove", &path))?;
+        let removed = self.watch().during("remove", || fs::remove_file(&path));
+        removed.map_err(JournalError::io("remove", &path))?;
         self.sync()
     }
 

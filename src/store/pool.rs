@@ -151,7 +151,9 @@ impl SlotPool {
         if prepared.as_ref().is_err_and(may_remove) {
             // A file that could not be made whole takes space and serves nobody. Removing it syncs, so after a
             // failed sync it is left for the next start to find.
-            let _ = self.shared.dir.remove_slot(slot.id());
+            if let Err(error) = self.shared.dir.remove_slot(slot.id()) {
+                self.stop_after(&error);
+            }
         }
         prepared.map(|()| Prepared { slot, header })
     }

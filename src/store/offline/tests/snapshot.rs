@@ -1,5 +1,7 @@
 //! A lost catalog whose state snapshot is damaged: what is still there has to stay there.
 
+use std::time::Duration;
+
 use super::*;
 use crate::journal::{FIRST_POSITION, JournalDir, JournalOptions, SnapshotAt};
 use crate::store::tests::retention::{fill, until};
@@ -37,7 +39,14 @@ fn named(dir: &Path) -> (u32, SnapshotAt) {
         read_only: true,
         ..JournalOptions::default()
     };
-    let (_, slots) = JournalDir::open(&dir.join("journal"), &reading).expect("listed");
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    let slots = loop {
+        // The store may run, and remove a free slot between its being listed and its being looked at.
+        match JournalDir::open(&dir.join("journal"), &reading) {
+            Ok((_, slots)) => break slots,
+            Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
+        }
+    };
     let headers = || slots.iter().filter_map(|slot| slot.header.header());
     let named = headers().filter_map(|header| header.snapshot);
     let snapshot = named.max_by_key(|at| at.group).expect("one is named");
