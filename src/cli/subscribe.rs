@@ -4,6 +4,7 @@
 //! further: after each write the position is noted, and the commit names it. So
 //! a crash in between shows some messages again and hides none.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -143,30 +144,53 @@ pub async fn sub(args: Subscribe, context: &Context) -> Result {
         count: args.count,
         end: args.until_end.then(|| subscriber.end_offset()),
     };
-    let absence = subscriber.watch_absence();
+    let absence = Absence {
+        away: subscriber.watch_absence(),
+        output: &context.output,
+        timeout: args.timeout,
+        is_told: Cell::new(false),
+    };
     let mut flow = Flow::new(subscriber, printer, &context.output);
-    tokio::select! {
+    let flowed = tokio::select! {
         flowed = flow.run(until, &stop) => flowed,
-        never = tell_absence(absence, &context.output, args.timeout) => match never {},
-    }
+        never = absence.tell() => match never {},
+    };
+    // The first thing that came may have been the last that was wanted.
+    absence.tell_end();
+    flowed
 }
 
 /// Tells people that the topic's peer is away, and that it is back.
-async fn tell_absence(
-    mut away: watch::Receiver<bool>,
-    output: &Output,
+struct Absence<'a> {
+    away: watch::Receiver<bool>,
+    output: &'a Output,
     timeout: Duration,
-) -> Infallible {
-    loop {
-        until_it_is(true, &mut away).await;
-        let back = until_it_is(false, &mut away);
-        if tokio::time::timeout(STALL_TOLD_AFTER, back).await.is_err() {
-            output.note(format!(
-                "the topic's peer is away, trying for up to {}",
-                output::duration(timeout)
-            ));
-            until_it_is(false, &mut away).await;
-            output.note("the topic's peer is back");
+    /// They know that it is away, and not that it is back.
+    is_told: Cell<bool>,
+}
+
+impl Absence<'_> {
+    async fn tell(&self) -> Infallible {
+        let mut away = self.away.clone();
+        loop {
+            until_it_is(true, &mut away).await;
+            let back = until_it_is(false, &mut away);
+            if tokio::time::timeout(STALL_TOLD_AFTER, back).await.is_err() {
+                self.output.note(format!(
+                    "the topic's peer is away, trying for up to {}",
+                    output::duration(self.timeout)
+                ));
+                self.is_told.set(true);
+                until_it_is(false, &mut away).await;
+                self.tell_end();
+            }
+        }
+    }
+
+    /// Tells that it is back, if that is so and still to be told.
+    fn tell_end(&self) {
+        if !*self.away.borrow() && self.is_told.replace(false) {
+            self.output.note("the topic's peer is back");
         }
     }
 }
