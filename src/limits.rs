@@ -160,7 +160,7 @@ pub const SCAN_BYTES: usize = 4 * MIB;
 /// Bytes read when a segment is first looked at: most looks end with its first group.
 pub const SCAN_BYTES_FIRST: usize = 64 * KIB;
 /// Bytes written at once when a new slot is filled with zeros.
-pub const ZERO_FILL_BYTES: usize = MIB;
+pub const ZERO_FILL_BYTES: usize = 2 * MIB;
 /// Neighbouring entries are joined into one extent up to this, in bytes: what one read of a client costs at most.
 pub const EXTENT_BYTES_MAX: usize = MIB;
 /// Extents for which a footer's room is kept beyond those it needs: each damaged entry may split one in two.
@@ -170,7 +170,22 @@ pub const BUFFER_BYTES_MIN: usize = 4 * KIB;
 /// Bytes of returned buffers the pool keeps for the next group; above it they go back to the allocator.
 pub const BUFFERS_KEPT_BYTES: usize = 8 * MIB;
 /// The same for memory that was read into for readers; most of it is held by answers on their way.
-pub const READ_BUFFERS_KEPT_BYTES: usize = 8 * MIB;
+pub const READ_BUFFERS_KEPT_BYTES: usize = 4 * MIB;
+/// Buffers of large pages among it, used or kept: a small extent would take as much memory as a large one.
+pub const READ_BUFFERS_LARGE_MAX: usize = 16;
+/// Smallest extent of a sealed segment that is read around the page cache, in bytes: small ones lie together in pages that
+/// their neighbours' readers want as well.
+pub const READ_AROUND_BYTES_MIN: u32 = 128 * 1024;
+/// Read at once for a reader of one topic whose records follow one another there, in bytes: a large page.
+pub const READ_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+/// What was read that way and is kept, in bytes: the rest of it is asked for next, by the same reader or one beside it.
+pub const READ_WINDOWS_KEPT_BYTES: usize = 16 * MIB;
+/// Answers read before they were asked for, in bytes, all readers together.
+pub const READ_AHEAD_BYTES_MAX: usize = 8 * MIB;
+/// How long such an answer waits for its reader.
+pub const READ_AHEAD_KEPT: Duration = Duration::from_secs(2);
+/// Readers in order that are remembered, to know them by where they go on.
+pub const READ_AHEAD_READERS_MAX: usize = 64;
 /// Largest batch that is copied for a reader instead of handed out as a part of what it was read or written with, in bytes.
 pub const SLICE_COPIED_BYTES_MAX: usize = 16 * KIB;
 /// Longest key of a state row, in bytes: it ends up in sled.
@@ -181,8 +196,9 @@ pub const STATE_VALUE_BYTES_MAX: usize = SLED_VALUE_BYTES_MAX;
 pub const STATE_OPERATIONS_MAX: usize = 65_536;
 /// Largest payload of one journal entry, in bytes.
 pub const ENTRY_BYTES_MAX: usize = BATCH_BYTES_MAX;
-/// Payload the writer gathers into one group before it writes, in bytes.
-pub const GROUP_BYTES_TARGET: usize = MIB;
+/// Payload the writer gathers into one group before it writes, in bytes: with one more batch and what is written around
+/// them they fill a large page.
+pub const GROUP_BYTES_TARGET: usize = 1792 * KIB;
 /// Claims in one group: as many topics as a full group of small messages touches, and 512 KiB at most.
 pub const CLAIMS_PER_GROUP_MAX: usize = 16_384;
 /// Bytes handed to the writer and not yet durable, before appending waits.

@@ -171,6 +171,7 @@ metrics! {
     SYNC = "tidings_journal_sync_seconds", HISTOGRAM(LATENCIES), Seconds, [], "How long the journal's fdatasync took";
     TAIL_HITS = "tidings_tail_cache_hits_total", COUNTER, One, [], "Pieces of topics read from the memory of the last groups";
     TAIL_MISSES = "tidings_tail_cache_misses_total", COUNTER, One, [], "Pieces of topics read from files";
+    READ_AHEAD = "tidings_reads_ahead_total", COUNTER, One, [], "Answers to readers in order that were read before they were asked for";
     TAIL_BYTES = "tidings_tail_cache_bytes", GAUGE, Bytes, [], "Memory of the last groups";
 
     // A peer: what it holds.

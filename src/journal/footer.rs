@@ -3,6 +3,8 @@
 //! [`Footer`] keeps the encoded bytes and searches in them, so a cached footer costs what it costs
 //! on the disk. [`super::gather`] makes footers.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use thiserror::Error;
 
@@ -56,6 +58,11 @@ impl Extent {
     /// First offset after it.
     pub fn end(&self) -> Offset {
         self.base.saturating_add(u64::from(self.records))
+    }
+
+    /// Where it lies.
+    pub fn range(&self) -> Range<u32> {
+        self.position..self.position + self.length
     }
 
     /// Bytes of its record batches, entry headers excluded.
@@ -310,10 +317,20 @@ impl Footer {
 
     /// The extent of `topic` that holds `offset`, or else the first one after it.
     pub fn extent_at(&self, topic: TopicId, offset: Offset) -> Option<Extent> {
-        let (summary, first) = self.find(topic)?;
-        let count = to_usize(summary.extents);
+        self.extents_from(topic, offset).next()
+    }
+
+    /// The same and those that follow.
+    pub fn extents_from(
+        &self,
+        topic: TopicId,
+        offset: Offset,
+    ) -> impl ExactSizeIterator<Item = Extent> + '_ {
+        let (count, first) = self.find(topic).map_or((0, 0), |(summary, first)| {
+            (to_usize(summary.extents), first)
+        });
         let before = partition_point(count, |i| self.extent(first + i).end() <= offset);
-        (before < count).then(|| self.extent(first + before))
+        (first + before..first + count).map(|at| self.extent(at))
     }
 
     fn find(&self, topic: TopicId) -> Option<(TopicSummary, usize)> {

@@ -82,7 +82,7 @@ pub use header::{
     FIRST_POSITION, FORMAT_VERSION, HeaderCopies, HeaderFault, Kind, Resume, SlotHeader, SnapshotAt,
 };
 pub use place::{Place, round_down, round_up};
-pub use read::{ExtentRead, Piece, StoredEntry, read_extent, read_from_group};
+pub use read::{ExtentRead, Piece, StoredEntry, Stretch, read_extent, read_from_group};
 pub use scan::{FoundGroup, Payloads, ScannedEntry, ScannedGroup, SegmentReader, Step, Unreadable};
 pub use slot::{Block, PrepareOptions, Slot, Via};
 pub use state::{SnapshotEnd, StateFault, StateOp};

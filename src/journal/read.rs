@@ -8,9 +8,11 @@
 //! in order and without a hole; offsets that cannot be read are a [`Piece::Damaged`], never
 //! skipped. It is asserted before anything is handed out.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
-use super::buffer::BufferPool;
+use super::buffer::{BufferPool, SharedBuffer};
 use super::compose::Group;
 use super::entry::{ENTRY_HEADER_BYTES, EntryHeader, EntryKind};
 use super::error::JournalError;
@@ -77,6 +79,66 @@ pub struct StoredEntry {
     pub payload: Bytes,
 }
 
+/// Bytes of a segment as the disk gave them, not yet checked.
+#[derive(Debug, Clone)]
+pub struct Stretch {
+    range: Range<u32>,
+    /// Fewer than the range has where the file ends. What lies behind is of an earlier use of the memory.
+    got: usize,
+    buffer: SharedBuffer,
+}
+
+impl Stretch {
+    /// Reads at least the positions of `range`, in one piece, into memory of `buffers`.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn read(
+        slot: &Slot,
+        range: Range<u32>,
+        (via, buffers): (Via, &BufferPool),
+    ) -> Result<Self, JournalError> {
+        let start = round_down(range.start, SECTOR_BYTES_MAX);
+        let end = round_up(range.end, SECTOR_BYTES_MAX);
+        let mut buffer = buffers.take(to_usize(end - start));
+        let target = &mut buffer.as_mut_slice()[..to_usize(end - start)];
+        let got = slot.read_into(target, start, via)?;
+        Ok(Self {
+            range: start..end,
+            got,
+            buffer: buffer.freeze(),
+        })
+    }
+
+    /// Whether a whole extent lies in it.
+    pub fn covers(&self, extent: &Extent) -> bool {
+        self.range.start <= extent.position && extent.position + extent.length <= self.range.end
+    }
+
+    /// What is asked for of an extent that lies in it, each entry checked.
+    pub fn pieces(&self, header: &SlotHeader, read: &ExtentRead) -> Vec<Piece> {
+        let Extent {
+            position, length, ..
+        } = read.extent;
+        assert!(self.covers(&read.extent), "the extent was read");
+        let from = to_usize(position - self.range.start);
+        let to = self.got.min(from + to_usize(length));
+        let bytes = self.buffer.bytes().slice(from.min(to)..to);
+        let walk = EntryWalk::new(&bytes, position, Some(header.seed()));
+        Pieces::new(read, &bytes, true).collect(walk)
+    }
+
+    /// The memory it takes.
+    pub fn buffer(&self) -> &SharedBuffer {
+        &self.buffer
+    }
+
+    /// The memory, to be used again when nobody reads it any more.
+    pub fn into_buffer(self) -> SharedBuffer {
+        self.buffer
+    }
+}
+
 /// Reads an extent of the segment that `header` describes, into memory of `buffers`.
 ///
 /// # Errors
@@ -87,22 +149,10 @@ pub fn read_extent(
     read: &ExtentRead,
     (via, buffers): (Via, &BufferPool),
 ) -> Result<Vec<Piece>, JournalError> {
-    let Extent {
-        position, length, ..
-    } = read.extent;
-    let start = round_down(position, SECTOR_BYTES_MAX);
-    let end = round_up(position + length, SECTOR_BYTES_MAX);
-    let mut buffer = buffers.take(to_usize(end - start));
-    let target = &mut buffer.as_mut_slice()[..to_usize(end - start)];
-    // What lies behind is of an earlier use of the memory.
-    let got = slot.read_into(target, start, via)?;
-    let buffer = buffer.freeze();
-    let from = to_usize(position - start);
-    let to = got.min(from + to_usize(length));
-    let bytes = buffer.bytes().slice(from.min(to)..to);
-    buffers.give(buffer);
-    let walk = EntryWalk::new(&bytes, position, Some(header.seed()));
-    Ok(Pieces::new(read, &bytes, true).collect(walk))
+    let stretch = Stretch::read(slot, read.extent.range(), (via, buffers))?;
+    let pieces = stretch.pieces(header, read);
+    buffers.give(stretch.into_buffer());
+    Ok(pieces)
 }
 
 /// Reads an extent that lies in a group this process wrote: no checksums, no disk.

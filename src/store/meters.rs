@@ -21,6 +21,7 @@ pub(super) struct Meters {
     sync: Histogram,
     tail_hits: Counter,
     tail_misses: Counter,
+    reads_ahead: Counter,
     /// Rows of the state by kind, as of the last time somebody counted them.
     subscriptions: AtomicU64,
     producers: AtomicU64,
@@ -40,6 +41,7 @@ impl Default for Meters {
             sync: catalogue::SYNC.histogram(all),
             tail_hits: catalogue::TAIL_HITS.counter(all),
             tail_misses: catalogue::TAIL_MISSES.counter(all),
+            reads_ahead: catalogue::READ_AHEAD.counter(all),
             subscriptions: AtomicU64::new(0),
             producers: AtomicU64::new(0),
             registry,
@@ -82,6 +84,11 @@ impl Meters {
         if misses > 0 {
             self.tail_misses.increment(misses);
         }
+    }
+
+    /// An answer had been read ahead.
+    pub fn was_ahead(&self) {
+        self.reads_ahead.increment(1);
     }
 
     /// Counts what there is in the state; returns the number of its rows.

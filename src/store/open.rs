@@ -396,6 +396,7 @@ fn start_store(parts: Parts<'_>) -> Result<Store, OpenError> {
         pool,
         applier: status,
         readers: Arc::new(Semaphore::new(READERS)),
+        ahead: Arc::default(),
         peer,
         name,
         stopped: Arc::new(AtomicBool::new(false)),

@@ -4,13 +4,17 @@
 //! written; the rest comes from the disk, checked entry by entry. Offsets that
 //! are missing are a gap or an error, never passed over.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::index::{Place as Where, Run};
 use super::segments::Segment;
 use super::shared::{Shared, TopicShared};
+use super::windows;
 use crate::journal::{
-    Extent, ExtentRead, JournalError, Piece, Place, StoredEntry, read_extent, read_from_group,
+    Extent, ExtentRead, Footer, JournalError, Piece, Place, StoredEntry, Stretch, read_extent,
+    read_from_group,
 };
 use crate::limits;
 use crate::protocol::data::{FetchItem, StoredBatch};
@@ -182,7 +186,7 @@ impl Reading<'_> {
                 if self.is_enough_before(&extent) {
                     return Ok(false);
                 }
-                let pieces = self.pieces_from_disk(&segment, extent)?;
+                let pieces = self.pieces_from_disk(&segment, extent, Some(&footer))?;
                 self.take(pieces)
             }
             later => self.damaged(later.map_or(next, |extent| extent.base.min(next))),
@@ -231,7 +235,7 @@ impl Reading<'_> {
             return Ok(Some(Vec::new()));
         }
         match self.shared.segments.get(segment) {
-            Some(segment) => self.pieces_from_disk(&segment, extent).map(Some),
+            Some(segment) => self.pieces_from_disk(&segment, extent, None).map(Some),
             None => Ok(None),
         }
     }
@@ -240,21 +244,54 @@ impl Reading<'_> {
         &mut self,
         segment: &Segment,
         extent: Extent,
+        footer: Option<&Footer>,
     ) -> Result<Vec<Piece>, ReadError> {
-        self.misses += 1;
         let read = ExtentRead {
             topic: self.topic.id,
             extent,
             from: self.at,
         };
-        pieces_from_disk(self.shared, segment, &read).map_err(|error| {
-            tracing::error!(segment = segment.number, %error, "cannot read a segment");
-            ApiError::Damaged {
-                from: self.at,
-                to: extent.end(),
+        if let Some(window) = self.shared.windows.get(segment.number, &extent) {
+            return Ok(window.pieces(&segment.header, &read));
+        }
+        self.misses += 1;
+        let range = match footer {
+            Some(footer) => windows::range(footer.extents_from(self.topic.id, extent.base)),
+            None => extent.range(),
+        };
+        self.pieces_of_window(segment, &read, range)
+            .map_err(|error| {
+                tracing::error!(segment = segment.number, %error, "cannot read a segment");
+                ApiError::Damaged {
+                    from: self.at,
+                    to: extent.end(),
+                }
+                .into()
+            })
+    }
+
+    fn pieces_of_window(
+        &self,
+        segment: &Segment,
+        read: &ExtentRead,
+        range: Range<u32>,
+    ) -> Result<Vec<Piece>, JournalError> {
+        let slot = segment.slot(&self.shared.dir)?;
+        let length = range.end - range.start;
+        let how = (segment.via(length), &self.shared.read_buffers);
+        let window = match Stretch::read(&slot, range, how) {
+            Ok(window) => window,
+            // What follows may lie where the device cannot read, which is not this extent's fault.
+            Err(_) if length > read.extent.length => {
+                Stretch::read(&slot, read.extent.range(), how)?
             }
-            .into()
-        })
+            Err(error) => return Err(error),
+        };
+        let pieces = window.pieces(&segment.header, read);
+        for window in self.shared.windows.keep(segment.number, window) {
+            self.shared.read_buffers.give(window.into_buffer());
+        }
+        Ok(pieces)
     }
 
     /// Takes pieces up to the readable end and the wanted bytes. False: stop here.
@@ -347,7 +384,7 @@ pub(super) fn pieces_from_disk(
     read: &ExtentRead,
 ) -> Result<Vec<Piece>, JournalError> {
     let slot = segment.slot(&shared.dir)?;
-    let how = (segment.via(), &shared.read_buffers);
+    let how = (segment.via(read.extent.length), &shared.read_buffers);
     read_extent(&slot, &segment.header, read, how)
 }
 

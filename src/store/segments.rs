@@ -20,6 +20,8 @@ pub(super) struct Segment {
     pub header: SlotHeader,
     /// Set once sealed.
     pub row: Option<SegmentRow>,
+    /// Bytes of it that were read around the page cache since it was sealed.
+    read_around: AtomicU64,
     pin: Arc<()>,
 }
 
@@ -41,16 +43,30 @@ impl Segment {
             slot_id: header.slot,
             header,
             row,
+            read_around: AtomicU64::new(0),
             pin: Arc::new(()),
         }
     }
 
-    /// How it is to be read: what was written around the page cache is read around it until it is sealed.
-    pub fn via(&self) -> Via {
-        if self.row.is_some() {
-            Via::Cached
-        } else {
+    /// How `length` bytes of it are to be read.
+    ///
+    /// What was written around the page cache is read around it until it is sealed. A sealed segment is read
+    /// around it once: most of what is caught up on is not read again soon, and to fill pages that nobody wants
+    /// costs more than the disk. What is read a second time may be wanted a third: it goes through the page cache.
+    pub fn via(&self, length: u32) -> Via {
+        let Some(row) = &self.row else {
+            return Via::Direct;
+        };
+        if length < limits::READ_AROUND_BYTES_MIN {
+            return Via::Cached;
+        }
+        let before = self
+            .read_around
+            .fetch_add(u64::from(length), Ordering::Relaxed);
+        if before < u64::from(row.footer_position) {
             Via::Direct
+        } else {
+            Via::Cached
         }
     }
 

@@ -16,6 +16,7 @@ use super::index::TopicIndex;
 use super::meters::{Meters, Through};
 use super::segments::Segments;
 use super::tail::TailCache;
+use super::windows::Windows;
 use crate::journal::{BufferPool, JournalDir};
 use crate::limits;
 use crate::protocol::error::ApiError;
@@ -186,6 +187,7 @@ pub(super) struct Shared {
     pub tail: TailCache,
     /// Memory for what is read from the disk.
     pub read_buffers: BufferPool,
+    pub windows: Windows,
     pub segments: Segments,
     topics: RwLock<Topics>,
     /// Number of the last group that is on the disk.
@@ -224,7 +226,9 @@ impl Shared {
         Self {
             dir,
             tail: TailCache::new(tail_bytes),
-            read_buffers: BufferPool::new(limits::READ_BUFFERS_KEPT_BYTES),
+            read_buffers: BufferPool::new(limits::READ_BUFFERS_KEPT_BYTES)
+                .with_large_max(limits::READ_BUFFERS_LARGE_MAX),
+            windows: Windows::default(),
             segments: Segments::default(),
             topics: RwLock::default(),
             synced_group: AtomicU64::new(0),

@@ -5,9 +5,11 @@ use std::path::Path;
 use super::*;
 use crate::protocol::api::{Commit, Position, TopicChanges};
 use crate::protocol::batch::{BatchBuilder, CheckedBatch, Compression, RecordToSend};
+use crate::protocol::data::{Fetch, FetchItem, Fetched};
 use crate::time::Timestamp;
 use crate::types::{Durability, Gap, GapReason, ProducerId, Sequence, TopicName, TopicSettings};
 
+mod ahead;
 mod cold;
 mod duplicates;
 mod fetching;

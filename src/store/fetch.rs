@@ -1,0 +1,193 @@
+//! Fetching: records from an offset on, now or when there are some.
+//!
+//! Memory is looked at first, on the thread that asks; only what is not there goes to a thread that may block. A
+//! reader that catches up finds its next answer [read ahead](super::ahead).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::Store;
+use super::reader::{self, ReadError, ReadRequest, ReadResult};
+use super::shared::{Shared, TopicShared};
+use crate::limits;
+use crate::protocol::data::{Fetch, FetchItem, Fetched};
+use crate::protocol::error::ApiError;
+use crate::types::Offset;
+
+impl Store {
+    /// Reads record batches from an offset on, waiting for some to come if the request says so.
+    ///
+    /// # Errors
+    /// `UnknownTopicId`, `StaleEpoch`, `OffsetOutOfRange`, `Damaged`.
+    pub async fn fetch(&self, fetch: Fetch) -> Result<Fetched, ApiError> {
+        let topic = self.shared_topic(fetch.topic)?;
+        if topic.epoch() != fetch.epoch {
+            return Err(ApiError::StaleEpoch {
+                given: fetch.epoch,
+                current: topic.epoch(),
+            });
+        }
+        let wait = Duration::from_millis(u64::from(fetch.max_wait_ms)).min(limits::FETCH_WAIT_MAX);
+        let deadline = Instant::now() + wait;
+        let mut end = topic.watch_end();
+        loop {
+            end.mark_unchanged();
+            let result = match self.read(&topic, &fetch).await {
+                Err(ApiError::OffsetOutOfRange { .. }) if fetch.offset > topic.readable_end() => {
+                    return Err(self.past_the_end(&topic, fetch.offset).await);
+                }
+                result => result?,
+            };
+            let enough = result.bytes >= fetch.min_bytes as usize
+                || result.is_full
+                || !is_only_batches(&result.items);
+            if enough || wait.is_zero() || !self.wait_for_more(&topic, &mut end, deadline).await {
+                self.shared_topic(fetch.topic)?;
+                let read = (result.records, result.bytes as u64);
+                self.shared.meters.fetched(&topic.through, read);
+                return Ok(Fetched {
+                    start_offset: topic.start(),
+                    end_offset: topic.readable_end(),
+                    next_offset: result.next,
+                    items: result.items,
+                });
+            }
+        }
+    }
+
+    /// Why there is nothing at an offset past the end: in quarantine it may have been lost, which is another
+    /// error than one that never was.
+    async fn past_the_end(&self, topic: &TopicShared, offset: Offset) -> ApiError {
+        let (id, start, end) = (topic.id, topic.start(), topic.readable_end());
+        let of_state = self.change(id, move |context| {
+            let topic = context.state.topic(id)?;
+            let claimed = topic
+                .row
+                .quarantine
+                .map(|quarantine| quarantine.claimed_end);
+            if claimed.is_some_and(|claimed| offset <= claimed) {
+                topic.check_writable()?;
+            }
+            Ok(((), Vec::new()))
+        });
+        of_state.await.err().unwrap_or(ApiError::OffsetOutOfRange {
+            requested: offset,
+            start,
+            end,
+        })
+    }
+
+    /// Waits until the fetch has something to be answered with: records, an error, or that the time is over.
+    pub async fn wait_readable(&self, fetch: &Fetch, deadline: Instant) {
+        let Some(topic) = self.shared.topic(fetch.topic) else {
+            return;
+        };
+        let mut end = topic.watch_end();
+        while topic.epoch() == fetch.epoch && topic.readable_end() == fetch.offset {
+            if !self.wait_for_more(&topic, &mut end, deadline).await {
+                return;
+            }
+        }
+    }
+
+    /// False when the time is over or the topic is gone.
+    async fn wait_for_more(
+        &self,
+        topic: &TopicShared,
+        end: &mut watch::Receiver<u64>,
+        deadline: Instant,
+    ) -> bool {
+        let changed = tokio::time::timeout_at(deadline, end.changed()).await;
+        matches!(changed, Ok(Ok(()))) && self.shared.topic(topic.id).is_some()
+    }
+
+    async fn read(&self, topic: &Arc<TopicShared>, fetch: &Fetch) -> Result<ReadResult, ApiError> {
+        let request = ReadRequest {
+            from: fetch.offset,
+            max_bytes: (fetch.max_bytes as usize).clamp(1, limits::FETCH_BYTES_MAX),
+            pass_damage: fetch.pass_damage,
+            memory_only: true,
+        };
+        match reader::read(&self.shared, topic, request) {
+            Ok(result) => Ok(result),
+            Err(ReadError::Api(error)) => Err(error),
+            Err(ReadError::NotInMemory) => {
+                let request = ReadRequest {
+                    memory_only: false,
+                    ..request
+                };
+                let result = match self.ahead.take(topic, &request).await {
+                    Some(result) => {
+                        self.shared.meters.was_ahead();
+                        result
+                    }
+                    None => {
+                        self.on_disk(topic, move |shared, topic| {
+                            reader::read(shared, topic, request)
+                        })
+                        .await?
+                    }
+                };
+                self.read_on(topic, &request, &result);
+                Ok(result)
+            }
+        }
+    }
+
+    /// Begins to read what a reader that goes on in order asks for next, while this answer is on its way to it.
+    /// Only where a place among the readers is free: what was asked for comes first.
+    fn read_on(&self, topic: &Arc<TopicShared>, request: &ReadRequest, result: &ReadResult) {
+        if !self.ahead.goes_on(topic.id, request.from, result) {
+            return;
+        }
+        let Ok(permit) = self.readers.clone().try_acquire_owned() else {
+            return;
+        };
+        let request = ReadRequest {
+            from: result.next,
+            ..*request
+        };
+        let (shared, of_topic) = (self.shared.clone(), topic.clone());
+        self.ahead.begin(topic.id, request, move || {
+            let _permit = permit;
+            reader::read(&shared, &of_topic, request)
+        });
+    }
+
+    /// Runs something that reads the disk on a thread that may block; only so many at once. Whoever waits for it
+    /// may give up; the work goes on, so its place among the readers is its own.
+    pub(super) async fn on_disk<T, F>(
+        &self,
+        topic: &Arc<TopicShared>,
+        work: F,
+    ) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Shared, &TopicShared) -> Result<T, ReadError> + Send + 'static,
+    {
+        let permit = self
+            .readers
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(|_| self.stopped_error())?;
+        let (shared, topic) = (self.shared.clone(), topic.clone());
+        let working = move || {
+            let _permit = permit;
+            work(&shared, &topic)
+        };
+        match tokio::task::spawn_blocking(working).await {
+            Ok(Ok(result)) => Ok(result),
+            Ok(Err(ReadError::Api(error))) => Err(error),
+            Ok(Err(ReadError::NotInMemory)) | Err(_) => Err(self.stopped_error()),
+        }
+    }
+}
+
+/// Whether nothing but batches was read: a gap is told at once, however little there is.
+fn is_only_batches(items: &[FetchItem]) -> bool {
+    items.iter().all(|item| matches!(item, FetchItem::Batch(_)))
+}
