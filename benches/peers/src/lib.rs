@@ -1,5 +1,6 @@
-//! What `peers` (the same work on Tidings and on others, side by side) and
-//! `limits` (what the machine could do at best) are made of.
+//! What `peers` (the same work on Tidings and on others, side by side), `limits`
+//! (what the machine could do at best) and `scale` (how Tidings holds up as things
+//! grow) are made of.
 //!
 //! ```text
 //!   main.rs ── side_by_side ──┬── install     programs that are needed
@@ -10,6 +11,8 @@
 //!                             └── report      medians, ratios, tables, JSON
 //!   bin/limits.rs ────────────┬── disk        write + fdatasync
 //!                             └── machine     loopback, checksum, copy
+//!   bin/scale.rs ─────────────┬── scale/      one module for each scenario
+//!                             └── install, server, systems/tidings, load, as above
 //! ```
 
 pub mod disk;
@@ -18,6 +21,7 @@ pub mod load;
 pub mod machine;
 pub mod reading;
 pub mod report;
+pub mod scale;
 pub mod server;
 pub mod side_by_side;
 pub mod systems;

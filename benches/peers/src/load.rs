@@ -23,6 +23,8 @@ use crate::work::Work;
 
 /// Random bytes that payloads are cut from: more than any cache of a processor core that is near.
 const POOL_BYTES: usize = 4 << 20;
+/// Pools that publishers share where there are more publishers.
+const POOLS_MAX: u32 = 8;
 /// The longest latency that is told apart from longer ones.
 const LATENCY_MAX: Duration = Duration::from_secs(600);
 
@@ -112,7 +114,7 @@ impl Published {
 
 /// Random payloads, cut one after the other from a pool of random bytes: they cost the client
 /// nothing, and nothing on the way can be clever about them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Payloads {
     pool: Bytes,
     at: usize,
@@ -125,6 +127,16 @@ impl Payloads {
         getrandom::fill(&mut pool).context("no randomness")?;
         let pool = pool.into();
         Ok(Self { pool, at: 0 })
+    }
+
+    /// From the same pool, beginning elsewhere.
+    fn share(&self, number: usize) -> Self {
+        // A prime, so that few begin at the same place.
+        let at = number * 104_729 % self.pool.len();
+        Self {
+            pool: self.pool.clone(),
+            at,
+        }
     }
 
     /// The next one.
@@ -154,24 +166,31 @@ impl Crew {
             let publisher = running.publisher(&topics, work).await?;
             publishers.push((publisher, topics.len()));
         }
-        Ok(Self {
+        Ok(Self::new(work, publishers))
+    }
+
+    /// Of publishers that are connected, each with the number of its topics.
+    pub fn new(work: &Work, publishers: Vec<(Publisher, usize)>) -> Self {
+        Self {
             work: *work,
             publishers,
-        })
+        }
     }
 
     /// Publishes until the window closes and all is acknowledged.
     pub async fn publish(self, window: Window) -> Result<Published> {
         let mut tasks = JoinSet::new();
         let share = window.records_max / u64::from(self.work.publishers);
-        for (publisher, topics) in self.publishers {
+        let pools = self.work.publishers.min(POOLS_MAX);
+        let pools: Vec<Payloads> = (0..pools).map(|_| Payloads::new()).collect::<Result<_>>()?;
+        for (number, (publisher, topics)) in self.publishers.into_iter().enumerate() {
             let one = OnePublisher {
                 publisher,
                 topics,
                 work: self.work,
                 window,
                 share,
-                payloads: Payloads::new()?,
+                payloads: pools[number % pools.len()].share(number),
             };
             tasks.spawn(one.run());
         }

@@ -142,14 +142,20 @@ impl Server {
         lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n")
     }
 
-    /// Kills it and waits until it is gone, and until what it left is off the disk.
-    pub async fn end(mut self) -> Result<()> {
+    /// Kills it and waits until it is gone; its directory is left as it was at that moment.
+    pub async fn kill(mut self) -> Result<TempDir> {
         self.process.0.start_kill()?;
         tokio::time::timeout(PATIENCE, self.process.0.wait())
             .await
             .context("the server did not go away when killed")??;
-        let above = self.dir.path().parent().map(Path::to_path_buf);
-        self.dir.close()?;
+        Ok(self.dir)
+    }
+
+    /// Kills it and waits until it is gone, and until what it left is off the disk.
+    pub async fn end(self) -> Result<()> {
+        let dir = self.kill().await?;
+        let above = dir.path().parent().map(Path::to_path_buf);
+        dir.close()?;
         if let Some(above) = above {
             // What one system left to be written must not be in the way of the next.
             rustix::fs::syncfs(File::open(above)?)?;
@@ -160,6 +166,16 @@ impl Server {
     /// Bytes of disk that its directory takes.
     pub fn disk_bytes(&self) -> u64 {
         allocated(self.dir.path())
+    }
+
+    /// Resident memory, the most there ever was.
+    pub fn peak_bytes(&self) -> Result<u64> {
+        Ok(field(&format!("/proc/{}/status", self.pid), "VmHWM:")? * 1024)
+    }
+
+    /// What it has used up to now.
+    pub fn used(&self) -> Result<Used> {
+        Used::of(self.pid)
     }
 
     /// Watches it as long as it says.
@@ -218,7 +234,7 @@ impl Used {
     }
 
     /// What came since.
-    fn since(&self, earlier: &Self) -> Self {
+    pub fn since(&self, earlier: &Self) -> Self {
         Self {
             rss_bytes: self.rss_bytes,
             cpu_seconds: self.cpu_seconds - earlier.cpu_seconds,

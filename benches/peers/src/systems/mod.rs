@@ -13,7 +13,7 @@
 
 mod nats;
 mod redis;
-mod tidings;
+pub mod tidings;
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,6 @@
 //! Ours, through `tidings::client`.
 
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -36,8 +37,16 @@ pub async fn start(
     system: System,
     work: &Work,
 ) -> Result<(Server, Door)> {
-    // An empty file, so that no configuration around us reaches the server.
-    let config = dir.path().join("tidings.toml");
+    let (server, index) = launch(program, dir).await?;
+    let door = Door::open(index).await?;
+    door.make_topics(0..work.topics, settings(system, work))
+        .await?;
+    Ok((server, door))
+}
+
+/// A command of ours that no configuration around us reaches: an empty file in `dir` is its own.
+pub fn command(program: &Path, dir: &Path) -> Result<Command> {
+    let config = dir.join("tidings.toml");
     std::fs::write(&config, "")?;
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
@@ -45,6 +54,13 @@ pub async fn start(
             command.env_remove(name);
         }
     }
+    command.arg("--config").arg(&config);
+    Ok(command)
+}
+
+/// Starts `tidings up` with its data in `dir`; also the address of its index, when both are ready.
+pub async fn launch(program: &Path, dir: TempDir) -> Result<(Server, Address)> {
+    let mut command = command(program, dir.path())?;
     command
         .args([
             "up",
@@ -53,21 +69,11 @@ pub async fn start(
             "--index-listen",
             "127.0.0.1:0",
         ])
-        .args(["--log", "warn", "--config"])
-        .arg(&config)
-        .arg("--data-dir")
+        .args(["--log", "warn", "--data-dir"])
         .arg(dir.path().join("data"));
     let mut server = Server::start(command, dir)?;
     let index = server.says(ready_index).await?;
-    let index: Address = index.parse()?;
-    let client = connect(&index).await?;
-    let settings = settings(system, work);
-    stream::iter(0..work.topics)
-        .map(|topic| make_topic(&client, topic, settings))
-        .buffer_unordered(MADE_AT_ONCE)
-        .try_collect::<()>()
-        .await?;
-    Ok((server, Door { index, client }))
+    Ok((server, index.parse()?))
 }
 
 /// The index's address, when the peer is ready too.
@@ -109,22 +115,58 @@ async fn make_topic(client: &Client, topic: u32, settings: TopicSettings) -> Res
     Ok(())
 }
 
-fn name(topic: u32) -> Result<TopicName> {
+/// What a topic is called.
+pub fn name(topic: u32) -> Result<TopicName> {
     Ok(format!("bench.{topic}").parse()?)
 }
 
-async fn connect(index: &Address) -> Result<Client> {
+/// A client with connections of its own.
+pub async fn connect(index: &Address) -> Result<Client> {
     Ok(Client::connect(ConnectOptions::new(vec![index.clone()])).await?)
 }
 
 impl Door {
+    /// Through an index.
+    pub async fn open(index: Address) -> Result<Self> {
+        let client = connect(&index).await?;
+        Ok(Self { index, client })
+    }
+
+    /// Where its index is.
+    pub fn index(&self) -> &Address {
+        &self.index
+    }
+
+    /// The client that administers.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Makes topics, by number, some at the same time.
+    pub async fn make_topics(&self, topics: Range<u32>, settings: TopicSettings) -> Result<()> {
+        stream::iter(topics)
+            .map(|topic| make_topic(&self.client, topic, settings))
+            .buffer_unordered(MADE_AT_ONCE)
+            .try_collect::<()>()
+            .await
+    }
+
     /// A publisher with a connection of its own.
     pub async fn publisher(&self, topics: &[u32]) -> Result<Publisher> {
+        self.publisher_with(topics, &PublisherOptions::default())
+            .await
+    }
+
+    /// The same with other options.
+    pub async fn publisher_with(
+        &self,
+        topics: &[u32],
+        options: &PublisherOptions,
+    ) -> Result<Publisher> {
         let client = connect(&self.index).await?;
         let mut lanes = Vec::with_capacity(topics.len());
         for topic in topics {
-            let options = PublisherOptions::default();
-            lanes.push(client.publisher(&name(*topic)?, options).await?);
+            lanes.push(client.publisher(&name(*topic)?, options.clone()).await?);
         }
         Ok(Publisher { lanes })
     }
