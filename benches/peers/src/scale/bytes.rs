@@ -24,10 +24,18 @@ const LONGER: u64 = 10;
 const SMALL_BATCH: usize = 16;
 /// Small groups are counted for so many times as long as other measurements take.
 const SMALL_TIMES: u32 = 4;
+/// What the server counts of its slots meanwhile.
+const COUNTS: [(&str, &str); 3] = [
+    ("tidings_slots_reused_total", "slots used again"),
+    ("tidings_segments_freed_total", "segments freed"),
+    ("tidings_segments_copied_total", "segments copied together"),
+];
 /// How often it is looked whether the space on the disk still changes.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// It does not when it was the same for so long.
+/// It does not when it was the same for so long,
 const QUIET: Duration = Duration::from_secs(5);
+/// but for so many bytes: the catalog never rests.
+const NOISE_BYTES: u64 = 8 << 20;
 /// Looking ends after so long.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Longer than writing takes.
@@ -89,6 +97,7 @@ async fn count(
     (bytes, within): (u64, Duration),
     (groups, side, report): (&str, Side, &mut Report),
 ) -> Result<()> {
+    let counts_before = counts(peer).await?;
     let before = (peer.server.used()?, peer.figures().await?);
     let records = peer.write((work, 0), bytes, within).await?;
     let after = (peer.server.used()?, peer.figures().await?);
@@ -105,7 +114,19 @@ async fn count(
     };
     note("bytes of a group, mean", (group, Unit::Kib));
     note("written by payload", (written / payload, Unit::BytePerByte));
+    let counts = counts(peer).await?.into_iter().zip(counts_before);
+    for ((_, what), (after, before)) in COUNTS.iter().zip(counts) {
+        note(what, ((after - before) as f64, Unit::Count));
+    }
     Ok(())
+}
+
+async fn counts(peer: &Peer) -> Result<Vec<u64>> {
+    let mut counts = Vec::new();
+    for (name, _) in COUNTS {
+        counts.push(peer.metric(name).await?);
+    }
+    Ok(counts)
 }
 
 /// Notes what is on the disk against what topics keep: at once, and when nothing changes any more.
@@ -122,7 +143,7 @@ async fn space(peer: &Peer, groups: &str, (side, report): (Side, &mut Report)) -
     while last.elapsed() < QUIET && began.elapsed() < PATIENCE {
         tokio::time::sleep(LOOK_EVERY).await;
         let now = peer.server.disk_bytes();
-        if now != bytes {
+        if now.abs_diff(bytes) > NOISE_BYTES {
             (bytes, last) = (now, Instant::now());
         }
     }

@@ -35,7 +35,7 @@ mod topics;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 
 use report::Report;
@@ -208,7 +208,7 @@ pub struct Options {
 /// Bytes per second that are written when much is written, for the estimate: a growing store.
 const FILLED_PER_SECOND: f64 = 250e6;
 /// And where each call brings few.
-const SPREAD_PER_SECOND: f64 = 30e6;
+const SPREAD_PER_SECOND: f64 = 20e6;
 /// Bytes per second that are copied together.
 const COPIED_PER_SECOND: f64 = 32e6;
 /// Topics or subscriptions that are made in a second.
@@ -241,7 +241,7 @@ impl Options {
             Name::OneOfMany => {
                 let spread = sizes.spread as f64;
                 let read = spread / 50e6 * 2.0 * rounds;
-                spread / SPREAD_PER_SECOND + read + 0.4 * spread / COPIED_PER_SECOND + 20.0
+                spread / SPREAD_PER_SECOND + read + 0.4 * spread / COPIED_PER_SECOND + 40.0
             }
             Name::Bytes => {
                 let written = sizes.kept * u64::from(sizes.times) * 2;
@@ -256,7 +256,35 @@ impl Options {
         Duration::from_secs_f64(whole + OVERHEAD)
     }
 
-    /// How many are measured for how long, for the tables.
+    /// What a scenario takes of the disk at the most, about.
+    fn disk_bytes(&self, name: Name) -> u64 {
+        let sizes = &self.sizes;
+        let grown = match name {
+            Name::Stored => sizes.stored + sizes.stored / 20,
+            Name::Slow => sizes.behind + sizes.behind / 20,
+            Name::OneOfMany => sizes.spread * 2,
+            Name::Bytes => sizes.kept * 2,
+            Name::Topics | Name::Subscriptions | Name::Connections | Name::Index => 0,
+        };
+        // Two topics that are written meanwhile, and slots that are prepared.
+        grown + 4 * sizes.keep + (1 << 30)
+    }
+
+    /// Fails where the disk has no room for a scenario.
+    fn check_room(&self, name: Name) -> Result<()> {
+        let disk = rustix::fs::statvfs(&self.dir)?;
+        let (free, needed) = (disk.f_bavail * disk.f_frsize, self.disk_bytes(name));
+        let [free_mib, needed_mib] = [free, needed].map(|bytes| bytes >> 20);
+        let dir = self.dir.display();
+        ensure!(
+            free >= needed,
+            "{dir} has {free_mib} MiB free where about {needed_mib} are needed: make it smaller, or name another \
+             directory with --dir"
+        );
+        Ok(())
+    }
+
+    /// How often what can be repeated is.
     fn rounds(&self) -> impl Iterator<Item = u32> {
         0..self.sizes.rounds
     }
@@ -280,6 +308,7 @@ pub async fn run(options: &Options, names: &[Name]) -> Vec<Report> {
 }
 
 async fn measure(options: &Options, name: Name, report: &mut Report) -> Result<()> {
+    options.check_room(name)?;
     match name {
         Name::Stored => stored::measure(options, report).await,
         Name::Topics => topics::measure(options, report).await,

@@ -41,7 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// How often it is looked at how far copying is.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Copying has ended when nothing was copied for so long.
-const QUIET: Duration = Duration::from_secs(8);
+const QUIET: Duration = Duration::from_secs(20);
 
 pub async fn measure(options: &Options, report: &mut Report) -> Result<()> {
     let (topics, spread) = (options.sizes.together, options.sizes.spread);

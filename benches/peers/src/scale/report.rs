@@ -35,9 +35,6 @@ pub enum Unit {
     /// Bytes for each byte of something.
     #[serde(rename = "B/B")]
     BytePerByte,
-    /// So many times as much.
-    #[serde(rename = "x")]
-    Times,
     /// A number of things.
     #[serde(rename = "")]
     Count,
@@ -52,7 +49,6 @@ impl Unit {
             Self::Mib => "MiB",
             Self::Kib => "KiB",
             Self::BytePerByte => "B/B",
-            Self::Times => "x",
             Self::Count => "",
         }
     }
@@ -62,7 +58,7 @@ impl Unit {
             Self::PerSecond | Self::Count => grouped(value),
             Self::Millis | Self::Seconds => format!("{value:.3}"),
             Self::Mib | Self::Kib => format!("{value:.1}"),
-            Self::BytePerByte | Self::Times => format!("{value:.3}"),
+            Self::BytePerByte => format!("{value:.3}"),
         }
     }
 }
