@@ -225,6 +225,11 @@ pub struct Used {
 }
 
 impl Used {
+    /// What this process has used up to now.
+    pub fn own() -> Result<Self> {
+        Self::of(std::process::id())
+    }
+
     fn of(pid: u32) -> Result<Self> {
         Ok(Self {
             rss_bytes: resident(pid)?,

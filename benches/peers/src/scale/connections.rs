@@ -15,6 +15,7 @@ use super::peer::{Peer, mib};
 use super::report::{Report, Side, Unit};
 use crate::load::Window;
 use crate::report::grouped;
+use crate::server::Used;
 use crate::work::{Name, Work};
 
 /// So many publishers the others are compared with.
@@ -99,14 +100,22 @@ async fn at_once(
         ..PublisherOptions::default()
     };
     let crew = peer.crew_with(&work, 0, &own_batch).await?;
+    let cpu_of = || anyhow::Ok([peer.server.used()?, Used::own()?].map(|used| used.cpu_seconds));
+    let before = cpu_of()?;
     let published = crew.publish(Window::starting(sizes.warm, sizes.seconds));
     let published = published.await?;
+    let cpu = cpu_of()?;
     let rate = published.in_window as f64 / sizes.seconds.as_secs_f64();
     let total = grouped(f64::from(sizes.publishers));
     let what = format!("100 B, batches of {batch}, {total} calls in flight");
     report.note(side, &what, (rate, Unit::PerSecond));
     let millis = published.latencies.millis(99.0).unwrap_or(f64::NAN);
     report.note(side, &format!("{what}: p99"), (millis, Unit::Millis));
+    for (place, who) in ["server", "clients"].into_iter().enumerate() {
+        let micros = (cpu[place] - before[place]) * 1e6 / published.acknowledged as f64;
+        let what = format!("{what}: cpu of the {who} by record");
+        report.note(side, &what, (micros, Unit::Micros));
+    }
     Ok(())
 }
 

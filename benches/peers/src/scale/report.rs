@@ -23,6 +23,9 @@ pub enum Unit {
     /// Milliseconds.
     #[serde(rename = "ms")]
     Millis,
+    /// Microseconds.
+    #[serde(rename = "µs")]
+    Micros,
     /// Seconds.
     #[serde(rename = "s")]
     Seconds,
@@ -45,6 +48,7 @@ impl Unit {
         match self {
             Self::PerSecond => "1/s",
             Self::Millis => "ms",
+            Self::Micros => "µs",
             Self::Seconds => "s",
             Self::Mib => "MiB",
             Self::Kib => "KiB",
@@ -56,7 +60,7 @@ impl Unit {
     fn text(self, value: f64) -> String {
         match self {
             Self::PerSecond | Self::Count => grouped(value),
-            Self::Millis | Self::Seconds => format!("{value:.3}"),
+            Self::Millis | Self::Micros | Self::Seconds => format!("{value:.3}"),
             Self::Mib | Self::Kib => format!("{value:.1}"),
             Self::BytePerByte => format!("{value:.3}"),
         }
