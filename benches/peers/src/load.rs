@@ -155,6 +155,7 @@ impl Payloads {
 pub struct Crew {
     work: Work,
     publishers: Vec<(Publisher, usize)>,
+    pools: Vec<Payloads>,
 }
 
 impl Crew {
@@ -166,23 +167,24 @@ impl Crew {
             let publisher = running.publisher(&topics, work).await?;
             publishers.push((publisher, topics.len()));
         }
-        Ok(Self::new(work, publishers))
+        Self::new(work, publishers)
     }
 
     /// Of publishers that are connected, each with the number of its topics.
-    pub fn new(work: &Work, publishers: Vec<(Publisher, usize)>) -> Self {
-        Self {
+    pub fn new(work: &Work, publishers: Vec<(Publisher, usize)>) -> Result<Self> {
+        // Now: it takes some processor time, and the load is to begin when its window does.
+        let pools = (0..work.publishers.min(POOLS_MAX)).map(|_| Payloads::new());
+        Ok(Self {
             work: *work,
             publishers,
-        }
+            pools: pools.collect::<Result<_>>()?,
+        })
     }
 
     /// Publishes until the window closes and all is acknowledged.
     pub async fn publish(self, window: Window) -> Result<Published> {
         let mut tasks = JoinSet::new();
         let share = window.records_max / u64::from(self.work.publishers);
-        let pools = self.work.publishers.min(POOLS_MAX);
-        let pools: Vec<Payloads> = (0..pools).map(|_| Payloads::new()).collect::<Result<_>>()?;
         for (number, (publisher, topics)) in self.publishers.into_iter().enumerate() {
             let one = OnePublisher {
                 publisher,
@@ -190,7 +192,7 @@ impl Crew {
                 work: self.work,
                 window,
                 share,
-                payloads: pools[number % pools.len()].share(number),
+                payloads: self.pools[number % self.pools.len()].share(number),
             };
             tasks.spawn(one.run());
         }

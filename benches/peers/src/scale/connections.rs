@@ -13,7 +13,6 @@ use super::Options;
 use super::ours::{bench, number};
 use super::peer::{Peer, mib};
 use super::report::{Report, Side, Unit};
-use crate::load::Window;
 use crate::report::grouped;
 use crate::server::Used;
 use crate::work::{Name, Work};
@@ -102,8 +101,7 @@ async fn at_once(
     let crew = peer.crew_with(&work, 0, &own_batch).await?;
     let cpu_of = || anyhow::Ok([peer.server.used()?, Used::own()?].map(|used| used.cpu_seconds));
     let before = cpu_of()?;
-    let published = crew.publish(Window::starting(sizes.warm, sizes.seconds));
-    let published = published.await?;
+    let published = peer.measured(crew, options).await?;
     let cpu = cpu_of()?;
     let rate = published.in_window as f64 / sizes.seconds.as_secs_f64();
     let total = grouped(f64::from(sizes.publishers));

@@ -76,7 +76,9 @@ async fn one(
     options: &Options,
     (side, report): (Side, &mut Report),
 ) -> Result<()> {
+    let before = peer.server.used()?;
     let published = peer.load(work, options).await?;
+    let used = peer.server.used()?.since(&before);
     let title = work.title();
     if work.in_flight == 1 {
         for (percent, name) in [(50.0, "p50"), (99.0, "p99")] {
@@ -88,5 +90,15 @@ async fn one(
     }
     let rate = published.in_window as f64 / options.sizes.seconds.as_secs_f64();
     report.note(side, &title, (rate, Unit::PerSecond));
+    let records = published.acknowledged as f64;
+    let micros = (used.cpu_seconds * 1e6 / records, Unit::Micros);
+    report.note(
+        side,
+        &format!("{title}: cpu of the server by record"),
+        micros,
+    );
+    let written = used.written_bytes as f64 / (records * work.size as f64);
+    let written = (written, Unit::BytePerByte);
+    report.note(side, &format!("{title}: written by payload"), written);
     Ok(())
 }

@@ -109,14 +109,25 @@ impl Peer {
             let publisher = self.door.publisher_with(&topics, options).await?;
             publishers.push((Publisher::Tidings(publisher), topics.len()));
         }
-        Ok(Crew::new(work, publishers))
+        Crew::new(work, publishers)
     }
 
     /// Loads the first topics as long as the options say.
     pub async fn load(&self, work: &Work, options: &Options) -> Result<Published> {
         let crew = self.crew(work, 0).await?;
+        self.measured(crew, options).await
+    }
+
+    /// Publishes as long as the options say. Nothing acknowledged in the measured time is a failure.
+    pub async fn measured(&self, crew: Crew, options: &Options) -> Result<Published> {
         let window = Window::starting(options.sizes.warm, options.sizes.seconds);
-        self.said(crew.publish(window).await)
+        let published = self.said(crew.publish(window).await)?;
+        let seconds = options.sizes.seconds;
+        ensure!(
+            published.in_window > 0,
+            "nothing was acknowledged in {seconds:?}"
+        );
+        Ok(published)
     }
 
     /// Publishes so many bytes of payload, or for so long, whichever ends first; how many records were acknowledged.

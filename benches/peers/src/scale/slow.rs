@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use tidings::client::{DeliveryRef, Subscriber, SubscriberOptions};
 use tidings::protocol::api::Position;
 use tidings::types::Address;
@@ -75,6 +75,10 @@ async fn publish(
     let catch_up = (beside == Beside::CatchUp).then(|| CatchUp::start(index, window));
     let slow = (beside == Beside::Slow).then(|| tokio::spawn(read_slowly(index.clone())));
     let published = crew.publish(window).await?;
+    ensure!(
+        published.in_window > 0,
+        "nothing was acknowledged meanwhile"
+    );
     let seconds = options.sizes.seconds.as_secs_f64();
     if let Some(catch_up) = catch_up {
         let rate = catch_up.end().await? as f64 / seconds;
