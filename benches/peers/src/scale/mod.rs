@@ -260,14 +260,14 @@ impl Options {
     fn disk_bytes(&self, name: Name) -> u64 {
         let sizes = &self.sizes;
         let grown = match name {
-            Name::Stored => sizes.stored + sizes.stored / 20,
-            Name::Slow => sizes.behind + sizes.behind / 20,
+            Name::Stored => sizes.stored + sizes.stored / 32,
+            Name::Slow => sizes.behind + sizes.behind / 32,
             Name::OneOfMany => sizes.spread * 2,
             Name::Bytes => sizes.kept * 2,
             Name::Topics | Name::Subscriptions | Name::Connections | Name::Index => 0,
         };
-        // Two topics that are written meanwhile, and slots that are prepared.
-        grown + 4 * sizes.keep + (1 << 30)
+        // Two topics that are written meanwhile, slots that are prepared, and what is discarded late under load.
+        grown + 4 * sizes.keep + (3 << 30)
     }
 
     /// Fails where the disk has no room for a scenario.
