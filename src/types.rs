@@ -7,13 +7,16 @@
 //!
 //! Offsets are half-open everywhere: `[start, end)`.
 
+mod text;
+
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
 use crate::limits;
+use text::Text;
 
 /// Why a value was refused, with what was expected and what was found.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -213,16 +216,23 @@ fn is_token(text: &str) -> bool {
 }
 
 macro_rules! text_type {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $expected:literal, $check:expr) => {
+    ($(#[$doc:meta])* $name:ident in $place:ty, $what:literal, $expected:literal, $check:expr) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(Box<str>);
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name($place);
 
         impl $name {
             /// The text.
             pub fn as_str(&self) -> &str {
-                &self.0
+                self.0.as_ref()
+            }
+
+            fn check(text: &str) -> Result<(), Invalid> {
+                let check: fn(&str) -> bool = $check;
+                match check(text) {
+                    true => Ok(()),
+                    false => Err(Invalid::new($what, text, $expected)),
+                }
             }
         }
 
@@ -230,12 +240,7 @@ macro_rules! text_type {
             type Error = Invalid;
 
             fn try_from(text: String) -> Result<Self, Invalid> {
-                let check: fn(&str) -> bool = $check;
-                if check(&text) {
-                    Ok(Self(text.into_boxed_str()))
-                } else {
-                    Err(Invalid::new($what, &text, $expected))
-                }
+                Self::check(&text).map(|()| Self(text.into()))
             }
         }
 
@@ -243,7 +248,34 @@ macro_rules! text_type {
             type Err = Invalid;
 
             fn from_str(text: &str) -> Result<Self, Invalid> {
-                Self::try_from(text.to_owned())
+                Self::check(text).map(|()| Self(text.into()))
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                /// Takes the text where it lies, without a copy to check it in.
+                struct Checked;
+
+                impl de::Visitor<'_> for Checked {
+                    type Value = $name;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str($expected)
+                    }
+
+                    fn visit_str<E: de::Error>(self, text: &str) -> Result<$name, E> {
+                        text.parse().map_err(E::custom)
+                    }
+                }
+
+                deserializer.deserialize_str(Checked)
             }
         }
 
@@ -269,39 +301,52 @@ macro_rules! text_type {
 
 text_type!(
     /// A topic's name: dot-separated tokens of letters, digits, `_` and `-`, unique in the cluster.
-    TopicName,
+    TopicName in Text,
     "topic name",
     "dot-separated tokens of letters, digits, '_' and '-', at most 255 bytes, such as quakes.ci",
-    |text| text.len() <= limits::NAME_BYTES_MAX && text.split('.').all(is_token)
+    is_name
 );
 text_type!(
     /// A subscription's name: one to 255 letters, digits, `_`, `-` and dots.
-    SubscriptionName,
+    SubscriptionName in Box<str>,
     "subscription name",
     "dot-separated tokens of letters, digits, '_' and '-', at most 255 bytes, such as billing",
-    |text| text.len() <= limits::NAME_BYTES_MAX && text.split('.').all(is_token)
+    is_name
 );
 text_type!(
     /// What people call a peer: one token, unique among the peers of an index.
-    PeerName,
+    PeerName in Box<str>,
     "peer name",
     "letters, digits, '_' and '-', at most 64 bytes, such as peer-1",
     |text| text.len() <= limits::PEER_NAME_BYTES_MAX && is_token(text)
 );
 text_type!(
     /// Where a process can be reached: `host:port`, the host a name, an IPv4 address or `[IPv6]`.
-    Address,
+    Address in Box<str>,
     "address",
     "host:port with a port from 1 to 65535, such as 127.0.0.1:7401",
     is_address
 );
 text_type!(
     /// A pattern over topic names: `*` stands for one token, a last `>` for one or more.
-    TopicPattern,
+    TopicPattern in Box<str>,
     "topic pattern",
     "a topic name in which '*' stands for one token and a last '>' for one or more, such as quakes.*",
     is_pattern
 );
+
+/// Tokens with a dot between any two.
+fn is_name(text: &str) -> bool {
+    let mut last = b'.';
+    for byte in text.bytes() {
+        let fits = is_token_byte(byte) || (byte == b'.' && last != b'.');
+        if !fits {
+            return false;
+        }
+        last = byte;
+    }
+    last != b'.' && text.len() <= limits::NAME_BYTES_MAX
+}
 
 fn is_address(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else {

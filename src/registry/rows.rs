@@ -94,7 +94,17 @@ pub struct Loaded {
     pub effects: Effects,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
+struct EntryRef<'a> {
+    name: &'a TopicName,
+    id: TopicId,
+    epoch: LeaderEpoch,
+    peer: u16,
+    kind: u8,
+}
+
+/// The same, read.
+#[derive(Deserialize)]
 struct EntryRow {
     name: TopicName,
     id: TopicId,
@@ -257,7 +267,7 @@ fn malformed(what: &'static str, reason: String) -> Malformed {
 
 /// The values of a bucket: its entries, cut into rows of bounded size.
 fn parts(entries: Vec<&Entry>) -> Vec<Vec<u8>> {
-    let mut parts: Vec<Vec<EntryRow>> = Vec::new();
+    let mut parts: Vec<Vec<EntryRef<'_>>> = Vec::new();
     let mut bytes = 0;
     for entry in entries {
         let needed = ENTRY_BYTES + entry.name.as_str().len();
@@ -268,13 +278,13 @@ fn parts(entries: Vec<&Entry>) -> Vec<Vec<u8>> {
         bytes += needed;
         parts.last_mut().expect("just pushed").push(row_of(entry));
     }
-    let value = |part: &Vec<EntryRow>| encode(part, "registry bucket");
+    let value = |part: &Vec<EntryRef<'_>>| encode(part, "registry bucket");
     parts.iter().map(value).collect()
 }
 
-fn row_of(entry: &Entry) -> EntryRow {
-    EntryRow {
-        name: entry.name.clone(),
+fn row_of(entry: &Entry) -> EntryRef<'_> {
+    EntryRef {
+        name: &entry.name,
         id: entry.id,
         epoch: entry.epoch,
         peer: short(entry.peer),

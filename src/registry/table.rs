@@ -6,8 +6,8 @@
 //!  buckets by id   (65,536)   --->
 //! ```
 //!
-//! An entry takes 40 bytes and its name; everything else refers to it by a slot
-//! number of 32 bits. The buckets by name are the buckets of the store, so a
+//! An entry takes 64 bytes, its name included unless that is long; everything else
+//! refers to it by a slot number of 32 bits. The buckets by name are the buckets of the store, so a
 //! changed topic and the row that has to be written for it are found the same
 //! way, and no second list of "what is in that row" exists. A bucket keeps 32
 //! bits of each hash beside the slot: a search looks at one entry, not at all.
@@ -48,8 +48,9 @@ pub enum Kind {
     Conflict,
 }
 
-/// One fact about one name.
+/// One fact about one name. A cache line each: whoever finds one reads one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(align(64))]
 pub struct Entry {
     /// The name.
     pub name: TopicName,
@@ -63,7 +64,7 @@ pub struct Entry {
     pub peer: PeerNumber,
 }
 
-const _: () = assert!(size_of::<Option<Entry>>() == 40);
+const _: () = assert!(size_of::<Option<Entry>>() == 64);
 
 /// Where an entry is; good until it is removed.
 pub(super) type Slot = u32;
