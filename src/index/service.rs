@@ -16,7 +16,6 @@ use crate::protocol::api::{
     Api, Changes, Done, Figures, HelloAnswer, ListPeers, ListTopics, Lookup, Metrics, PROTOCOL_MAX,
     Ping, Role, TopicPage, Watch,
 };
-use crate::protocol::codec;
 use crate::protocol::error::ApiError;
 use crate::registry::Command;
 use crate::types::{Address, PeerId};
@@ -59,12 +58,10 @@ impl IndexService {
         }
     }
 
-    /// The body of the answer. Encoded under the lock: copying it out would take longer.
+    /// The body of the answer.
     fn lookup(&self, request: Lookup) -> Result<Vec<u8>, ApiError> {
-        if let Some(found) = self.published.read().find(&request.name) {
-            return Ok(codec::encode(&found, limits::CONTROL_BYTES_MAX, "Lookup")?);
-        }
-        Err(ApiError::TopicNotFound { name: request.name })
+        let found = self.published.read().answer(&request.name);
+        found.ok_or(ApiError::TopicNotFound { name: request.name })
     }
 
     /// Hands a command to the keeper, waiting in line where the queue is full.

@@ -38,6 +38,23 @@ pub fn encode<T: Serialize>(
     })
 }
 
+/// A text as [`encode`] writes it: one after the other.
+pub struct EncodedText<'a> {
+    /// How long it is.
+    pub length: [u8; 8],
+    /// The text.
+    pub bytes: &'a [u8],
+}
+
+/// The parts of an encoded text, for who puts bodies together from bytes. The encoding of a struct is that
+/// of its fields, one after the other.
+pub fn text(text: &str) -> EncodedText<'_> {
+    EncodedText {
+        length: (text.len() as u64).to_le_bytes(),
+        bytes: text.as_bytes(),
+    }
+}
+
 /// Decodes exactly all of `bytes`; `limit` bounds what may be reserved, in bytes.
 pub fn decode<T: DeserializeOwned>(
     bytes: &[u8],

@@ -96,7 +96,7 @@ mod tests;
 
 use crate::time::Timestamp;
 
-pub use directory::{Directory, Found, Slice};
+pub use directory::{Directory, Slice};
 pub use state::{Answer, Command, Effects, Event, Settings, State};
 pub use table::{Entry, Kind, PeerNumber, bucket_of};
 
