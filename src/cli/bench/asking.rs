@@ -1,7 +1,11 @@
 //! One client that looks topics up: as many at once as it may, or each at its moment.
 //!
-//! Questions are made before the clock starts; only their correlation is filled
-//! in. An answer must be about the topic that was asked for.
+//! Questions are made before the clock starts, and put into no order; only their
+//! correlation is filled in. A client goes through them from a place of its own on: to
+//! jump about in a hundred megabytes of questions would cost it as much memory access as
+//! the index needs to find the answers, and that is what is measured. The places lie as
+//! far apart as can be, so that nobody is answered out of a cache that somebody else has
+//! just filled. An answer must be about the topic that was asked for.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,13 +34,13 @@ pub struct Questions {
 }
 
 impl Questions {
-    /// One for each of the names.
-    pub fn new(names: &[TopicName]) -> Result<Self> {
+    /// One for each of the names, in an order that `seed` decides.
+    pub fn new(names: &[TopicName], seed: u64) -> Result<Self> {
         let mut questions = Self {
             frames: Vec::new(),
             ends: Vec::with_capacity(names.len()),
         };
-        for name in names {
+        for name in shuffled(names, seed) {
             let lookup = Lookup {
                 name: name.clone(),
                 local_only: false,
@@ -60,6 +64,33 @@ impl Questions {
     fn is_answered(&self, number: usize, answer: &[u8]) -> bool {
         let name = &self.frame(number)[PREFIX_BYTES..];
         answer.starts_with(&name[..name.len() - 1])
+    }
+}
+
+/// The same in no order.
+fn shuffled(names: &[TopicName], seed: u64) -> Vec<&TopicName> {
+    let mut names: Vec<&TopicName> = names.iter().collect();
+    let mut random = Random::new(seed);
+    for left in (2..=names.len()).rev() {
+        names.swap(left - 1, random.below(left));
+    }
+    names
+}
+
+/// Numbers without an order: xorshift.
+struct Random(u64);
+
+impl Random {
+    fn new(seed: u64) -> Self {
+        // Never 0: it would stay so.
+        Self(seed | 1)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % end as u64) as usize
     }
 }
 
@@ -125,19 +156,19 @@ pub struct Client {
     under_way: Vec<Option<(usize, Instant)>>,
     /// Correlations, less one, that are free.
     free: Vec<usize>,
-    random: u64,
+    /// The question that comes next.
+    next: usize,
     to_send: Vec<u8>,
     found: Asked,
 }
 
 impl Client {
-    /// One that is ready.
-    pub fn new(plan: Plan, line: Line, (due, seed): (Option<Due>, u64)) -> Self {
+    /// One that is ready, and asks that question first.
+    pub fn new(plan: Plan, line: Line, (due, first): (Option<Due>, usize)) -> Self {
         Self {
             under_way: vec![None; plan.in_flight],
             free: (0..plan.in_flight).rev().collect(),
-            // Never 0: it would stay so.
-            random: seed | 1,
+            next: first,
             to_send: Vec::new(),
             found: Asked::new(),
             plan,
@@ -213,12 +244,11 @@ impl Client {
         Ok(next)
     }
 
-    /// Any of the questions.
+    /// The next of the questions.
     fn pick(&mut self) -> usize {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        (self.random % self.plan.questions.ends.len() as u64) as usize
+        let question = self.next;
+        self.next = (question + 1) % self.plan.questions.ends.len();
+        question
     }
 
     fn take_answers(&mut self) -> Result {
@@ -275,16 +305,27 @@ mod tests {
         let names: Vec<TopicName> = ["a", "ab", "b"]
             .map(|name| name.parse().expect("a name"))
             .into();
-        let questions = Questions::new(&names).expect("they encode");
-        for (number, name) in names.iter().enumerate() {
+        let questions = Questions::new(&names, 7).expect("they encode");
+        for (number, name) in shuffled(&names, 7).into_iter().enumerate() {
             let frame = questions.frame(number);
             let asked = Lookup::decode(&frame[PREFIX_BYTES..]).expect("it decodes");
             assert_eq!(asked.name, *name);
-            for (other, answer) in names.iter().enumerate() {
+            for (other, answer) in shuffled(&names, 7).into_iter().enumerate() {
                 let answer = codec::encode(&(answer, 7_u64), 100, "test").expect("it encodes");
                 assert_eq!(questions.is_answered(number, &answer), number == other);
             }
         }
         assert!(!questions.is_answered(0, b""));
+    }
+
+    #[test]
+    fn shuffled_names_are_all_there_in_another_order() {
+        let names: Vec<TopicName> = (0..100)
+            .map(|n| format!("t{n:02}").parse().expect("a name"))
+            .collect();
+        let mut shuffled: Vec<TopicName> = shuffled(&names, 1).into_iter().cloned().collect();
+        assert_ne!(shuffled, names);
+        shuffled.sort();
+        assert_eq!(shuffled, names);
     }
 }

@@ -164,8 +164,8 @@ impl Measurement<'_> {
             let (line, _) = Line::open(self.index).await?;
             lines.push(line);
         }
-        let questions = Arc::new(Questions::new(names)?);
         let seed = u64::from_le_bytes(topics::random()?);
+        let questions = Arc::new(Questions::new(names, seed)?);
         let goal = ("answered", Goal::Time(self.lookups.duration));
         let progress = Progress::start(&self.context.output, "looking up", goal);
         let began = Instant::now() + READY_AFTER;
@@ -178,7 +178,8 @@ impl Measurement<'_> {
         };
         let mut clients = JoinSet::new();
         for (number, line) in lines.into_iter().enumerate() {
-            let start = (self.due(began, number), seed.rotate_left(number as u32));
+            let first = number * names.len() / self.lookups.clients as usize;
+            let start = (self.due(began, number), first);
             clients.spawn(Client::new(plan.clone(), line, start).run());
         }
         let mut all = Asked::new();
