@@ -412,6 +412,11 @@ pub const WATCH_GATHER: Duration = Duration::from_millis(10);
 pub const INDEX_COMMANDS_WAITING_MAX: usize = 4_096;
 /// Commands that the keeper applies before it writes and answers.
 pub const INDEX_BATCH_MAX: usize = 1_024;
+/// Topics in the parts of lists that the keeper takes in before it goes on with anything else; one part may come on top.
+pub const INDEX_BATCH_TOPICS_MAX: usize = 2 * PAGE_ENTRIES_MAX;
+/// Entries that one step of taking a list or removing a peer meets: some ten milliseconds' work, and, at a
+/// million topics, little less than a batch of rows.
+pub const INDEX_STEP_ENTRIES: usize = 8_192;
 /// Buckets whose changes are shown to readers under one lock: well below a millisecond's work
 /// at a million topics.
 pub const SHOW_BUCKETS_MAX: usize = 256;

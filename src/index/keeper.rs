@@ -4,12 +4,20 @@
 //! sync, show it, answer. Batches form by themselves at the disk's own pace:
 //! while one sync runs, commands gather for the next. A round in which nothing
 //! durable changed (heartbeats) touches no disk.
+//!
+//! What takes long (a list of a million topics) is begun by its command and gone on with
+//! by one step in every round; its reply is kept until it is done. So the longest
+//! that anybody waits for the keeper is two rounds, and a round is bounded by
+//! [`limits::INDEX_BATCH_MAX`] commands, [`limits::INDEX_BATCH_TOPICS_MAX`] topics in
+//! parts of lists, and a step of [`limits::INDEX_STEP_ENTRIES`] entries. When the server
+//! stops, what is not done stays undone; its peer will tell it again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use metrics::Histogram;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TryRecvError};
 use tracing::{info, warn};
 
 use super::published::Published;
@@ -19,7 +27,7 @@ use crate::net::Reply;
 use crate::protocol::api;
 use crate::protocol::error::ApiError;
 use crate::registry::rows::{Changes, Layout};
-use crate::registry::{Answer, Command, Effects, Event, Millis, Now, State};
+use crate::registry::{Answer, Command, Effects, Event, JobNumber, Millis, Now, State};
 use crate::time::Timestamp;
 
 /// A command and who waits for its answer.
@@ -40,6 +48,14 @@ impl Waiting {
         Self {
             command,
             reply: None,
+        }
+    }
+
+    /// Topics that applying it has to take in.
+    fn topics(&self) -> usize {
+        match &self.command {
+            Command::RegisterTopics(part) => part.topics.len(),
+            _ => 0,
         }
     }
 
@@ -127,6 +143,8 @@ pub(super) struct Keeper {
     published: Arc<Published>,
     clock: Clock,
     commit: Histogram,
+    /// Who waits for the end of a job.
+    later: BTreeMap<JobNumber, Reply>,
 }
 
 impl Keeper {
@@ -144,6 +162,7 @@ impl Keeper {
             published,
             clock,
             commit,
+            later: BTreeMap::new(),
         }
     }
 
@@ -152,13 +171,7 @@ impl Keeper {
         let repairs = std::mem::take(&mut self.repairs);
         self.persist(&repairs)?;
         let mut batch = Vec::new();
-        while let Some(first) = waiting.blocking_recv() {
-            batch.push(first);
-            while batch.len() < limits::INDEX_BATCH_MAX
-                && let Ok(next) = waiting.try_recv()
-            {
-                batch.push(next);
-            }
+        while self.gather(&mut waiting, &mut batch) {
             if let Err(error) = self.round(batch.drain(..)) {
                 waiting.close();
                 let refusal = stopped(&error);
@@ -169,6 +182,32 @@ impl Keeper {
             }
         }
         Ok(())
+    }
+
+    /// Takes what waits; waits for something if there is nothing to go on with. False when nobody can send
+    /// anything any more.
+    fn gather(&self, waiting: &mut mpsc::Receiver<Waiting>, batch: &mut Vec<Waiting>) -> bool {
+        let first = match self.state.has_jobs() {
+            false => waiting.blocking_recv(),
+            true => match waiting.try_recv() {
+                Ok(first) => Some(first),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => None,
+            },
+        };
+        let Some(first) = first else {
+            return false;
+        };
+        let mut topics = first.topics();
+        batch.push(first);
+        while batch.len() < limits::INDEX_BATCH_MAX
+            && topics < limits::INDEX_BATCH_TOPICS_MAX
+            && let Ok(next) = waiting.try_recv()
+        {
+            topics += next.topics();
+            batch.push(next);
+        }
+        true
     }
 
     /// Closes the store.
@@ -189,13 +228,23 @@ impl Keeper {
                 Some(error) => Err(error),
                 None => self.state.apply(command, self.clock.now(), &mut effects),
             };
+            match (answer, reply) {
+                (Ok(Answer::Later(job)), Some(reply)) => drop(self.later.insert(job, reply)),
+                (answer, reply) => answers.extend(reply.map(|reply| (reply, answer))),
+            }
+        }
+        self.state.step(self.clock.now(), &mut effects);
+        for (job, answer) in std::mem::take(&mut effects.done) {
+            let reply = self.later.remove(&job);
             answers.extend(reply.map(|reply| (reply, answer)));
         }
         if let Err(error) = self.persist(&effects) {
             let refusal = stopped(&error);
-            answers
-                .into_iter()
-                .for_each(|(reply, _)| reply.error(&refusal));
+            let answered = answers.into_iter().map(|(reply, _)| reply);
+            let later = std::mem::take(&mut self.later).into_values();
+            answered
+                .chain(later)
+                .for_each(|reply| reply.error(&refusal));
             return Err(error);
         }
         self.published.show(&self.state, &effects);
@@ -228,6 +277,8 @@ fn send(reply: Reply, answer: Result<Answer, ApiError>) {
         Ok(Answer::Claimed(answer)) => reply.send::<api::ClaimTopic>(Ok(answer)),
         Ok(Answer::Retired(answer)) => reply.send::<api::RetirePeer>(Ok(answer)),
         Ok(Answer::Placement(answer)) => reply.send::<api::PlaceTopic>(Ok(answer)),
+        // Never sent: its reply is kept for the job's own answer. Dropped, it would say that there is none.
+        Ok(Answer::Later(_)) => drop(reply),
         Err(error) => reply.error(&error),
     }
 }

@@ -26,6 +26,9 @@
 //!    nobody knows what is on the disk, so nothing is answered from it any more.
 //! 6. **Leases run by a clock that never jumps**, from ticks in the same queue as
 //!    the heartbeats, so a heartbeat that came first counts first.
+//! 7. **A long list holds nobody up.** It is taken step by step, and what else waits is
+//!    applied, written and answered between two steps; what is true after each, and what
+//!    a crash leaves, is argued in `registry::jobs`.
 //!
 //! A readers' lock rather than copies swapped in and out: at a million topics a
 //! copy is 100 MB, and a read lock costs an uncontended atomic operation, which
@@ -100,6 +103,7 @@ impl IndexOptions {
             lease: self.lease,
             claim_kept: limits::CLAIM_KEPT_FOR,
             stall: self.lease / 2,
+            step_entries: limits::INDEX_STEP_ENTRIES,
         }
     }
 

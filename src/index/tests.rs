@@ -749,9 +749,8 @@ struct Gate {
 
 impl Keep for Gate {
     fn apply(&mut self, changes: Changes) -> Result<(), CatalogError> {
-        self.arrived
-            .send(changes.puts.len())
-            .expect("the test listens");
+        // Once nobody listens any more, only verdicts count.
+        let _ = self.arrived.send(changes.puts.len());
         self.verdicts.recv().expect("the test decides")
     }
 
@@ -831,6 +830,80 @@ async fn nothing_is_told_before_it_is_durable() {
     assert_eq!(error.as_api().map(ApiError::name), Some("TopicExists"));
     drop((arrivals, verdicts));
     running.stop().await;
+}
+
+/// A peer with very many topics registered them in one command, during which nobody else was served: with a
+/// million of them no heartbeat was answered for ten seconds. Here the store is told when it may go on, so
+/// what is counted is what lies between two of a long list's steps, and not time.
+#[tokio::test(flavor = "multi_thread")]
+async fn others_are_served_while_a_long_list_is_taken() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (running, arrivals, verdicts) = start_gated(dir.path()).await;
+    for _ in 0..4 {
+        verdicts.send(Ok(())).expect("open");
+    }
+    let old: Vec<_> = (0..50).map(|n| topic(&format!("t.{n}"), n)).collect();
+    let alpha = FakePeer::registered(&running, "alpha", &old).await;
+    let beta = FakePeer::registered(&running, "beta", &[]).await;
+    for _ in 0..4 {
+        arrivals.recv_timeout(SOON).expect("was written");
+    }
+    // What it had stays, under names of which some come first and some last.
+    let topics: Vec<_> = (0..80_000).map(|n| topic(&format!("t.{n}"), n)).collect();
+    let mut long = None;
+    for (part, topics) in topics.chunks(limits::PAGE_ENTRIES_MAX).enumerate() {
+        let request = RegisterTopics {
+            peer: alpha.id,
+            nonce: alpha.nonce,
+            part: u32::try_from(part).expect("few"),
+            last: part == 7,
+            topics: topics.to_vec(),
+        };
+        long = Some(submit(&alpha.index, request).await);
+    }
+    let mut long = long.expect("eight parts");
+    let client = running.connect().await;
+    for n in 50..53 {
+        arrivals
+            .recv_timeout(SOON)
+            .expect("a step is being written");
+        let beat = Heartbeat {
+            peer: beta.id,
+            nonce: beta.nonce,
+            load: PeerLoad::default(),
+        };
+        let beat = submit(&beta.index, beat).await;
+        let claim = submit(
+            &beta.index,
+            beta.claim(&topic(&format!("b.{n}"), 100_000 + n)),
+        )
+        .await;
+        // Answered after them: both are waiting for the keeper now.
+        ask(&beta.index, Ping {}).await.expect("answered");
+        for old in &old {
+            let found = lookup(&client, old.name.as_str()).await.expect("it stays");
+            assert_eq!((found.id, found.peer), (old.id, alpha.id));
+        }
+        verdicts.send(Ok(())).expect("open");
+        arrivals.recv_timeout(SOON).expect("what they asked for");
+        verdicts.send(Ok(())).expect("open");
+        let served = async {
+            (
+                answer::<Heartbeat>(beat).await,
+                answer::<ClaimTopic>(claim).await,
+            )
+        };
+        let served = tokio::time::timeout(SOON, served).await;
+        assert!(served.is_ok(), "two writes later");
+    }
+    let early = tokio::time::timeout(Duration::from_millis(1), &mut long).await;
+    assert!(early.is_err(), "the list is not all on the disk");
+    drop(arrivals);
+    let opening = tokio::task::spawn_blocking(move || while verdicts.send(Ok(())).is_ok() {});
+    assert!(answer::<RegisterTopics>(long).await.conflicts.is_empty());
+    assert!(lookup(&client, "t.79999").await.is_ok());
+    running.stop().await;
+    opening.await.expect("no panic");
 }
 
 /// Invariant 5: a store that fails ends the server, and nobody is told that it worked.

@@ -385,7 +385,12 @@ impl Registrar {
             nonce: self.nonce,
             leave,
         };
-        if let Err(error) = self.ask(&depart).await {
+        // Going for good, it takes its names along.
+        let patience = match leave {
+            true => REGISTER_TIMEOUT,
+            false => ANSWER_TIMEOUT,
+        };
+        if let Err(error) = self.ask_within(&depart, patience).await {
             warn!(%error, leave, "the index could not be told that this peer ends; its lease will run out");
         }
     }

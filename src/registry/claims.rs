@@ -135,22 +135,16 @@ impl State {
     /// Gives the name to the topic, takes the topic's other name away, and lets
     /// a former host keep its copy as a conflict.
     fn hold(&mut self, peer: PeerNumber, request: ConfirmTopic, effects: &mut Effects) {
-        let slots: Vec<Slot> = self.topics.of_id(request.id).collect();
-        for slot in slots {
-            let entry = self.topics.get(slot);
-            let own = entry.peer == peer && entry.kind != Kind::Claim;
-            if own {
-                self.remove_entry(slot, effects);
-            } else if entry.kind == Kind::Held {
-                self.set_aside(slot, effects);
-            }
+        self.take_name(peer, request.id, effects);
+        if let Some(slot) = self.topics.find_id(request.id, Kind::Held) {
+            self.set_aside(slot, effects);
         }
         let topic = StoredTopic {
             name: request.name,
             id: request.id,
             epoch: request.epoch,
         };
-        self.note_meanwhile(peer, || Meanwhile::Confirmed(topic.clone()));
+        self.note_meanwhile(peer, |meanwhile| meanwhile.confirmed(&topic), effects);
         let held = Entry {
             name: topic.name,
             kind: Kind::Held,
@@ -163,12 +157,22 @@ impl State {
 
     /// A holder becomes one who stores a topic whose name leads elsewhere.
     pub(super) fn set_aside(&mut self, slot: Slot, effects: &mut Effects) {
-        let entry = self.remove_entry(slot, effects);
-        let conflict = Entry {
-            kind: Kind::Conflict,
-            ..entry
+        effects
+            .buckets
+            .insert(bucket_of(&self.topics.get(slot).name));
+        self.topics.set_kind(slot, Kind::Conflict);
+    }
+
+    /// Takes from the topic whatever name it has at that peer, claims aside.
+    pub(super) fn take_name(&mut self, peer: PeerNumber, id: TopicId, effects: &mut Effects) {
+        let own = |slot: &Slot| {
+            let entry = self.topics.get(*slot);
+            entry.peer == peer && entry.kind != Kind::Claim
         };
-        self.insert_entry(conflict, effects);
+        let slots: Vec<Slot> = self.topics.of_id(id).filter(own).collect();
+        for slot in slots {
+            self.remove_entry(slot, effects);
+        }
     }
 
     pub(super) fn drop_topic(
@@ -184,24 +188,29 @@ impl State {
                 self.remove_entry(slot, effects);
             }
         }
-        self.note_meanwhile(peer, || {
-            Meanwhile::Dropped(request.name.clone(), request.id)
-        });
+        let dropped = |meanwhile: &mut Meanwhile| meanwhile.dropped(&request.name, request.id);
+        self.note_meanwhile(peer, dropped, effects);
         Ok(())
     }
 
-    /// Remembers what happens while a list comes in. A list during which more
+    /// Remembers what happens while a list comes in or is taken. A list during which more
     /// happens than a peer may have topics is forgotten; the peer sends it again.
-    fn note_meanwhile(&mut self, peer: PeerNumber, what: impl FnOnce() -> Meanwhile) {
+    fn note_meanwhile(
+        &mut self,
+        peer: PeerNumber,
+        note: impl FnOnce(&mut Meanwhile),
+        effects: &mut Effects,
+    ) {
         let room = self.incoming < limits::INDEX_ENTRIES_MAX;
         let Some(incoming) = self.peers.at_mut(peer).incoming.as_mut() else {
             return;
         };
         if incoming.meanwhile.len() < limits::TOPICS_PER_PEER_MAX && room {
-            incoming.meanwhile.push(what());
-            self.incoming += 1;
+            let before = incoming.len();
+            note(&mut incoming.meanwhile);
+            self.incoming = self.incoming + incoming.len() - before;
         } else {
-            self.forget_incoming(peer);
+            self.forget_incoming(peer, effects);
         }
     }
 

@@ -15,7 +15,9 @@
 //!
 //! [`State`] decides. [`State::apply`] is the only way it changes, and does the
 //! same with the same commands in every process: one index server calls it with
-//! what arrives, a replicated one will call it with an agreed log. [`Directory`]
+//! what arrives, a replicated one will call it with an agreed log. A command that may
+//! concern a million topics is only begun by it, and gone on with by
+//! [`State::step`], between other commands (`jobs`). [`Directory`]
 //! is a second copy, for reading: it is brought up to date only when a change is
 //! durable, so nobody is told something that a crash takes back. [`rows`] turns
 //! the state into stored bytes and back.
@@ -81,6 +83,7 @@
 mod changes;
 mod claims;
 mod directory;
+mod jobs;
 mod order;
 mod peers;
 mod places;
@@ -92,11 +95,14 @@ mod table;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod stepwise;
+#[cfg(test)]
 mod tests;
 
 use crate::time::Timestamp;
 
 pub use directory::{Directory, Slice};
+pub use jobs::JobNumber;
 pub use state::{Answer, Command, Effects, Event, Settings, State};
 pub use table::{Entry, Kind, PeerNumber, bucket_of};
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::tests::{Bench, SETTINGS, nonce, peer_id, topic_id};
-use super::{Answer, Command, Kind, Millis};
+use super::{Answer, Command, Kind, Millis, bucket_of};
 use crate::protocol::api::{
     ClaimTopic, Claimed, ConfirmTopic, Conflict, Depart, Done, DropTopic, Heartbeat, Lookup, Nonce,
     PeerLoad, PeerState, RegisterPeer, RegisterTopics, Registered, RegisteredTopics, Request,
@@ -321,6 +321,7 @@ impl Model {
     fn list(&mut self, request: &RegisterTopics) -> Result<Vec<Conflict>> {
         let peer = request.peer;
         self.process(peer, request.nonce)?;
+        let lease_ends = self.now.after(SETTINGS.lease);
         let host = self.hosts.get_mut(&peer).expect("checked");
         let expected = host.list.as_ref().map(|list| list.parts);
         if request.part > 0 && expected.is_none() {
@@ -332,6 +333,7 @@ impl Model {
                 reason: String::new(),
             });
         }
+        host.lease_ends = lease_ends;
         let list = host.list.get_or_insert_default();
         if request.part == 0 {
             list.topics.clear();
@@ -346,38 +348,46 @@ impl Model {
         Ok(self.replace(peer, list))
     }
 
+    /// The list by the buckets of its names; of an id the last mention counts.
     fn replace(&mut self, peer: PeerId, list: List) -> Vec<Conflict> {
-        let mut topics: BTreeMap<TopicId, (TopicName, LeaderEpoch)> = BTreeMap::new();
+        let place = |name: &TopicName, id| (bucket_of(name), id);
+        let mut topics: BTreeMap<(u32, TopicId), (TopicName, LeaderEpoch)> = BTreeMap::new();
         for topic in list.topics {
-            topics.insert(topic.id, (topic.name, topic.epoch));
+            topics.retain(|(_, there), _| *there != topic.id);
+            let at = place(&topic.name, topic.id);
+            topics.insert(at, (topic.name, topic.epoch));
         }
         let mut dropped = Vec::new();
         for (name, id, epoch) in list.since {
             dropped.retain(|there| *there != (id, name.clone()));
             match epoch {
-                Some(epoch) => drop(topics.insert(id, (name, epoch))),
+                Some(epoch) => {
+                    topics.retain(|(_, there), _| *there != id);
+                    topics.insert(place(&name, id), (name, epoch));
+                }
                 None => dropped.push((id, name)),
             }
         }
-        for (id, name) in dropped {
-            if topics.get(&id).is_some_and(|(there, _)| *there == name) {
-                topics.remove(&id);
-            }
-        }
-        self.remove(|fact| {
-            let listed = topics
-                .get(&fact.id)
-                .is_some_and(|(name, _)| *name == fact.name);
-            let stays = fact.kind == Kind::Claim || (fact.kind == Kind::Held && listed);
-            fact.peer == peer && !stays
-        });
+        topics.retain(|(_, id), (name, _)| !dropped.contains(&(*id, name.clone())));
+        let names: Vec<_> = topics
+            .iter()
+            .map(|((_, id), (name, _))| (*id, name.clone()))
+            .collect();
         let mut conflicts = Vec::new();
-        for (id, (name, epoch)) in topics {
+        for ((_, id), (name, epoch)) in topics {
+            self.remove(|fact| {
+                let stale = fact.name == name && !names.contains(&(fact.id, fact.name.clone()));
+                fact.peer == peer && fact.kind == Kind::Held && stale
+            });
             if let Some(holder) = self.place(peer, id, (&name, epoch)) {
                 let holder = self.hosts[&holder].name.clone();
                 conflicts.push(Conflict { name, id, holder });
             }
         }
+        self.remove(|fact| {
+            let listed = names.contains(&(fact.id, fact.name.clone()));
+            fact.peer == peer && fact.kind != Kind::Claim && !listed
+        });
         conflicts
     }
 
@@ -387,11 +397,14 @@ impl Model {
         id: TopicId,
         (name, epoch): (&TopicName, LeaderEpoch),
     ) -> Option<PeerId> {
-        let own = |fact: &&mut Fact| fact.kind == Kind::Held && fact.id == id && fact.peer == peer;
+        let own = |fact: &&mut Fact| {
+            fact.kind == Kind::Held && fact.id == id && fact.peer == peer && fact.name == *name
+        };
         if let Some(fact) = self.facts.iter_mut().find(own) {
             fact.epoch = fact.epoch.max(epoch);
             return None;
         }
+        self.remove(|fact| fact.id == id && fact.peer == peer && fact.kind != Kind::Claim);
         let other_topic = self.held(name).filter(|held| held.id != id);
         let now = self.now;
         let own_claim = |claim: &Fact| claim.peer == peer && claim.id == id;
@@ -434,10 +447,14 @@ impl Model {
 }
 
 /// `SplitMix64`.
-struct Random(u64);
+pub(super) struct Random(u64);
 
 impl Random {
-    fn below(&mut self, bound: u8) -> u8 {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(super) fn below(&mut self, bound: u8) -> u8 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -476,7 +493,7 @@ impl Random {
         (0..count).map(|_| topic(self)).collect()
     }
 
-    fn command(&mut self, newest: &mut BTreeMap<PeerId, u8>) -> Command {
+    pub(super) fn command(&mut self, newest: &mut BTreeMap<PeerId, u8>) -> Command {
         let (peer, nonce) = self.process(newest);
         let load = PeerLoad::default();
         match self.below(16) {
@@ -689,14 +706,18 @@ fn run(seed: u64, steps: usize) {
     }
 }
 
-#[test]
-fn random_commands_do_what_a_simple_registry_does() {
+/// Where random tests begin: some seeds, or the one that `TIDINGS_SEED` gives.
+pub(super) fn seeds() -> std::ops::Range<u64> {
     let given = std::env::var("TIDINGS_SEED").ok();
     let given: Option<u64> = given.map(|text| text.parse().expect("TIDINGS_SEED is a number"));
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let first = given.unwrap_or(u64::from(clock.expect("after 1970").subsec_nanos()));
-    let rounds = if given.is_some() { 1 } else { 40 };
-    for seed in first..first + rounds {
+    first..first + if given.is_some() { 1 } else { 40 }
+}
+
+#[test]
+fn random_commands_do_what_a_simple_registry_does() {
+    for seed in seeds() {
         let outcome = std::panic::catch_unwind(|| run(seed, 400));
         assert!(outcome.is_ok(), "repeat it with TIDINGS_SEED={seed}");
     }

@@ -1,15 +1,15 @@
 //! The peers of the registry: identities, names, processes, leases and load.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::table::PeerNumber;
+use super::table::{PeerNumber, bucket_of};
 use super::{Millis, Now};
 use crate::limits;
 use crate::protocol::api::{Nonce, PeerLoad, PeerState, RegisterPeer, StoredTopic};
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
-use crate::types::{Address, PeerId, PeerName, TopicId, TopicName};
+use crate::types::{Address, LeaderEpoch, PeerId, PeerName, TopicId, TopicName};
 
 /// A peer as the registry keeps it.
 #[derive(Debug, Clone)]
@@ -33,30 +33,125 @@ pub(super) struct Peer {
     pub(super) load: PeerLoad,
     /// Topics that were to be placed here since it last told its load.
     pub(super) placed: u64,
-    /// The list of topics that is coming in.
+    /// The list of topics that is coming in or being taken.
     pub(super) incoming: Option<Incoming>,
 }
 
-/// A list of topics of which not all parts have come.
+/// A list of topics that comes in or is being taken.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Incoming {
     pub(super) next_part: u32,
-    pub(super) topics: Vec<StoredTopic>,
-    /// What the peer confirmed and dropped since the first part: the list may
-    /// have been made before or after it.
-    pub(super) meanwhile: Vec<Meanwhile>,
+    /// By the buckets of their names: the order in which they are taken. What was taken is gone from here.
+    topics: BTreeMap<(u32, TopicId), (TopicName, LeaderEpoch)>,
+    /// Which bucket an id is in, until the list is complete: its last mention counts.
+    ids: BTreeMap<TopicId, u32>,
+    pub(super) meanwhile: Meanwhile,
 }
 
-#[derive(Debug, Clone)]
-pub(super) enum Meanwhile {
-    Confirmed(StoredTopic),
-    Dropped(TopicName, TopicId),
+/// What the peer confirmed and dropped since it registered: the list may have been made before or after it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Meanwhile {
+    confirmed: BTreeMap<TopicId, (TopicName, LeaderEpoch)>,
+    dropped: BTreeSet<(TopicId, TopicName)>,
+}
+
+impl Meanwhile {
+    pub(super) fn confirmed(&mut self, topic: &StoredTopic) {
+        self.dropped.remove(&(topic.id, topic.name.clone()));
+        let named = (topic.name.clone(), topic.epoch);
+        self.confirmed.insert(topic.id, named);
+    }
+
+    pub(super) fn dropped(&mut self, name: &TopicName, id: TopicId) {
+        self.dropped.insert((id, name.clone()));
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.confirmed.len() + self.dropped.len()
+    }
+
+    /// Whether it says that the topic has that name.
+    pub(super) fn says(&self, id: TopicId, name: &TopicName) -> bool {
+        let confirmed = self.confirmed.get(&id);
+        confirmed.is_some_and(|(there, _)| there == name) && !self.denies(id, name)
+    }
+
+    /// Whether it says that the topic does not have that name any more.
+    fn denies(&self, id: TopicId, name: &TopicName) -> bool {
+        let renamed = self.confirmed.get(&id).is_some_and(|(new, _)| new != name);
+        // Nothing is dropped on most days: then no name is copied to ask.
+        renamed || (!self.dropped.is_empty() && self.dropped.contains(&(id, name.clone())))
+    }
 }
 
 impl Incoming {
     /// How many entries it keeps in memory.
     pub(super) fn len(&self) -> usize {
         self.topics.len() + self.meanwhile.len()
+    }
+
+    /// How many topics of the list there are in it.
+    pub(super) fn topics(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// Forgets the list, and not what happened meanwhile.
+    pub(super) fn begin_again(&mut self) {
+        self.next_part = 0;
+        self.topics.clear();
+        self.ids.clear();
+    }
+
+    /// Adds the next part. Sorted first: trees are several times as fast to fill in their order.
+    pub(super) fn extend(&mut self, mut part: Vec<StoredTopic>) {
+        part.sort_by_key(|topic| topic.id);
+        for topic in &part {
+            let bucket = bucket_of(&topic.name);
+            if let Some(earlier) = self.ids.insert(topic.id, bucket)
+                && earlier != bucket
+            {
+                self.topics.remove(&(earlier, topic.id));
+            }
+        }
+        let placed = |topic: StoredTopic| {
+            let place = (bucket_of(&topic.name), topic.id);
+            (place, (topic.name, topic.epoch))
+        };
+        let mut part: Vec<_> = part.into_iter().map(placed).collect();
+        part.sort_by_key(|&(place, _)| place);
+        let ids = &self.ids;
+        part.retain(|((bucket, id), _)| ids.get(id) == Some(bucket));
+        self.topics.extend(part);
+        self.next_part += 1;
+    }
+
+    /// The list is complete: what was confirmed meanwhile belongs to it.
+    pub(super) fn complete(&mut self) {
+        self.ids = BTreeMap::new();
+        for (id, (name, epoch)) in &self.meanwhile.confirmed {
+            let place = (bucket_of(name), *id);
+            self.topics.insert(place, (name.clone(), *epoch));
+        }
+    }
+
+    /// The bucket of the next topics to be taken.
+    pub(super) fn next_bucket(&self) -> Option<u32> {
+        let ((bucket, _), _) = self.topics.first_key_value()?;
+        Some(*bucket)
+    }
+
+    /// Takes the topics in that bucket out, in the order of their ids.
+    pub(super) fn take(&mut self, bucket: u32) -> Vec<StoredTopic> {
+        let mut taken = Vec::new();
+        while let Some(first) = self.topics.first_entry()
+            && first.key().0 == bucket
+        {
+            let ((_, id), (name, epoch)) = first.remove_entry();
+            if !self.meanwhile.denies(id, &name) {
+                taken.push(StoredTopic { name, id, epoch });
+            }
+        }
+        taken
     }
 }
 

@@ -2,26 +2,23 @@
 //!
 //! ```text
 //!   RegisterPeer, RegisterTopics 0, 1, 2, ... last
-//!   |<-- the old list counts ------------------->|<-- the new one counts
+//!   |<-- the old list counts ------------------->|<-- steps -->|<-- the new one counts
 //! ```
 //!
-//! Parts are kept in memory and count all at once, so a registration that breaks
-//! off changes nothing, and a lookup never sees half of a list. What the peer
-//! confirms or drops after `RegisterPeer` is applied to the list at the end, so
-//! the peer may make the list at any moment after it sent that.
-
-use std::collections::BTreeSet;
+//! Parts are kept in memory and count only when the last one has come, so a
+//! registration that breaks off changes nothing. Then the list is taken step by
+//! step ([`super::jobs`]), and answered when all of it is there. What the peer
+//! confirms or drops after `RegisterPeer` is applied to the list, so the peer may
+//! make the list at any moment after it sent that.
 
 use super::Now;
-use super::peers::{Incoming, Meanwhile};
-use super::state::{Effects, Event, State};
+use super::state::{Answer, Effects, Event, State};
 use super::table::{Entry, Kind, PeerNumber, Slot};
 use crate::limits;
 use crate::protocol::api::{
     Conflict, RegisterPeer, RegisterTopics, Registered, RegisteredTopics, StoredTopic,
 };
 use crate::protocol::error::ApiError;
-use crate::types::TopicId;
 
 impl State {
     pub(super) fn register_peer(
@@ -33,6 +30,7 @@ impl State {
         let lease = self.settings.lease;
         let introduced = self.peers.introduce(request, now, lease)?;
         self.incoming -= introduced.forgotten;
+        self.break_off(introduced.number, effects);
         let peer = self.peers.at(introduced.number);
         effects.peers.insert(introduced.number);
         if introduced.displaced {
@@ -55,29 +53,32 @@ impl State {
         request: RegisterTopics,
         now: Now,
         effects: &mut Effects,
-    ) -> Result<RegisteredTopics, ApiError> {
+    ) -> Result<Answer, ApiError> {
         let number = self.peers.process(request.peer, request.nonce)?;
         self.check_part(number, &request)?;
-        self.incoming += request.topics.len();
-        let peer = self.peers.at_mut(number);
-        let incoming = peer.incoming.get_or_insert_default();
         if request.part == 0 {
-            self.incoming -= incoming.topics.len();
-            incoming.topics = Vec::new();
-            incoming.next_part = 0;
+            self.break_off(number, effects);
         }
-        incoming.topics.extend(request.topics);
-        incoming.next_part += 1;
-        if !request.last {
-            return Ok(RegisteredTopics {
+        let lease = self.settings.lease;
+        let peer = self.peers.at_mut(number);
+        // Who tells a long list has no time for heartbeats.
+        peer.lease_ends = now.ticks.after(lease);
+        let incoming = peer.incoming.get_or_insert_default();
+        let before = incoming.len();
+        if request.part == 0 {
+            incoming.begin_again();
+        }
+        incoming.extend(request.topics);
+        if request.last {
+            incoming.complete();
+        }
+        self.incoming = self.incoming + incoming.len() - before;
+        Ok(match request.last {
+            true => self.begin_list(number, effects),
+            false => Answer::RegisteredTopics(RegisteredTopics {
                 conflicts: Vec::new(),
-            });
-        }
-        let list = peer.incoming.take().unwrap_or_default();
-        self.incoming -= list.len();
-        peer.listed = true;
-        effects.peers.insert(number);
-        Ok(self.replace_list(number, list, now, effects))
+            }),
+        })
     }
 
     fn check_part(&self, number: PeerNumber, request: &RegisterTopics) -> Result<(), ApiError> {
@@ -92,9 +93,11 @@ impl State {
             return Err(wrong("part of a list of topics", reason));
         }
         let incoming = self.peers.at(number).incoming.as_ref();
+        // One that is complete takes no more parts.
+        let incoming = incoming.filter(|_| !self.has_job(number));
         let came = match (request.part, incoming) {
             (0, _) => 0,
-            (part, Some(incoming)) if part == incoming.next_part => incoming.topics.len(),
+            (part, Some(incoming)) if part == incoming.next_part => incoming.topics(),
             // The list began before the index was restarted.
             (_, None) => return Err(ApiError::NotRegistered),
             (part, Some(incoming)) => {
@@ -117,70 +120,15 @@ impl State {
         }
     }
 
-    /// The whole list has come: it replaces what was known of that peer.
-    fn replace_list(
-        &mut self,
-        peer: PeerNumber,
-        incoming: Incoming,
-        now: Now,
-        effects: &mut Effects,
-    ) -> RegisteredTopics {
-        let list = settled(incoming);
-        self.remove_unlisted(peer, &list, effects);
-        let topics = list.len();
-        let mut conflicts = Vec::new();
-        let mut conflicts_untold = 0;
-        for topic in list {
-            let (name, id) = (topic.name.clone(), topic.id);
-            let Some(holder) = self.place(peer, topic, now, effects) else {
-                continue;
-            };
-            if conflicts.len() < limits::CONFLICTS_TOLD_MAX {
-                let holder = self.peer_name(holder);
-                conflicts.push(Conflict { name, id, holder });
-            } else {
-                conflicts_untold += 1;
-            }
-        }
-        effects.events.push(Event::Listed {
-            peer: self.peer_name(peer),
-            topics,
-            conflicts: conflicts.clone(),
-            conflicts_untold,
-        });
-        RegisteredTopics { conflicts }
-    }
-
-    /// Removes what the peer no longer stores under that name. Its claims stay:
-    /// they are for topics it has not made yet. Conflicts are found anew.
-    fn remove_unlisted(&mut self, peer: PeerNumber, list: &[StoredTopic], effects: &mut Effects) {
-        let is_listed = |entry: &Entry| {
-            list.binary_search_by_key(&entry.id, |topic| topic.id)
-                .is_ok_and(|at| list[at].name == entry.name)
-        };
-        let gone = |slot: &Slot| {
-            let entry = self.topics.get(*slot);
-            match entry.kind {
-                Kind::Held => !is_listed(entry),
-                Kind::Conflict => true,
-                Kind::Claim => false,
-            }
-        };
-        let slots: Vec<Slot> = self.topics.of_peer(peer).filter(gone).collect();
-        for slot in slots {
-            self.remove_entry(slot, effects);
-        }
-    }
-
     /// Registers one stored topic; if its name or its id belongs to another,
     /// notes the conflict and says who that is.
-    fn place(
+    pub(super) fn place(
         &mut self,
         peer: PeerNumber,
         topic: StoredTopic,
         now: Now,
         effects: &mut Effects,
-    ) -> Option<PeerNumber> {
+    ) -> Option<Conflict> {
         let by_name = self.topics.find(&topic.name, Kind::Held);
         let same = by_name.filter(|&slot| self.topics.get(slot).id == topic.id);
         if let Some(slot) = same
@@ -189,6 +137,8 @@ impl State {
             self.raise_epoch(slot, &topic, effects);
             return None;
         }
+        // Under another name, or in a conflict that may be none any more.
+        self.take_name(peer, topic.id, effects);
         let holder = match self.holder(peer, &topic, now) {
             Some(Holder::Older(slot)) => {
                 self.set_aside(slot, effects);
@@ -203,9 +153,14 @@ impl State {
         {
             self.remove_entry(claim, effects);
         }
+        let conflict = holder.map(|holder| Conflict {
+            name: topic.name.clone(),
+            id: topic.id,
+            holder: self.peer_name(holder),
+        });
         let entry = Entry {
             name: topic.name,
-            kind: match holder {
+            kind: match conflict {
                 None => Kind::Held,
                 Some(_) => Kind::Conflict,
             },
@@ -214,7 +169,7 @@ impl State {
             peer,
         };
         self.insert_entry(entry, effects);
-        holder
+        conflict
     }
 
     /// Who stands between the topic and its name.
@@ -256,31 +211,4 @@ enum Holder {
     Older(Slot),
     /// Another topic, another peer's claim, or a newer epoch of this one: it stays.
     Other(PeerNumber),
-}
-
-/// The list with what happened meanwhile, sorted by id, each id once: the last
-/// mention counts.
-fn settled(incoming: Incoming) -> Vec<StoredTopic> {
-    let mut list = incoming.topics;
-    let mut dropped: BTreeSet<(TopicId, String)> = BTreeSet::new();
-    for event in incoming.meanwhile {
-        match event {
-            Meanwhile::Confirmed(topic) => {
-                dropped.remove(&(topic.id, topic.name.to_string()));
-                list.push(topic);
-            }
-            Meanwhile::Dropped(name, id) => {
-                dropped.insert((id, name.into()));
-            }
-        }
-    }
-    // The sort is stable, so of one id the last mention is the last of its run.
-    list.sort_by_key(|topic| topic.id);
-    list.reverse();
-    list.dedup_by_key(|topic| topic.id);
-    list.reverse();
-    if !dropped.is_empty() {
-        list.retain(|topic| !dropped.contains(&(topic.id, topic.name.to_string())));
-    }
-    list
 }

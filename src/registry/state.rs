@@ -1,10 +1,13 @@
 //! The state and the one way to change it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use super::jobs::{Job, JobNumber};
 use super::peers::{Peer, Peers};
-use super::table::{Entry, Kind, PeerNumber, Slot, Table, bucket_of};
+#[cfg(test)]
+use super::table::Kind;
+use super::table::{Entry, PeerNumber, Slot, Table, bucket_of};
 use super::{Millis, Now};
 use crate::protocol::api::{
     ClaimTopic, Claimed, ConfirmTopic, Conflict, Depart, Done, DropTopic, Heartbeat, PeerInfo,
@@ -24,6 +27,8 @@ pub struct Settings {
     /// Ticks further apart than this mean that the index itself was stopped;
     /// that time is not counted against anybody's lease.
     pub stall: Duration,
+    /// After so many entries, and the rest of a bucket, a step ends: see [`State::step`].
+    pub step_entries: usize,
 }
 
 /// What may change the registry.
@@ -66,6 +71,8 @@ pub enum Answer {
     Placement(Placement),
     /// To everything else.
     Done(Done),
+    /// It takes longer than a step: the answer is that of the job, in [`Effects::done`] of a later step.
+    Later(JobNumber),
 }
 
 /// What commands changed, gathered over as many of them as one likes.
@@ -79,6 +86,8 @@ pub struct Effects {
     pub loads: BTreeSet<PeerNumber>,
     /// What is worth a line in the log, in order.
     pub events: Vec<Event>,
+    /// Jobs that came to an end, and what they are answered with.
+    pub done: Vec<(JobNumber, Result<Answer, ApiError>)>,
 }
 
 impl Effects {
@@ -139,8 +148,11 @@ pub struct State {
     pub(super) topics: Table,
     /// When claims end.
     pub(super) claims: BTreeMap<Slot, Millis>,
-    /// Topics in lists that are coming in, over all peers.
+    /// Topics in lists that are coming in or being taken, over all peers.
     pub(super) incoming: usize,
+    /// What is under way, in turns.
+    pub(super) jobs: VecDeque<Job>,
+    pub(super) last_job: u64,
     last_tick: Millis,
 }
 
@@ -153,12 +165,15 @@ impl State {
             topics: Table::new(true),
             claims: BTreeMap::new(),
             incoming: 0,
+            jobs: VecDeque::new(),
+            last_job: 0,
             last_tick: now.ticks,
         }
     }
 
     /// Changes the registry, adds to `effects` what changed, and says what to
-    /// answer when that is durable. After an error nothing has changed.
+    /// answer when that is durable. After an error nothing has changed. What takes long is
+    /// only begun ([`Answer::Later`]); [`Self::step`] goes on with it.
     pub fn apply(
         &mut self,
         command: Command,
@@ -171,19 +186,15 @@ impl State {
             Command::RegisterPeer(request) => self
                 .register_peer(request, now, effects)
                 .map(Answer::Registered),
-            Command::RegisterTopics(request) => self
-                .register_topics(request, now, effects)
-                .map(Answer::RegisteredTopics),
+            Command::RegisterTopics(request) => self.register_topics(request, now, effects),
             Command::Heartbeat(request) => self.heartbeat(&request, now, effects).map(done),
-            Command::Depart(request) => self.depart(&request, now, effects).map(done),
+            Command::Depart(request) => self.depart(&request, now, effects),
             Command::ClaimTopic(request) => self
                 .claim_topic(request, now, effects)
                 .map(|epoch| Answer::Claimed(Claimed { epoch })),
             Command::ConfirmTopic(request) => self.confirm_topic(request, now, effects).map(done),
             Command::DropTopic(request) => self.drop_topic(&request, effects).map(done),
-            Command::RetirePeer(request) => self
-                .retire_peer(&request, effects)
-                .map(|topics| Answer::Retired(Retired { topics })),
+            Command::RetirePeer(request) => self.retire_peer(request, now, effects),
             Command::PlaceTopic(request) => self.place_topic(&request).map(Answer::Placement),
             Command::Tick => {
                 self.tick(now, effects);
@@ -217,11 +228,12 @@ impl State {
         request: &Depart,
         now: Now,
         effects: &mut Effects,
-    ) -> Result<(), ApiError> {
+    ) -> Result<Answer, ApiError> {
+        let done = Answer::Done(Done {});
         let known = self.peers.by_id(request.peer);
         let number = match known {
             // It wants not to be registered, and it is not: a retry whose answer was lost.
-            None if request.leave => return Ok(()),
+            None if request.leave => return Ok(done),
             None => return Err(ApiError::NotRegistered),
             Some(number) => number,
         };
@@ -231,19 +243,21 @@ impl State {
             self.peers.process(request.peer, request.nonce)?;
         }
         if request.leave {
-            self.remove_peer(number, effects);
-        } else if self.peers.at_mut(number).enter(PeerState::Offline, now) {
-            self.forget_incoming(number);
+            return Ok(self.begin_removal((number, None), now, effects));
+        }
+        if self.peers.at_mut(number).enter(PeerState::Offline, now) {
+            self.forget_incoming(number, effects);
             self.tell_state(number, effects);
         }
-        Ok(())
+        Ok(done)
     }
 
     fn retire_peer(
         &mut self,
-        request: &RetirePeer,
+        request: RetirePeer,
+        now: Now,
         effects: &mut Effects,
-    ) -> Result<u64, ApiError> {
+    ) -> Result<Answer, ApiError> {
         let number = self
             .peers
             .by_name(&request.name)
@@ -262,27 +276,7 @@ impl State {
                 ),
             });
         }
-        Ok(self.remove_peer(number, effects))
-    }
-
-    /// Unregisters a peer and frees its names; how many it held.
-    fn remove_peer(&mut self, number: PeerNumber, effects: &mut Effects) -> u64 {
-        let slots: Vec<Slot> = self.topics.of_peer(number).collect();
-        let mut held = 0;
-        for slot in slots {
-            let entry = self.remove_entry(slot, effects);
-            held += u64::from(entry.kind == Kind::Held);
-        }
-        self.forget_incoming(number);
-        effects.peers.insert(number);
-        effects.loads.remove(&number);
-        if let Some(peer) = self.peers.take(number) {
-            effects.events.push(Event::Retired {
-                peer: peer.name,
-                topics: held,
-            });
-        }
-        held
+        Ok(self.begin_removal((number, Some(request.name)), now, effects))
     }
 
     fn tick(&mut self, now: Now, effects: &mut Effects) {
@@ -293,10 +287,12 @@ impl State {
             self.forgive(gap, &numbers);
         }
         for number in numbers {
-            let peer = self.peers.at_mut(number);
-            if peer.state == PeerState::Online && peer.lease_ends <= now.ticks {
-                peer.enter(PeerState::Down, now);
-                self.forget_incoming(number);
+            let peer = self.peers.at(number);
+            let is_silent = peer.state == PeerState::Online && peer.lease_ends <= now.ticks;
+            // Whose list is being taken waits for the answer.
+            if is_silent && !self.has_job(number) {
+                self.peers.at_mut(number).enter(PeerState::Down, now);
+                self.forget_incoming(number, effects);
                 self.tell_state(number, effects);
             }
         }
@@ -329,10 +325,12 @@ impl State {
         });
     }
 
-    pub(super) fn forget_incoming(&mut self, number: PeerNumber) {
+    /// The list that was coming in or being taken does not count any more.
+    pub(super) fn forget_incoming(&mut self, number: PeerNumber, effects: &mut Effects) {
         if let Some(incoming) = self.peers.at_mut(number).incoming.take() {
             self.incoming -= incoming.len();
         }
+        self.break_off(number, effects);
     }
 
     pub(super) fn insert_entry(&mut self, entry: Entry, effects: &mut Effects) -> Slot {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  buckets by name (65,536)          entries (slots)                 per peer
-//!  [ (tag, slot) (tag, slot) ] --->  name | id | epoch | peer | kind  <--- {slot, slot, ...}
+//!  [ (tag, slot) (tag, slot) ] --->  name | id | epoch | peer | kind  <--- {(bucket, slot), ...}
 //!  buckets by id   (65,536)   --->
 //! ```
 //!
@@ -11,6 +11,8 @@
 //! changed topic and the row that has to be written for it are found the same
 //! way, and no second list of "what is in that row" exists. A bucket keeps 32
 //! bits of each hash beside the slot: a search looks at one entry, not at all.
+//! A peer's entries are in the order of their buckets: who goes through all of
+//! them writes each row once.
 //!
 //! The hash is FNV-1a with a mixing step, without a key, because it decides
 //! where a topic is stored. Somebody who chooses names on purpose can therefore
@@ -95,6 +97,10 @@ pub(super) fn bucket_of_text(name: &str) -> u32 {
     u32::try_from(place(hash(name.as_bytes())).0).expect("16 bits")
 }
 
+fn short(bucket: usize) -> u16 {
+    u16::try_from(bucket).expect("limits::REGISTRY_BUCKETS is 2^16")
+}
+
 /// Slots by hash.
 struct Buckets(Vec<Vec<(u32, Slot)>>);
 
@@ -103,15 +109,20 @@ impl Buckets {
         Self(vec![Vec::new(); limits::REGISTRY_BUCKETS])
     }
 
-    fn insert(&mut self, key: &[u8], slot: Slot) {
+    /// Returns the bucket.
+    fn insert(&mut self, key: &[u8], slot: Slot) -> u16 {
         let (bucket, tag) = place(hash(key));
         self.0[bucket].push((tag, slot));
+        short(bucket)
     }
 
-    fn remove(&mut self, key: &[u8], slot: Slot) {
-        let bucket = &mut self.0[place(hash(key)).0];
+    /// Returns the bucket.
+    fn remove(&mut self, key: &[u8], slot: Slot) -> u16 {
+        let number = place(hash(key)).0;
+        let bucket = &mut self.0[number];
         let at = bucket.iter().position(|&(_, there)| there == slot);
         bucket.swap_remove(at.expect("what was inserted is there"));
+        short(number)
     }
 
     /// The slots that may have that key: all that have, and hardly any other.
@@ -128,7 +139,8 @@ pub(super) struct Table {
     free: Vec<Slot>,
     names: Buckets,
     ids: Option<Buckets>,
-    peers: Vec<BTreeSet<Slot>>,
+    /// By the bucket of the name.
+    peers: Vec<BTreeSet<(u16, Slot)>>,
 }
 
 impl Table {
@@ -161,12 +173,18 @@ impl Table {
         }
     }
 
+    pub(super) fn set_kind(&mut self, slot: Slot, kind: Kind) {
+        if let Some(entry) = &mut self.entries[slot as usize] {
+            entry.kind = kind;
+        }
+    }
+
     pub(super) fn insert(&mut self, entry: Entry) -> Slot {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);
             Slot::try_from(self.entries.len() - 1).expect("bounded by limits::INDEX_ENTRIES_MAX")
         });
-        self.names.insert(entry.name.as_str().as_bytes(), slot);
+        let bucket = self.names.insert(entry.name.as_str().as_bytes(), slot);
         if let Some(ids) = &mut self.ids {
             ids.insert(&entry.id.to_bytes(), slot);
         }
@@ -174,7 +192,7 @@ impl Table {
         if self.peers.len() <= peer {
             self.peers.resize_with(peer + 1, BTreeSet::new);
         }
-        self.peers[peer].insert(slot);
+        self.peers[peer].insert((bucket, slot));
         self.entries[slot as usize] = Some(entry);
         slot
     }
@@ -183,11 +201,11 @@ impl Table {
         let entry = self.entries[slot as usize]
             .take()
             .expect("slots are forgotten before their entries");
-        self.names.remove(entry.name.as_str().as_bytes(), slot);
+        let bucket = self.names.remove(entry.name.as_str().as_bytes(), slot);
         if let Some(ids) = &mut self.ids {
             ids.remove(&entry.id.to_bytes(), slot);
         }
-        self.peers[entry.peer.index()].remove(&slot);
+        self.peers[entry.peer.index()].remove(&(bucket, slot));
         self.free.push(slot);
         entry
     }
@@ -218,14 +236,32 @@ impl Table {
         self.of_id(id).find(|&slot| self.get(slot).kind == kind)
     }
 
-    /// The entries of that peer.
+    fn peer(&self, peer: PeerNumber) -> &BTreeSet<(u16, Slot)> {
+        static NONE: BTreeSet<(u16, Slot)> = BTreeSet::new();
+        self.peers.get(peer.index()).unwrap_or(&NONE)
+    }
+
+    /// The entries of that peer, bucket by bucket.
     pub(super) fn of_peer(&self, peer: PeerNumber) -> impl ExactSizeIterator<Item = Slot> + '_ {
-        static NONE: BTreeSet<Slot> = BTreeSet::new();
-        self.peers
-            .get(peer.index())
-            .unwrap_or(&NONE)
-            .iter()
-            .copied()
+        self.peer(peer).iter().map(|&(_, slot)| slot)
+    }
+
+    /// The first bucket from `from` on that holds an entry of that peer.
+    pub(super) fn next_bucket(&self, peer: PeerNumber, from: u32) -> Option<u32> {
+        let from = u16::try_from(from).ok()?;
+        let (bucket, _) = self.peer(peer).range((from, 0)..).next()?;
+        Some(u32::from(*bucket))
+    }
+
+    /// The entries of that peer in that bucket.
+    pub(super) fn of_peer_in(
+        &self,
+        peer: PeerNumber,
+        bucket: u32,
+    ) -> impl Iterator<Item = Slot> + '_ {
+        let bucket = short(bucket as usize);
+        let there = self.peer(peer).range((bucket, 0)..=(bucket, Slot::MAX));
+        there.map(|&(_, slot)| slot)
     }
 
     /// The entries in that bucket of the store.

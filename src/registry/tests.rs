@@ -17,36 +17,60 @@ pub(super) const SETTINGS: Settings = Settings {
     lease: Duration::from_secs(10),
     claim_kept: Duration::from_secs(10),
     stall: Duration::from_secs(3),
+    step_entries: 2,
 };
 
 /// A registry with its directory and its store, the store being a map.
 pub(super) struct Bench {
+    settings: Settings,
     pub(super) state: State,
     pub(super) directory: Directory,
     pub(super) stored: BTreeMap<Vec<u8>, Vec<u8>>,
     layout: Layout,
     pub(super) now: Now,
     pub(super) events: Vec<Event>,
+    /// What jobs ended with, until somebody asks.
+    pub(super) done: Vec<(JobNumber, Result<Answer, ApiError>)>,
 }
 
 impl Bench {
     pub(super) fn new() -> Self {
+        Self::stepping(SETTINGS.step_entries)
+    }
+
+    /// One whose steps are so long.
+    pub(super) fn stepping(step_entries: usize) -> Self {
         let now = Now {
             ticks: Millis::new(0),
             wall: Timestamp::from_millis(0),
         };
-        let state = State::new(SETTINGS, now);
+        let settings = Settings {
+            step_entries,
+            ..SETTINGS
+        };
+        let state = State::new(settings, now);
         Self {
+            settings,
             directory: Directory::new(&state, 1),
             state,
             stored: BTreeMap::new(),
             layout: Layout::new(),
             now,
             events: Vec::new(),
+            done: Vec::new(),
         }
     }
 
+    /// Applies the command and, if it begins a job, goes on with that to its end.
     pub(super) fn apply(&mut self, command: Command) -> Result<Answer, ApiError> {
+        match self.begin(command) {
+            Ok(Answer::Later(job)) => self.finish(job),
+            answer => answer,
+        }
+    }
+
+    /// Applies the command alone.
+    pub(super) fn begin(&mut self, command: Command) -> Result<Answer, ApiError> {
         let mut effects = Effects::default();
         let answer = self.state.apply(command, self.now, &mut effects);
         if answer.is_err() {
@@ -57,12 +81,33 @@ impl Bench {
         answer
     }
 
+    /// One step of what is under way; how many buckets it changed.
+    pub(super) fn step(&mut self) -> usize {
+        let mut effects = Effects::default();
+        self.state.step(self.now, &mut effects);
+        let buckets = effects.buckets.len();
+        self.state.check();
+        self.settle(effects);
+        buckets
+    }
+
+    fn finish(&mut self, job: JobNumber) -> Result<Answer, ApiError> {
+        loop {
+            if let Some(at) = self.done.iter().position(|(done, _)| *done == job) {
+                return self.done.swap_remove(at).1;
+            }
+            assert!(self.state.has_jobs(), "a job ends with an answer");
+            self.step();
+        }
+    }
+
     fn settle(&mut self, effects: Effects) {
         for batch in self.layout.changed(&self.state, &effects) {
             self.store(batch);
         }
         self.directory.show(&self.state, &effects);
         self.events.extend(effects.events);
+        self.done.extend(effects.done);
     }
 
     fn store(&mut self, batch: Changes) {
@@ -92,7 +137,7 @@ impl Bench {
 
     /// The process ends and another begins on the stored rows.
     pub(super) fn restart(&mut self) -> Loaded {
-        let mut loader = Loader::new(SETTINGS, self.now);
+        let mut loader = Loader::new(self.settings, self.now);
         self.stored
             .clone()
             .into_iter()
@@ -201,7 +246,7 @@ fn place(name: &str, on: Option<&str>) -> Command {
     })
 }
 
-fn process_command((name, nonce): (&str, Nonce), verb: &str, rest: &[&str]) -> Command {
+pub(super) fn process_command((name, nonce): (&str, Nonce), verb: &str, rest: &[&str]) -> Command {
     let peer = peer_id(name);
     let topic = || stored_topic(rest[0]);
     let part = |part, last, topics: &[&str]| {
@@ -270,6 +315,7 @@ fn show_answer(answer: Result<Answer, ApiError>) -> String {
         Ok(Answer::Claimed(answer)) => format!("epoch {}", answer.epoch),
         Ok(Answer::Retired(answer)) => format!("{} names free", answer.topics),
         Ok(Answer::Placement(answer)) => format!("on {}", answer.name),
+        Ok(Answer::Later(_)) => "later".to_owned(),
         Ok(Answer::RegisteredTopics(answer)) => {
             let mut text = "taken".to_owned();
             for conflict in answer.conflicts {
@@ -438,6 +484,9 @@ fn a_change_that_was_written_in_part_is_told_again() {
         let mut effects = Effects::default();
         let answer = bench.state.apply(command(&words), bench.now, &mut effects);
         answer.expect("taken");
+        while bench.state.has_jobs() {
+            bench.state.step(bench.now, &mut effects);
+        }
         let batches = bench.layout.changed(&bench.state, &effects);
         assert!(batches.len() > 10, "{} batches", batches.len());
         let all = written >= batches.len();
@@ -504,7 +553,7 @@ fn a_full_bucket_takes_several_rows_and_gives_them_back() {
 
 #[test]
 fn who_would_have_to_be_told_too_much_is_told_to_list() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::stepping(100_000);
     told(&mut bench, &["alpha/1 registers"]);
     let version = bench.directory.version();
     let all = TopicPattern::all();

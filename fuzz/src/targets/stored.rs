@@ -192,6 +192,7 @@ fn load(rows: &Rows) -> Loader {
         lease: 10 * second,
         claim_kept: 10 * second,
         stall: second,
+        step_entries: limits::INDEX_STEP_ENTRIES,
     };
     let mut loader = Loader::new(settings, NOW);
     for (key, value) in rows {

@@ -71,6 +71,7 @@ pub fn list_registry(dir: &Path) -> Result<RegistryListing, OfflineError> {
         lease: limits::LEASE_DEFAULT,
         claim_kept: limits::CLAIM_KEPT_FOR,
         stall: limits::LEASE_DEFAULT,
+        step_entries: limits::INDEX_STEP_ENTRIES,
     };
     let mut loader = Loader::new(settings, now);
     loaded.rows.into_iter().for_each(|row| loader.take(row));

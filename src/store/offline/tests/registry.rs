@@ -21,6 +21,7 @@ fn index_dir() -> tempfile::TempDir {
         lease: crate::limits::LEASE_DEFAULT,
         claim_kept: crate::limits::CLAIM_KEPT_FOR,
         stall: crate::limits::LEASE_DEFAULT,
+        step_entries: crate::limits::INDEX_STEP_ENTRIES,
     };
     let (mut state, mut layout) = (State::new(settings, now), Layout::new());
     let peer = |n: u8| {
@@ -47,6 +48,7 @@ fn index_dir() -> tempfile::TempDir {
     for command in [peer(1), peer(2), list] {
         let mut effects = Effects::default();
         state.apply(command, now, &mut effects).expect("applied");
+        state.step(now, &mut effects);
         for changes in layout.changed(&state, &effects) {
             store.apply(changes.puts, changes.deletes).expect("stored");
         }
