@@ -380,6 +380,13 @@ fn is_pattern(text: &str) -> bool {
     fine
 }
 
+impl TopicName {
+    /// The bytes of the text, in whose order names are.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
 impl TopicPattern {
     /// The pattern that every topic matches.
     pub fn all() -> Self {

@@ -16,19 +16,45 @@ pub(super) struct Order {
     chunks: Vec<Vec<Slot>>,
 }
 
-fn name(table: &Table, slot: Slot) -> &str {
-    table.get(slot).name.as_str()
+fn name(table: &Table, slot: Slot) -> &[u8] {
+    table.get(slot).name.as_bytes()
+}
+
+/// How many bytes all of the names begin with in common.
+fn common_prefix(slots: &[Slot], table: &Table) -> usize {
+    let Some((&first, others)) = slots.split_first() else {
+        return 0;
+    };
+    let first = name(table, first);
+    let alike = |common: usize, &slot: &Slot| {
+        let pairs = first[..common].iter().zip(name(table, slot));
+        pairs.take_while(|(a, b)| a == b).count()
+    };
+    others.iter().fold(first.len(), alike)
+}
+
+/// Up to eight bytes as a number that is ordered as they are.
+fn key(bytes: &[u8]) -> u64 {
+    let mut key = [0; 8];
+    let length = bytes.len().min(8);
+    key[..length].copy_from_slice(&bytes[..length]);
+    u64::from_be_bytes(key)
 }
 
 impl Order {
-    /// Sorts all of `slots` at once.
+    /// Sorts all of `slots` at once: by what follows on the beginning that all names have in common, and
+    /// only where that is the same by the whole names, each of which lies somewhere else.
     pub(super) fn build(slots: Vec<Slot>, table: &Table) -> Self {
-        let mut named: Vec<(&str, Slot)> = slots
+        let common = common_prefix(&slots, table);
+        let mut keyed: Vec<(u64, Slot)> = slots
             .into_iter()
-            .map(|slot| (name(table, slot), slot))
+            .map(|slot| (key(&name(table, slot)[common..]), slot))
             .collect();
-        named.sort_unstable();
-        let chunks = named
+        keyed.sort_unstable_by(|a, b| {
+            let by_name = || name(table, a.1).cmp(name(table, b.1));
+            a.0.cmp(&b.0).then_with(by_name)
+        });
+        let chunks = keyed
             .chunks(CHUNK_SLOTS_MAX / 2)
             .map(|chunk| chunk.iter().map(|&(_, slot)| slot).collect())
             .collect();
@@ -36,7 +62,7 @@ impl Order {
     }
 
     /// The chunk that holds `wanted`, or would.
-    fn chunk_for(&self, wanted: &str, table: &Table) -> usize {
+    fn chunk_for(&self, wanted: &[u8], table: &Table) -> usize {
         self.chunks
             .partition_point(|chunk| name(table, chunk[0]) <= wanted)
             .saturating_sub(1)
@@ -81,6 +107,7 @@ impl Order {
         exclusive: bool,
         table: &'a Table,
     ) -> impl Iterator<Item = Slot> + 'a {
+        let from = from.as_bytes();
         let at = self.chunk_for(from, table);
         let before = |slot: Slot| match name(table, slot).cmp(from) {
             Ordering::Less => true,
@@ -108,7 +135,7 @@ mod tests {
     fn names(order: &Order, table: &Table, from: &str, exclusive: bool) -> Vec<String> {
         order
             .starting(from, exclusive, table)
-            .map(|slot| name(table, slot).to_owned())
+            .map(|slot| table.get(slot).name.to_string())
             .collect()
     }
 

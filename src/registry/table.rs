@@ -126,7 +126,7 @@ impl Buckets {
     }
 
     /// The slots that may have that key: all that have, and hardly any other.
-    fn candidates(&self, key: &[u8]) -> impl Iterator<Item = Slot> + '_ {
+    fn candidates<'a>(&'a self, key: &[u8]) -> impl Iterator<Item = Slot> + use<'a> {
         let (bucket, tag) = place(hash(key));
         let of_tag = move |&(other, slot): &(u32, Slot)| (other == tag).then_some(slot);
         self.0[bucket].iter().filter_map(of_tag)
@@ -184,7 +184,7 @@ impl Table {
             self.entries.push(None);
             Slot::try_from(self.entries.len() - 1).expect("bounded by limits::INDEX_ENTRIES_MAX")
         });
-        let bucket = self.names.insert(entry.name.as_str().as_bytes(), slot);
+        let bucket = self.names.insert(entry.name.as_bytes(), slot);
         if let Some(ids) = &mut self.ids {
             ids.insert(&entry.id.to_bytes(), slot);
         }
@@ -201,7 +201,7 @@ impl Table {
         let entry = self.entries[slot as usize]
             .take()
             .expect("slots are forgotten before their entries");
-        let bucket = self.names.remove(entry.name.as_str().as_bytes(), slot);
+        let bucket = self.names.remove(entry.name.as_bytes(), slot);
         if let Some(ids) = &mut self.ids {
             ids.remove(&entry.id.to_bytes(), slot);
         }
@@ -213,7 +213,7 @@ impl Table {
     /// The entries of that name.
     pub(super) fn named<'a>(&'a self, name: &'a TopicName) -> impl Iterator<Item = Slot> + 'a {
         self.names
-            .candidates(name.as_str().as_bytes())
+            .candidates(name.as_bytes())
             .filter(move |&slot| self.get(slot).name == *name)
     }
 
@@ -224,10 +224,8 @@ impl Table {
 
     /// The entries of that id.
     pub(super) fn of_id(&self, id: TopicId) -> impl Iterator<Item = Slot> + '_ {
-        let slots = self.ids.iter().flat_map(move |ids| {
-            let key = id.to_bytes();
-            ids.candidates(&key).collect::<Vec<_>>()
-        });
+        let of_key = move |ids| Buckets::candidates(ids, &id.to_bytes());
+        let slots = self.ids.iter().flat_map(of_key);
         slots.filter(move |&slot| self.get(slot).id == id)
     }
 
