@@ -26,8 +26,10 @@ use crate::cli::{Context, output, values};
 use crate::limits;
 use crate::types::{Address, TopicName, TopicPattern};
 
-/// How long all clients may take to be ready to ask.
+/// How long clients may take to be ready to ask, and each of them on top. Who is late would be counted as
+/// answered late.
 const READY_AFTER: Duration = Duration::from_millis(100);
+const READY_AFTER_EACH: Duration = Duration::from_micros(500);
 
 /// What is asked.
 #[derive(Debug, Clone, Args)]
@@ -168,7 +170,7 @@ impl Measurement<'_> {
         let questions = Arc::new(Questions::new(names, seed)?);
         let goal = ("answered", Goal::Time(self.lookups.duration));
         let progress = Progress::start(&self.context.output, "looking up", goal);
-        let began = Instant::now() + READY_AFTER;
+        let began = Instant::now() + READY_AFTER + READY_AFTER_EACH * self.lookups.clients;
         let plan = Plan {
             questions,
             in_flight: self.in_flight,
