@@ -168,7 +168,7 @@ pub const FOOTER_SPARE_EXTENTS: usize = 16;
 /// Smallest buffer of the writer's pool, in bytes.
 pub const BUFFER_BYTES_MIN: usize = 4 * KIB;
 /// Bytes of returned buffers the pool keeps for the next group; above it they go back to the allocator.
-pub const BUFFERS_KEPT_BYTES: usize = 8 * MIB;
+pub const BUFFERS_KEPT_BYTES: usize = 4 * MIB;
 /// The same for memory that was read into for readers; most of it is held by answers on their way.
 pub const READ_BUFFERS_KEPT_BYTES: usize = 4 * MIB;
 /// Buffers of large pages among it, used or kept: a small extent would take as much memory as a large one.
@@ -206,7 +206,7 @@ pub const APPEND_BYTES_WAITING_MAX: usize = 64 * MIB;
 /// Commands handed to the writer and not yet taken by it.
 pub const APPEND_COMMANDS_WAITING_MAX: usize = 65_536;
 /// Recently written groups kept in memory for readers at the tail, in bytes.
-pub const TAIL_CACHE_BYTES_DEFAULT: usize = 32 * MIB;
+pub const TAIL_CACHE_BYTES_DEFAULT: usize = 16 * MIB;
 /// Footers of sealed segments kept in memory, in bytes.
 pub const FOOTER_CACHE_BYTES: usize = 16 * MIB;
 /// Largest section of an export, in bytes: a largest batch and its place, or a topic with very many gaps.
