@@ -294,6 +294,8 @@ pub const METRICS_SUBSCRIPTIONS_MAX: usize = 10_000;
 pub const STANDINGS_TOPICS_AT_ONCE: usize = 1_000;
 /// How long the writer may take to tell; where it waits for the disk, what it told last is told again.
 pub const STANDINGS_PATIENCE: Duration = Duration::from_secs(1);
+/// How long figures that were collected are kept for whoever goes on with their pages.
+pub const FIGURES_KEPT: Duration = Duration::from_secs(5);
 /// Connections of the listener for figures; one more costs the oldest one its place.
 pub const HTTP_CONNECTIONS_MAX: usize = 16;
 /// How long one of them may take to send its request.

@@ -34,6 +34,7 @@ mod process;
 mod registry;
 mod sample;
 mod text;
+mod together;
 
 pub use board::{Board, Collecting, Shown, Source};
 pub use catalogue::{Kind, Metric, Unit};
@@ -41,3 +42,4 @@ pub use process::{of_descriptors, of_process};
 pub use registry::Registry;
 pub use sample::{Collected, Family, Label, Sample, Value};
 pub use text::{CONTENT_TYPE, amount};
+pub use together::Together;

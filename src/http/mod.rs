@@ -38,11 +38,10 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Mutex;
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::{debug, warn};
 
-use crate::figures;
+use crate::figures::{self, Together};
 use crate::limits;
 use crate::net::Surroundings;
 
@@ -54,15 +53,14 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 /// What is watched.
 struct Watched {
     surroundings: Surroundings,
-    /// Held by whoever collects.
-    collecting: Mutex<()>,
+    text: Together<Bytes>,
 }
 
 /// Answers until it is dropped.
 pub async fn serve(listener: TcpListener, surroundings: Surroundings) {
     let watched = Arc::new(Watched {
         surroundings,
-        collecting: Mutex::new(()),
+        text: Together::default(),
     });
     let mut connections = JoinSet::new();
     let mut oldest_first = VecDeque::<AbortHandle>::new();
@@ -138,11 +136,15 @@ impl Watched {
     }
 
     async fn metrics(&self) -> Response<Full<Bytes>> {
-        let _one_at_a_time = self.collecting.lock().await;
-        let collected = self.surroundings.collect_all().await;
-        match tokio::task::spawn_blocking(move || collected.to_text()).await {
-            Ok(text) => answer(StatusCode::OK, figures::CONTENT_TYPE, text.into()),
-            Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "the process ends\n"),
+        let surroundings = self.surroundings.clone();
+        let text = self.text.get(async move {
+            let collected = surroundings.collect_all().await;
+            let text = tokio::task::spawn_blocking(move || collected.to_text());
+            text.await.unwrap_or_default().into()
+        });
+        match text.await {
+            Some(text) if !text.is_empty() => answer(StatusCode::OK, figures::CONTENT_TYPE, text),
+            _ => plain(StatusCode::SERVICE_UNAVAILABLE, "the process ends\n"),
         }
     }
 

@@ -6,7 +6,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::keeper::Waiting;
 use super::published::Published;
-use crate::figures::{Collected, Collecting, Registry, Source, catalogue as all};
+use crate::figures::{Collected, Collecting, Registry, Source, Together, catalogue as all};
 use crate::limits;
 use crate::net::shutdown::CancellationToken;
 use crate::net::{Surroundings, Traffic, figures};
@@ -22,6 +22,8 @@ pub(super) struct IndexFigures {
     pub registry: Arc<Registry>,
     pub traffic: Arc<Traffic>,
     pub surroundings: Surroundings,
+    /// What was told last, page by page.
+    pub told: Together<Arc<Collected>>,
     pub watchers: Arc<Semaphore>,
     /// To the keeper, which it must not keep from ending.
     pub commands: mpsc::WeakSender<Waiting>,
@@ -29,10 +31,22 @@ pub(super) struct IndexFigures {
 }
 
 impl IndexFigures {
-    /// One page of everything.
-    pub async fn page(&self, request: Metrics) -> Result<MetricsPage, ApiError> {
-        let mut collected = self.collect().await;
-        collected.merge(self.surroundings.collect());
+    /// One page of everything. Pages after the first are of what the first was of, if they come soon enough.
+    pub async fn page(self: &Arc<Self>, request: Metrics) -> Result<MetricsPage, ApiError> {
+        let this = self.clone();
+        let collecting = async move {
+            let mut collected = this.collect().await;
+            collected.merge(this.surroundings.collect());
+            Arc::new(collected)
+        };
+        let begun = match request.after {
+            Some(_) => self.told.latest().await,
+            None => None,
+        };
+        let collected = match begun {
+            Some(collected) => collected,
+            None => self.told.get(collecting).await.unwrap_or_default(),
+        };
         figures::page(&collected, &request)
     }
 

@@ -62,7 +62,7 @@ use tracing::{error, info, warn};
 use crate::catalog::{
     CatalogError, DirLock, LockError, OpenOptions, RegistryStore, StoreKind, Verdict, check_role,
 };
-use crate::figures::{Registry, catalogue};
+use crate::figures::{Registry, Together, catalogue};
 use crate::limits;
 use crate::net::shutdown::CancellationToken;
 use crate::net::{Server, Surroundings, Traffic};
@@ -217,6 +217,7 @@ impl Index {
             registry: self.registry,
             traffic: traffic.clone(),
             surroundings: surroundings.clone(),
+            told: Together::default(),
             watchers: Arc::new(Semaphore::new(limits::WATCHERS_MAX)),
             commands: self.commands.downgrade(),
             stop: stop.clone(),

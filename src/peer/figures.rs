@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::registrar::Registrar;
-use crate::figures::{Collected, Collecting, Source, catalogue as all};
+use crate::figures::{Collected, Collecting, Source, Together, catalogue as all};
 use crate::limits;
 use crate::net::shutdown::CancellationToken;
 use crate::net::{Surroundings, Traffic, figures};
@@ -26,6 +26,8 @@ pub(super) struct PeerFigures {
     registrar: Arc<Registrar>,
     traffic: Arc<Traffic>,
     surroundings: Surroundings,
+    /// What was told last, page by page.
+    told: Together<Arc<Collected>>,
     role: Arc<str>,
     started: Timestamp,
     stop: CancellationToken,
@@ -49,6 +51,7 @@ impl PeerFigures {
             registrar: parts.registrar,
             traffic: parts.traffic,
             surroundings: parts.surroundings,
+            told: Together::default(),
             role: ROLE.into(),
             started: Timestamp::now(),
             stop: parts.stop,
@@ -92,10 +95,22 @@ impl PeerFigures {
         }
     }
 
-    /// One page of everything.
-    pub async fn page(&self, request: Metrics) -> Result<MetricsPage, ApiError> {
-        let mut collected = self.collect().await;
-        collected.merge(self.surroundings.collect());
+    /// One page of everything. Pages after the first are of what the first was of, if they come soon enough.
+    pub async fn page(self: &Arc<Self>, request: Metrics) -> Result<MetricsPage, ApiError> {
+        let this = self.clone();
+        let collecting = async move {
+            let mut collected = this.collect().await;
+            collected.merge(this.surroundings.collect());
+            Arc::new(collected)
+        };
+        let begun = match request.after {
+            Some(_) => self.told.latest().await,
+            None => None,
+        };
+        let collected = match begun {
+            Some(collected) => collected,
+            None => self.told.get(collecting).await.unwrap_or_default(),
+        };
         figures::page(&collected, &request)
     }
 
