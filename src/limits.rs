@@ -346,14 +346,28 @@ pub const FREE_SLOT_KEPT_LOOKS: u32 = 2;
 pub const COLD_LIVE_PERCENT: u64 = 50;
 /// The same while the store takes more space than it should: beyond this copying moves more than it frees.
 pub const COLD_LIVE_PERCENT_TIGHT: u64 = 80;
+/// A segment of which at least one part in so many of what lives is to go soon is not copied.
+pub const COLD_GOING_SHARE: u64 = 8;
+/// While there is space enough, copying gives back at least so many times what it copies.
+pub const COLD_GAIN_MIN: u64 = 4;
 /// Space on disk above this part of the live bytes is more than it should be, in percent.
 pub const SPACE_PERCENT: u64 = 140;
+/// Beside so many slots: a cold one that is not full, and one that waits for the next snapshot.
+pub const SPACE_SLOTS: u64 = 2;
 /// Segments copied into one cold segment at once: bounds the footers in memory.
 pub const COLD_SOURCES_MAX: usize = 64;
 /// Slots one step of copying takes before it gives any back: as many as the reserve has room for.
 pub const COLD_OUTPUTS_MAX: u64 = 2;
 /// Bytes copied per second while there is space enough, so that publishers hardly notice.
 pub const COLD_BYTES_PER_SECOND: u64 = 32 * MIB as u64;
+/// Bytes read at once for copying.
+pub const COLD_READ_BYTES: u32 = MIB as u32;
+/// Extents up to this are read for copying together with others that lie near, in bytes; larger ones one by one.
+pub const COLD_SMALL_BYTES: u32 = 64 * KIB as u32;
+/// What lies between two of them is read along up to this, in bytes: it takes no longer than a read of its own.
+pub const COLD_SKIP_BYTES: u32 = 64 * KIB as u32;
+/// Bytes of such extents that are kept until they are written in their order.
+pub const COLD_GATHER_BYTES: usize = 32 * MIB;
 /// A cold segment is synced every so many bytes, so that its last sync does not hold up the writer's.
 pub const COLD_SYNC_BYTES: u64 = 8 * MIB as u64;
 /// Opening waits for reclaiming when this many segments could be given up: a peer that is killed again

@@ -189,6 +189,7 @@ metrics! {
     SEGMENTS_FREED = "tidings_segments_freed_total", COUNTER, One, [], "Journal files given up because nothing in them lived";
     SEGMENTS_COPIED = "tidings_segments_copied_total", COUNTER, One, [], "Journal files given up after what lived was copied";
     COLD_SEGMENTS = "tidings_cold_segments_total", COUNTER, One, [], "Journal files written for those copies";
+    BYTES_COPIED = "tidings_copied_bytes_total", COUNTER, Bytes, [], "Bytes of records copied into them";
     SLOTS_REUSED = "tidings_slots_reused_total", COUNTER, One, [], "Journal files used again";
     SLOTS_DELETED = "tidings_slots_deleted_total", COUNTER, One, [], "Journal files deleted";
     DAMAGE = "tidings_damage_findings", GAUGE, One, [], "Findings of damage since the start";

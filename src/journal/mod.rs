@@ -41,6 +41,7 @@
 //! readers (what is in a group never changes once it is written).
 
 pub mod buffer;
+mod checked;
 pub mod checksum;
 pub mod cold;
 pub mod compose;
@@ -68,6 +69,7 @@ pub mod watch;
 mod window;
 
 pub use buffer::{AlignedBuffer, BufferPool, SharedBuffer};
+pub use checked::{CheckedEntry, check_extent};
 pub use checksum::{Salt, Seed, crc32c};
 pub use cold::{ColdSegment, ColdWriter};
 pub use compose::{EntryToWrite, Group, GroupBuilder, GroupStart};

@@ -146,6 +146,7 @@ impl PeerFigures {
         tell(&all::SEGMENTS_FREED, reclaimed.segments_freed);
         tell(&all::SEGMENTS_COPIED, reclaimed.segments_copied);
         tell(&all::COLD_SEGMENTS, reclaimed.cold_segments);
+        tell(&all::BYTES_COPIED, reclaimed.bytes_copied);
         tell(&all::SLOTS_REUSED, reclaimed.slots_reused);
         tell(&all::SLOTS_DELETED, reclaimed.slots_deleted);
     }

@@ -6,9 +6,9 @@
 //!   segment 12  [. C8 C9 . . .]  /
 //! ```
 //!
-//! [`look`] counts what lives where, [`choose`] says what is worth copying,
-//! [`copy`] copies it, [`swap`] lets the writer put the cold segments in the
-//! place of their sources, in one state entry.
+//! [`look`] counts what lives where, [`choose`] says what is worth copying, the
+//! [copier](super::copier) copies it, [`swap`] lets the writer put the cold
+//! segments in the place of their sources, in one state entry.
 //!
 //! 1. Sources lie wholly before the catalog's durable position and the usable
 //!    snapshot's begin, or are cold: no walk along the stream needs them.
@@ -24,18 +24,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use super::command::Context;
+use super::copying::Output;
 use super::index::Run;
 use super::keeper::runs;
-use super::pool::{Prepared, SlotPool};
+use super::motion::Motion;
 use super::segments::{Pin, Segment};
 use super::shared::{Shared, TopicShared};
-use crate::journal::{
-    ColdWriter, EntryKind, EntryToWrite, Extent, ExtentRead, FIRST_POSITION, Footer, JournalError,
-    Kind, Piece, StoredEntry, Via, footer_bytes, read_extent,
-};
+use crate::journal::{FIRST_POSITION, Footer, footer_bytes};
 use crate::limits;
 use crate::protocol::error::ApiError;
 use crate::topic::{RowKey, SegmentRow};
@@ -48,6 +45,8 @@ pub(super) struct Usage {
     pub row: SegmentRow,
     /// Bytes it would take elsewhere: live entries with their headers, and their part of a footer.
     pub live_bytes: u64,
+    /// Those of them that are to go soon by themselves.
+    pub going_bytes: u64,
 }
 
 impl Usage {
@@ -60,10 +59,43 @@ impl Usage {
     pub fn is_dead(&self) -> bool {
         self.live_bytes == 0
     }
+
+    /// Whether so much of it goes soon that it is better waited for.
+    pub fn is_going(&self) -> bool {
+        self.going_bytes * limits::COLD_GOING_SHARE >= self.live_bytes.max(1)
+    }
+
+    /// Whether it was copied once, and most of that lives.
+    fn is_whole_copy(&self) -> bool {
+        let contents = self.row.end.saturating_sub(FIRST_POSITION);
+        let copied = u64::from(contents) + u64::from(self.row.footer_length);
+        self.is_cold() && self.live_bytes * 2 > copied
+    }
+
+    #[cfg(test)]
+    pub fn for_tests(number: u64, live_bytes: u64) -> Self {
+        let row = SegmentRow {
+            slot: 1,
+            kind: 1,
+            salt: [0; 16],
+            end: 0,
+            footer_position: 0,
+            footer_length: 0,
+            first_group: 1,
+            last_group: 1,
+            damaged: false,
+        };
+        Self {
+            number,
+            row,
+            live_bytes,
+            going_bytes: 0,
+        }
+    }
 }
 
 /// Counts what lives in every sealed segment. One that cannot be looked into counts as wholly live.
-pub(super) fn look(shared: &Shared) -> Vec<Usage> {
+pub(super) fn look(shared: &Shared, motion: &Motion) -> Vec<Usage> {
     // The segments first: a topic is published before any of its records can be in a sealed one.
     let segments = shared.segments.all();
     let starts: HashMap<TopicId, Offset> = {
@@ -75,21 +107,23 @@ pub(super) fn look(shared: &Shared) -> Vec<Usage> {
     for segment in segments {
         let Some(row) = segment.row else { continue };
         let footer = shared.segments.footer_once(&segment, &shared.dir);
-        let live_bytes = match footer {
-            Ok(Some(footer)) => live_bytes(&footer, &starts),
-            Ok(None) | Err(_) => u64::from(shared.dir.slot_bytes()),
+        let (live_bytes, going_bytes) = match footer {
+            Ok(Some(footer)) => live_bytes(&footer, &starts, motion),
+            Ok(None) | Err(_) => (u64::from(shared.dir.slot_bytes()), 0),
         };
         usages.push(Usage {
             number: segment.number,
             row,
             live_bytes,
+            going_bytes,
         });
     }
     usages
 }
 
-fn live_bytes(footer: &Footer, starts: &HashMap<TopicId, Offset>) -> u64 {
-    let mut bytes = 0;
+/// What lives, and what of that goes soon.
+fn live_bytes(footer: &Footer, starts: &HashMap<TopicId, Offset>, motion: &Motion) -> (u64, u64) {
+    let (mut bytes, mut going) = (0, 0);
     for summary in footer.topics() {
         let start = starts.get(&summary.topic);
         let Some(&start) = start.filter(|start| summary.end > **start) else {
@@ -102,10 +136,14 @@ fn live_bytes(footer: &Footer, starts: &HashMap<TopicId, Offset>) -> u64 {
             length += u64::from(extent.length);
         }
         if extents > 0 {
-            bytes += length + footer_bytes(1, extents) as u64;
+            let taken = length + footer_bytes(1, extents) as u64;
+            bytes += taken;
+            if motion.passes_soon(summary.topic, start, summary.end) {
+                going += taken;
+            }
         }
     }
-    bytes
+    (bytes, going)
 }
 
 /// What is worth copying together: the segments, and how many slots that gives back.
@@ -115,284 +153,86 @@ pub(super) struct Choice {
     pub gain: u64,
 }
 
-/// Chooses among `candidates`, those with the least in them first. `tight`: more space is taken than should be.
-pub(super) fn choose(candidates: &[&Usage], slot_bytes: u64, tight: bool) -> Choice {
-    let percent = if tight {
-        limits::COLD_LIVE_PERCENT_TIGHT
-    } else {
-        limits::COLD_LIVE_PERCENT
-    };
-    // Room for headers, and for the end of the contents and the footer to be rounded up.
-    let room = slot_bytes - u64::from(FIRST_POSITION) - 2 * u64::from(limits::SECTOR_BYTES_MAX);
-    let mut sorted: Vec<&&Usage> = candidates
+/// How much space has to be given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// There is enough: only what costs little is copied.
+    Little,
+    /// More is taken than should be.
+    More,
+    /// More than should be, and there is nothing else to do; or publishing is refused.
+    All,
+}
+
+impl Need {
+    /// How much of a slot may live, in percent, for it to be copied.
+    fn live_percent(self) -> u64 {
+        match self {
+            Self::Little => limits::COLD_LIVE_PERCENT,
+            Self::More | Self::All => limits::COLD_LIVE_PERCENT_TIGHT,
+        }
+    }
+
+    /// Whether so many bytes may be copied for so many that are given back.
+    fn allows(self, copied: u64, given_back: u64) -> bool {
+        self != Self::Little || given_back >= copied * limits::COLD_GAIN_MIN
+    }
+}
+
+/// Chooses among `candidates`, those with the least in them first.
+///
+/// What was copied once is copied again when most of it died, or together with as much as it is itself: so what
+/// stays is copied once for each doubling of what it lies beside, and not with every little that comes.
+pub(super) fn choose(candidates: &[&Usage], slot_bytes: u64, need: Need) -> Choice {
+    let mut sorted: Vec<&Usage> = candidates
         .iter()
-        .filter(|usage| usage.live_bytes * 100 <= slot_bytes * percent)
+        .filter(|usage| usage.live_bytes * 100 <= slot_bytes * need.live_percent())
+        .copied()
         .collect();
     sorted.sort_by_key(|usage| (usage.live_bytes, usage.number));
-    sorted.truncate(limits::COLD_SOURCES_MAX);
+    loop {
+        let count = best_count(&sorted, slot_bytes, need);
+        let chosen = &sorted[..count];
+        let bytes: u64 = chosen.iter().map(|usage| usage.live_bytes).sum();
+        let again = |usage: &&Usage| {
+            need != Need::All && usage.is_whole_copy() && usage.live_bytes * 2 > bytes
+        };
+        // Sorted by size: if it is any, it is the last of them.
+        let Some(at) = chosen.iter().rposition(again) else {
+            let gain = gain(chosen.len() as u64, bytes, slot_bytes);
+            let sources = chosen.iter().map(|usage| usage.number).collect();
+            return Choice { sources, gain };
+        };
+        sorted.remove(at);
+    }
+}
+
+/// Slots needed for so many bytes.
+fn slots_for(bytes: u64, slot_bytes: u64) -> u64 {
+    // Room for headers, and for the end of the contents and the footer to be rounded up.
+    let room = slot_bytes - u64::from(FIRST_POSITION) - 2 * u64::from(limits::SECTOR_BYTES_MAX);
+    bytes.div_ceil(room)
+}
+
+/// Slots that are given back by copying so many bytes out of so many slots.
+fn gain(sources: u64, bytes: u64, slot_bytes: u64) -> u64 {
+    sources.saturating_sub(slots_for(bytes, slot_bytes))
+}
+
+/// How many of the first give back the most.
+fn best_count(sorted: &[&Usage], slot_bytes: u64, need: Need) -> usize {
     let (mut best, mut best_count, mut bytes) = (0, 0, 0);
-    for (at, usage) in sorted.iter().enumerate() {
+    for (count, usage) in (1..).zip(sorted.iter().take(limits::COLD_SOURCES_MAX)) {
         bytes += usage.live_bytes;
-        let outputs = bytes.div_ceil(room);
-        if outputs > limits::COLD_OUTPUTS_MAX {
+        if slots_for(bytes, slot_bytes) > limits::COLD_OUTPUTS_MAX {
             break;
         }
-        let gain = (at as u64 + 1).saturating_sub(outputs);
-        if gain > best {
-            (best, best_count) = (gain, at + 1);
+        let gain = gain(count as u64, bytes, slot_bytes);
+        if gain > best && need.allows(bytes, gain * slot_bytes) {
+            (best, best_count) = (gain, count);
         }
     }
-    Choice {
-        sources: sorted[..best_count]
-            .iter()
-            .map(|usage| usage.number)
-            .collect(),
-        gain: best,
-    }
-}
-
-/// A cold segment that is on the disk and not yet named by anything.
-pub(super) struct Output {
-    prepared: Prepared,
-    row: SegmentRow,
-    footer: Arc<Footer>,
-}
-
-/// How copying went.
-pub(super) enum Copied {
-    /// What lives in the sources is in these.
-    Done(Vec<Output>),
-    /// This segment cannot be read whole.
-    Damaged { segment: u64, what: String },
-    /// It took as many slots as it would give back, or the store is ending.
-    Dropped,
-}
-
-/// Bounds how fast copying goes.
-pub(super) struct Pace<'a> {
-    /// Bytes per second; `None`: as fast as the disk.
-    pub bytes_per_second: Option<u64>,
-    /// Whether to give up.
-    pub stopping: &'a dyn Fn() -> bool,
-}
-
-/// An extent to copy, and the source it lies in.
-struct Live {
-    topic: TopicId,
-    extent: Extent,
-    from: Offset,
-    source: usize,
-}
-
-/// Copies what lives in the sources into as many cold segments as it takes.
-pub(super) fn copy(
-    shared: &Shared,
-    pool: &SlotPool,
-    sources: &[Arc<Segment>],
-    pace: &Pace<'_>,
-) -> Result<Copied, JournalError> {
-    let mut outputs = Outputs {
-        shared,
-        pool,
-        done: Vec::new(),
-        current: None,
-        unsynced: 0,
-    };
-    let outcome = copy_into(&mut outputs, shared, sources, pace);
-    match outcome {
-        Ok(None) if outputs.done.len() < sources.len() => {
-            Ok(Copied::Done(std::mem::take(&mut outputs.done)))
-        }
-        outcome => {
-            outputs.give_back();
-            outcome.map(|stopped| stopped.unwrap_or(Copied::Dropped))
-        }
-    }
-}
-
-/// `None`: all of it is copied and durable.
-fn copy_into(
-    outputs: &mut Outputs<'_>,
-    shared: &Shared,
-    sources: &[Arc<Segment>],
-    pace: &Pace<'_>,
-) -> Result<Option<Copied>, JournalError> {
-    let damaged = |segment: &Segment, what: String| Copied::Damaged {
-        segment: segment.number,
-        what,
-    };
-    let mut live = Vec::new();
-    for (source, segment) in sources.iter().enumerate() {
-        match shared.segments.footer_once(segment, &shared.dir) {
-            Ok(Some(footer)) => gather(shared, &footer, source, &mut live),
-            Ok(None) => return Ok(Some(Copied::Dropped)),
-            Err(error) if error.is_damage() => {
-                return Ok(Some(damaged(segment, error.to_string())));
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    live.sort_by_key(|live| (live.topic, live.extent.base));
-    let begun = Instant::now();
-    let mut bytes = 0;
-    // Where a repair put copies beside their originals, one of each is enough.
-    let mut copied = (TopicId::zero(), Offset::ZERO);
-    for live in live {
-        if (pace.stopping)() {
-            return Ok(Some(Copied::Dropped));
-        }
-        let segment = &sources[live.source];
-        let read = ExtentRead {
-            topic: live.topic,
-            extent: live.extent,
-            from: live.from,
-        };
-        // Around the page cache: what is copied in the background is not what readers want soon.
-        let how = (Via::Direct, &shared.read_buffers);
-        let slot = segment.slot(&shared.dir)?;
-        let pieces = match read_extent(&slot, &segment.header, &read, how) {
-            Ok(pieces) => pieces,
-            Err(error) if error.is_damage() => {
-                return Ok(Some(damaged(segment, error.to_string())));
-            }
-            Err(error) => return Err(error),
-        };
-        for piece in pieces {
-            match piece {
-                Piece::Entry(entry)
-                    if copied.0 == live.topic && entry.header.number < copied.1.get() => {}
-                Piece::Entry(entry) => {
-                    outputs.push(live.topic, &entry)?;
-                    copied = (live.topic, Offset::new(entry.header.end_number()));
-                }
-                Piece::Damaged { from, to } => {
-                    let what = format!("topic id {}: offsets [{from}, {to})", live.topic);
-                    return Ok(Some(damaged(segment, what)));
-                }
-            }
-        }
-        bytes += u64::from(live.extent.length);
-        rest(begun, bytes, pace);
-    }
-    outputs.finish()?;
-    Ok(None)
-}
-
-/// Waits until copying is no faster than it should be.
-fn rest(begun: Instant, bytes: u64, pace: &Pace<'_>) {
-    let Some(rate) = pace.bytes_per_second else {
-        return;
-    };
-    let due = begun + Duration::from_millis(bytes * 1000 / rate);
-    while Instant::now() < due && !(pace.stopping)() {
-        std::thread::sleep(
-            Duration::from_millis(5).min(due.saturating_duration_since(Instant::now())),
-        );
-    }
-}
-
-fn gather(shared: &Shared, footer: &Footer, source: usize, live: &mut Vec<Live>) {
-    for summary in footer.topics() {
-        let Some(topic) = shared.topic(summary.topic) else {
-            continue;
-        };
-        let start = topic.start();
-        let extents = footer.extents_of(summary.topic);
-        live.extend(extents.filter(|e| e.end() > start).map(|extent| Live {
-            topic: summary.topic,
-            extent,
-            from: extent.base.max(start),
-            source,
-        }));
-    }
-}
-
-/// The cold segments being written.
-struct Outputs<'a> {
-    shared: &'a Shared,
-    pool: &'a SlotPool,
-    done: Vec<Output>,
-    current: Option<(Prepared, ColdWriter)>,
-    unsynced: u64,
-}
-
-impl Outputs<'_> {
-    fn push(&mut self, topic: TopicId, entry: &StoredEntry) -> Result<(), JournalError> {
-        let payload = [&entry.payload[..]];
-        let entry = EntryToWrite {
-            kind: EntryKind::Records,
-            topic,
-            number: entry.header.number,
-            epoch: entry.header.epoch,
-            records: entry.header.records,
-            append_time: entry.header.append_time,
-            payload: &payload,
-            payload_crc: entry.header.payload_crc,
-        };
-        let full =
-            |(_, writer): &(Prepared, ColdWriter)| !writer.has_room_for(entry.payload_bytes());
-        if self.current.as_ref().is_some_and(full) {
-            self.finish()?;
-        }
-        if self.current.is_none() {
-            let prepared = self.pool.prepare(Kind::Cold, None)?;
-            let writer = ColdWriter::new(prepared.slot.clone(), &prepared.header);
-            self.current = Some((prepared, writer));
-        }
-        let (prepared, writer) = self.current.as_mut().expect("made just now");
-        let mut outcome = writer.push(&entry).map(|_| ());
-        self.unsynced += entry.payload_bytes() as u64;
-        if self.unsynced >= limits::COLD_SYNC_BYTES {
-            self.unsynced = 0;
-            outcome = outcome.and_then(|()| prepared.slot.sync_data());
-        }
-        outcome.inspect_err(|error| self.shared.fail(&error.to_string()))
-    }
-
-    /// Ends the segment being written; on return it is durable.
-    fn finish(&mut self) -> Result<(), JournalError> {
-        let Some((prepared, writer)) = self.current.take() else {
-            return Ok(());
-        };
-        // After a failed write nothing more is written (J12).
-        let written = writer.finish();
-        let written = written.inspect_err(|error| self.shared.fail(&error.to_string()))?;
-        let footer = written.footer;
-        let row = SegmentRow {
-            slot: prepared.header.slot,
-            kind: 3,
-            salt: prepared.header.salt.to_bytes(),
-            end: footer.segment_end().contents_end,
-            footer_position: written.footer_position,
-            footer_length: u32::try_from(footer.as_bytes().len()).expect("a footer lies in a slot"),
-            first_group: 0,
-            last_group: 0,
-            damaged: false,
-        };
-        self.done.push(Output {
-            prepared,
-            row,
-            footer: Arc::new(footer),
-        });
-        Ok(())
-    }
-
-    /// Nothing names these slots, and nothing ever did.
-    fn give_back(&mut self) {
-        let done = self.done.drain(..).map(|output| output.prepared);
-        let current = self.current.take().map(|(prepared, _)| prepared);
-        for prepared in done.chain(current) {
-            self.pool.release(prepared.header.slot);
-        }
-    }
-}
-
-/// The slots of outputs that were not put in.
-pub(super) fn slots_of(outputs: &[Output]) -> Vec<u32> {
-    outputs
-        .iter()
-        .map(|output| output.prepared.header.slot)
-        .collect()
+    best_count
 }
 
 /// Slots that are free once nobody reads them and the entry that says so can no longer be lost.
@@ -431,15 +271,24 @@ impl Leaving {
 /// On the writer's thread: the cold segments take the place of their sources.
 pub(super) fn swap(
     context: &mut Context<'_>,
-    sources: Leaving,
+    mut sources: Leaving,
     outputs: Vec<Output>,
 ) -> Result<(Given, Vec<RowKey>), ApiError> {
-    let as_it_was = |usage: &Usage| context.state.segments().get(&usage.number) == Some(&usage.row);
+    let refused = |reason: &str| ApiError::InvalidArgument {
+        what: "segments".to_owned(),
+        reason: reason.to_owned(),
+    };
+    let rows = context.state.segments();
+    // One that is not there any more was freed meanwhile: nothing in it lived.
+    sources
+        .usages
+        .retain(|usage| rows.contains_key(&usage.number));
+    let as_it_was = |usage: &Usage| rows.get(&usage.number) == Some(&usage.row);
     if !sources.usages.iter().all(as_it_was) {
-        return Err(ApiError::InvalidArgument {
-            what: "segments".to_owned(),
-            reason: "they changed while they were copied".to_owned(),
-        });
+        return Err(refused("they changed while they were copied"));
+    }
+    if sources.usages.len() <= outputs.len() {
+        return Err(refused("most of them died while they were copied"));
     }
     let mut keys = Vec::new();
     let mut new_runs: BTreeMap<TopicId, Vec<Run>> = BTreeMap::new();
@@ -506,47 +355,100 @@ fn give_up(
 mod tests {
     use super::*;
 
-    fn usage(number: u64, live_percent: u64) -> Usage {
-        let row = SegmentRow {
-            slot: 1,
-            kind: 1,
-            salt: [0; 16],
-            end: 0,
-            footer_position: 0,
-            footer_length: 0,
-            first_group: 1,
-            last_group: 1,
-            damaged: false,
-        };
-        Usage {
-            number,
-            row,
-            live_bytes: live_percent << 20,
-        }
+    const SLOT: u64 = 100 << 20;
+
+    fn chosen(usages: &[Usage], need: Need) -> (Vec<u64>, u64) {
+        let candidates: Vec<&Usage> = usages.iter().collect();
+        let chosen = choose(&candidates, SLOT, need);
+        (chosen.sources, chosen.gain)
     }
 
-    fn choice(percents: &[u64], tight: bool) -> (Vec<u64>, u64) {
+    fn usage(number: u64, live_percent: u64) -> Usage {
+        Usage::for_tests(number, live_percent << 20)
+    }
+
+    fn choice(percents: &[u64], need: Need) -> (Vec<u64>, u64) {
         let usages: Vec<Usage> = (1..).zip(percents).map(|(n, p)| usage(n, *p)).collect();
-        let candidates: Vec<&Usage> = usages.iter().collect();
-        let chosen = choose(&candidates, 100 << 20, tight);
-        (chosen.sources, chosen.gain)
+        chosen(&usages, need)
+    }
+
+    fn cold(number: u64, live_percent: u64, copied_percent: u32) -> Usage {
+        let mut usage = usage(number, live_percent);
+        usage.row.kind = 3;
+        usage.row.end = FIRST_POSITION + (copied_percent << 20);
+        usage
     }
 
     #[test]
     fn copying_has_to_give_back_more_slots_than_it_takes() {
-        assert_eq!(choice(&[], false), (vec![], 0));
-        assert_eq!(choice(&[10], false), (vec![], 0), "one for one is no gain");
-        assert_eq!(
-            choice(&[10, 70], false),
-            (vec![], 0),
-            "mostly live ones stay"
-        );
-        assert_eq!(choice(&[49, 49], false), (vec![1, 2], 1));
-        assert_eq!(choice(&[40, 1, 90, 2], false), (vec![2, 4, 1], 2));
-        assert_eq!(choice(&[60, 60, 60], false), (vec![], 0));
-        assert_eq!(choice(&[60, 60, 60], true), (vec![1, 2, 3], 1));
-        let many = vec![1; 200];
-        let (sources, gain) = choice(&many, false);
-        assert_eq!((sources.len(), gain), (64, 63), "so many at once");
+        for need in [Need::Little, Need::More, Need::All] {
+            assert_eq!(choice(&[], need), (vec![], 0));
+            assert_eq!(choice(&[10], need), (vec![], 0), "one for one is no gain");
+            assert_eq!(choice(&[10, 95], need), (vec![], 0), "full ones stay");
+            assert_eq!(choice(&[12, 1, 90, 2], need), (vec![2, 4, 1], 2));
+            let (sources, gain) = choice(&vec![1; 200], need);
+            assert_eq!((sources.len(), gain), (64, 63), "so many at once");
+        }
+        for need in [Need::More, Need::All] {
+            assert_eq!(choice(&[49, 49], need), (vec![1, 2], 1));
+            assert_eq!(choice(&[60, 60, 60], need), (vec![1, 2, 3], 1));
+            assert_eq!(
+                choice(&[81, 1, 81], need),
+                (vec![], 0),
+                "mostly live ones stay"
+            );
+        }
+    }
+
+    #[test]
+    fn without_need_copying_has_to_be_worth_its_bytes() {
+        assert_eq!(choice(&[49, 49], Need::Little), (vec![], 0));
+        assert_eq!(choice(&[12, 12], Need::Little), (vec![1, 2], 1));
+        assert_eq!(choice(&[1, 1, 49], Need::Little), (vec![1, 2], 1));
+        assert_eq!(choice(&[12, 12, 25], Need::Little), (vec![1, 2, 3], 2));
+    }
+
+    #[test]
+    fn what_was_copied_once_is_not_copied_again_for_a_little() {
+        let beside = |small: u64, copy: Usage, need| {
+            let usages: Vec<Usage> = (1..=small).map(|n| usage(n, 1)).chain([copy]).collect();
+            chosen(&usages, need)
+        };
+        for need in [Need::Little, Need::More] {
+            assert_eq!(beside(1, cold(9, 5, 5), need), (vec![], 0));
+            assert_eq!(beside(4, cold(9, 5, 5), need), (vec![1, 2, 3, 4], 3));
+            assert_eq!(beside(5, cold(9, 5, 5), need).1, 5, "as much as it is");
+            assert_eq!(beside(1, cold(9, 5, 9), need), (vec![], 0));
+            assert_eq!(beside(1, cold(9, 5, 10), need).1, 1, "half of it died");
+        }
+        assert_eq!(beside(1, cold(9, 5, 5), Need::All), (vec![1, 9], 1));
+        let three = [cold(1, 20, 20), cold(2, 20, 20), cold(3, 21, 21)];
+        assert_eq!(chosen(&three, Need::More), (vec![1, 2, 3], 2));
+    }
+
+    /// A stable set of small topics beside a busy one, which leaves a little of them in each segment that it fills.
+    #[test]
+    fn a_stable_set_is_copied_once_for_each_doubling() {
+        let (mut number, mut copied, mut made) = (0, 0, 0);
+        let mut usages: Vec<Usage> = Vec::new();
+        for _ in 0..40 {
+            number += 1;
+            made += 1;
+            usages.push(usage(number, 1));
+            let (sources, gain) = chosen(&usages, Need::More);
+            if gain == 0 {
+                continue;
+            }
+            let (from, kept): (Vec<Usage>, Vec<Usage>) = usages
+                .into_iter()
+                .partition(|usage| sources.contains(&usage.number));
+            let bytes: u64 = from.iter().map(|usage| usage.live_bytes >> 20).sum();
+            copied += bytes;
+            number += 1;
+            usages = kept;
+            usages.push(cold(number, bytes, u32::try_from(bytes).expect("small")));
+        }
+        assert!(copied <= made * 6, "{copied} copied of {made}");
+        assert!(usages.len() <= 7, "{} segments are left", usages.len());
     }
 }

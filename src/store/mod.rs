@@ -21,11 +21,15 @@ mod applier;
 mod asker;
 mod cold;
 mod command;
+mod copier;
+mod copying;
 mod expiry;
+mod extents;
 mod fetch;
 mod index;
 mod keeper;
 mod meters;
+mod motion;
 pub mod offline;
 mod open;
 mod pool;
@@ -170,6 +174,8 @@ pub struct ReclaimFigures {
     pub segments_copied: u64,
     /// Cold segments written for that.
     pub cold_segments: u64,
+    /// Bytes of records that were copied into them, with their headers.
+    pub bytes_copied: u64,
     /// Slots that held something and were used again.
     pub slots_reused: u64,
     /// Slots that held something and were deleted.

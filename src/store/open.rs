@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use super::applier::{Applier, ApplierStatus};
 use super::asker::{Asker, Stop};
 use super::command::{Change, Command, Context};
+use super::copier::copier;
 use super::keeper::{Keeper, publish_sealed};
 use super::pool::SlotPool;
 use super::queue::Queue;
@@ -382,8 +383,10 @@ fn start_store(parts: Parts<'_>) -> Result<Store, OpenError> {
     let run_pool = pool.clone();
     threads.push(engine.spawn("tidings-slots", move || run_pool.run())?);
     if options.reclaim {
+        let (copier, copies) = copier(shared.clone(), pool.clone(), asker.stop.clone());
+        threads.push(engine.spawn("tidings-copy", move || copier.run())?);
         threads.push(engine.spawn("tidings-reclaim", move || {
-            Reclaimer::new(asker, snapshot).run()
+            Reclaimer::new(asker, snapshot, Some(copies)).run()
         })?);
         if left_behind >= limits::OPEN_RECLAIM_SEGMENTS {
             wait_until_reclaimed(&shared);

@@ -27,14 +27,16 @@
 //!
 //! Deliberately missing: punching holes, shrinking files.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::asker::{Asker, Reply};
-use super::cold::{self, Choice, Copied, Leaving, Pace, Usage, choose, slots_of};
+use super::cold::{self, Choice, Leaving, Need, Usage, choose};
 use super::command::SnapshotWritten;
+use super::copier::Copies;
+use super::copying::{Copied, Output, slots_of};
 use super::expiry::Expiry;
+use super::motion::Motion;
 use super::recovery::row_of_at;
 use super::segments::Segment;
 use super::shared::count;
@@ -69,10 +71,15 @@ pub(super) struct Reclaimer {
     snapshot_after: Instant,
     snapshot_bytes: u64,
     usages: Vec<Usage>,
-    /// What the usages were counted from: discards and the table of segments.
-    looked_at: Option<(u64, u64)>,
+    motion: Motion,
+    /// What the usages were counted from: discards, the table of segments, and what moves.
+    looked_at: Option<(u64, u64, u64)>,
+    /// The newest segment of the stream, and since when it is sealed, if it was not found at the start.
+    newest: (u64, Option<Instant>),
     /// Not to be looked again before: looking at many segments takes long.
     look_after: Instant,
+    /// `None`: nothing is copied.
+    copies: Option<Copies>,
     copy_after: Instant,
 }
 
@@ -82,9 +89,16 @@ const LOOK_SHARE: u32 = 20;
 const LOOK_REST_MAX: Duration = Duration::from_secs(10);
 /// After copying brought nothing, or a snapshot was of no use, it is not tried again for so long.
 const COPY_BACKOFF: Duration = Duration::from_secs(60);
+/// How fast starts move is seen over so many looks.
+const MOTION_LOOKS: u32 = 2;
+/// What they pass within so many looks is waited for.
+const GOING_LOOKS: u32 = 10;
+/// When no segment came to be within so many looks, there is nothing else to do.
+const QUIET_LOOKS: u32 = 10;
 
 impl Reclaimer {
-    pub fn new(asker: Asker, snapshot: Option<SnapshotAt>) -> Self {
+    pub fn new(asker: Asker, snapshot: Option<SnapshotAt>, copies: Option<Copies>) -> Self {
+        let every = asker.shared.reclaim_every;
         Self {
             asker,
             expiry: Expiry::new(),
@@ -94,8 +108,11 @@ impl Reclaimer {
             snapshot_after: Instant::now(),
             snapshot_bytes: 0,
             usages: Vec::new(),
+            motion: Motion::new(every * MOTION_LOOKS, every * GOING_LOOKS),
             looked_at: None,
+            newest: (0, None),
             look_after: Instant::now(),
+            copies,
             copy_after: Instant::now(),
         }
     }
@@ -111,7 +128,9 @@ impl Reclaimer {
                 next_expiry = Instant::now() + every;
             }
             self.round();
-            let idle = matches!(self.phase, Phase::Idle) && !self.asker.is_releasing();
+            let idle = matches!(self.phase, Phase::Idle)
+                && !self.asker.is_releasing()
+                && !self.copies.as_ref().is_some_and(Copies::is_busy);
             let wait = if idle {
                 every
             } else {
@@ -129,10 +148,20 @@ impl Reclaimer {
         let segments = &self.asker.shared.segments;
         self.usages
             .retain(|usage| segments.get(usage.number).is_some());
+        self.look_at_motion();
         self.look();
         self.step_snapshot();
         self.free();
         self.copy();
+    }
+
+    fn look_at_motion(&mut self) {
+        let now = Instant::now();
+        if self.motion.is_due(now) {
+            let topics = self.asker.shared.topics_with_retention();
+            let starts = topics.iter().map(|(topic, _)| (topic.id, topic.start()));
+            self.motion.look(starts, now);
+        }
     }
 
     /// Counts again what lives, if something changed.
@@ -141,17 +170,30 @@ impl Reclaimer {
         let now_is = (
             shared.discards.load(Ordering::Acquire),
             shared.segments.version(),
+            self.motion.version(),
         );
         let begun = Instant::now();
         if self.looked_at == Some(now_is) || begun < self.look_after {
             return;
         }
-        self.usages = cold::look(shared);
+        self.usages = cold::look(shared, &self.motion);
+        self.note_newest();
         self.looked_at = Some(now_is);
         self.look_after = Instant::now() + (begun.elapsed() * LOOK_SHARE).min(LOOK_REST_MAX);
         let dead = self.sound().filter(|usage| usage.is_dead()).count() as u64;
         let gain = self.choice(u64::MAX).gain;
-        shared.reclaimable.store(dead + gain, Ordering::Release);
+        let reclaimable = &self.asker.shared.reclaimable;
+        reclaimable.store(dead + gain, Ordering::Release);
+    }
+
+    fn note_newest(&mut self) {
+        let stream = self.usages.iter().filter(|usage| !usage.is_cold());
+        let newest = stream.map(|usage| usage.number).max().unwrap_or(0);
+        if newest > self.newest.0 {
+            // What a start finds did not come to be just now.
+            let since = self.looked_at.is_some().then(Instant::now);
+            self.newest = (newest, since);
+        }
     }
 
     fn sound(&self) -> impl Iterator<Item = &Usage> {
@@ -166,22 +208,39 @@ impl Reclaimer {
 
     /// What is worth copying of the segments below a horizon.
     fn choice(&self, horizon: u64) -> Choice {
+        let need = self.need();
         let candidates: Vec<&Usage> = self
             .sound()
             .filter(|usage| !usage.is_dead() && (usage.is_cold() || usage.number < horizon))
+            .filter(|usage| self.is_starved() || !usage.is_going())
             .collect();
-        choose(&candidates, self.slot_bytes(), self.is_tight())
+        choose(&candidates, self.slot_bytes(), need)
     }
 
     fn slot_bytes(&self) -> u64 {
         u64::from(self.asker.shared.dir.slot_bytes())
     }
 
-    /// Whether sealed segments take more space than they should.
+    fn need(&self) -> Need {
+        let quiet = QUIET_LOOKS * self.asker.shared.reclaim_every;
+        let is_quiet = self.newest.1.is_none_or(|since| since.elapsed() >= quiet);
+        match self.is_tight() {
+            _ if self.is_starved() => Need::All,
+            true if is_quiet => Need::All,
+            true => Need::More,
+            false => Need::Little,
+        }
+    }
+
+    /// Whether sealed segments in which something lives take more space than they should. Those that are dead
+    /// are given back anyway.
     fn is_tight(&self) -> bool {
-        let live: u64 = self.usages.iter().map(|usage| usage.live_bytes).sum();
-        let taken = self.usages.len() as u64 * self.slot_bytes();
-        self.is_starved() || taken * 100 > live * limits::SPACE_PERCENT + 100 * self.slot_bytes()
+        let living = self.usages.iter().filter(|usage| !usage.is_dead());
+        let (slots, live) = living.fold((0, 0), |(slots, live), usage| {
+            (slots + 1, live + usage.live_bytes)
+        });
+        let spare = limits::SPACE_SLOTS * self.slot_bytes();
+        slots * self.slot_bytes() * 100 > live * limits::SPACE_PERCENT + spare * 100
     }
 
     /// Whether publishing is refused for want of space.
@@ -215,9 +274,33 @@ impl Reclaimer {
         }
     }
 
+    /// Takes what was copied, and lets the next be copied: on a thread of its own, nothing here waits for it.
     fn copy(&mut self) {
+        let done = self.copies.as_mut().and_then(Copies::take_done);
+        match done {
+            None => {}
+            Some((usages, Ok(Copied::Done(outputs)))) => self.swap(usages, outputs),
+            Some((_, Ok(Copied::Damaged { segment, what }))) => self.mark_damaged(segment, &what),
+            Some((_, Ok(Copied::Dropped))) => self.copy_after = Instant::now() + COPY_BACKOFF,
+            Some((_, Err(error))) => {
+                tracing::warn!(%error, "cannot copy segments together, trying again later");
+                self.copy_after = Instant::now() + COPY_BACKOFF;
+            }
+        }
+        let rate = self.bytes_per_second();
+        if let Some(copies) = &self.copies {
+            copies.set_rate(rate);
+        }
+        self.begin_copy();
+    }
+
+    fn begin_copy(&mut self) {
+        let is_free = self.copies.as_ref().is_some_and(|c| !c.is_busy());
+        if !is_free || Instant::now() < self.copy_after || self.asker.stop.is_stopped() {
+            return;
+        }
         let choice = self.choice(self.horizon());
-        if choice.gain == 0 || Instant::now() < self.copy_after || self.asker.stop.is_stopped() {
+        if choice.gain == 0 {
             return;
         }
         let usages: Vec<Usage> = self
@@ -225,41 +308,23 @@ impl Reclaimer {
             .filter(|usage| choice.sources.contains(&usage.number))
             .cloned()
             .collect();
-        let shared = self.asker.shared.clone();
-        let stop = self.asker.stop.clone();
-        let segments: Vec<Arc<Segment>> = choice
-            .sources
-            .iter()
-            .filter_map(|number| shared.segments.get(*number))
-            .collect();
-        let pace = Pace {
-            bytes_per_second: self.bytes_per_second(),
-            stopping: &|| stop.is_stopped() || shared.failure().is_some(),
-        };
-        let copied = cold::copy(&shared, &self.asker.pool, &segments, &pace);
-        drop(segments);
-        match copied {
-            Ok(Copied::Done(outputs)) => self.swap(usages, outputs),
-            Ok(Copied::Damaged { segment, what }) => self.mark_damaged(segment, &what),
-            Ok(Copied::Dropped) => self.copy_after = Instant::now() + COPY_BACKOFF,
-            Err(error) => {
-                tracing::warn!(%error, "cannot copy segments together, trying again later");
-                self.copy_after = Instant::now() + COPY_BACKOFF;
-            }
+        if let Some(copies) = &mut self.copies {
+            copies.begin(&self.asker.shared, usages);
         }
     }
 
     fn bytes_per_second(&self) -> Option<u64> {
+        let rate = self.asker.shared.copy_rate.load(Ordering::Relaxed);
         if self.is_starved() {
             None
         } else if self.is_tight() {
-            Some(4 * limits::COLD_BYTES_PER_SECOND)
+            Some(rate.saturating_mul(4))
         } else {
-            Some(limits::COLD_BYTES_PER_SECOND)
+            Some(rate)
         }
     }
 
-    fn swap(&mut self, usages: Vec<Usage>, outputs: Vec<cold::Output>) {
+    fn swap(&mut self, usages: Vec<Usage>, outputs: Vec<Output>) {
         tracing::debug!(
             from = usages.len(),
             to = outputs.len(),
@@ -406,7 +471,7 @@ impl Reclaimer {
 /// Writes a state snapshot and waits until it is relied on. For a store without a reclaimer; returns the
 /// horizon: stream segments below are needed by no walk.
 pub(super) fn snapshot_now(asker: Asker) -> Result<u64, String> {
-    let mut reclaimer = Reclaimer::new(asker, None);
+    let mut reclaimer = Reclaimer::new(asker, None, None);
     let pushed = reclaimer.asker.push_snapshot();
     reclaimer.phase = Phase::Writing(pushed.ok_or("the store is ending")?);
     let deadline = Instant::now() + limits::SNAPSHOT_PATIENCE;

@@ -158,6 +158,9 @@ pub(super) struct Reclaimed {
     pub segments_freed: AtomicU64,
     pub segments_copied: AtomicU64,
     pub cold_segments: AtomicU64,
+    pub bytes_copied: AtomicU64,
+    /// Reads it took to copy them.
+    pub copy_reads: AtomicU64,
     pub slots_reused: AtomicU64,
     pub slots_deleted: AtomicU64,
 }
@@ -170,6 +173,7 @@ impl Reclaimed {
             segments_freed: of(&self.segments_freed),
             segments_copied: of(&self.segments_copied),
             cold_segments: of(&self.cold_segments),
+            bytes_copied: of(&self.bytes_copied),
             slots_reused: of(&self.slots_reused),
             slots_deleted: of(&self.slots_deleted),
         }
@@ -202,6 +206,8 @@ pub(super) struct Shared {
     pub reclaimable: AtomicU64,
     /// How often the reclaimer looks.
     pub reclaim_every: Duration,
+    /// Bytes copied per second while there is space enough.
+    pub copy_rate: AtomicU64,
     /// What it did.
     pub reclaimed: Reclaimed,
     /// The topics that do not keep everything.
@@ -237,6 +243,7 @@ impl Shared {
             rows: AtomicU64::new(0),
             reclaimable: AtomicU64::new(u64::MAX),
             reclaim_every: reclaim_every.max(limits::RECLAIM_EVERY_MIN),
+            copy_rate: AtomicU64::new(limits::COLD_BYTES_PER_SECOND),
             reclaimed: Reclaimed::default(),
             retained: Mutex::default(),
             notices: Mutex::default(),

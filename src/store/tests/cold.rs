@@ -12,12 +12,12 @@ fn kinds(store: &Store) -> Vec<(u64, u8)> {
     rows.collect()
 }
 
-fn has_cold(store: &Store) -> bool {
+pub(super) fn has_cold(store: &Store) -> bool {
     kinds(store).iter().any(|(_, kind)| *kind == 3)
 }
 
 /// A store whose segments each hold a little of several topics, and much of one that is to be deleted.
-async fn mixed(dir: &Path) -> (Store, Vec<TopicId>, u64) {
+pub(super) async fn mixed(dir: &Path) -> (Store, Vec<TopicId>, u64) {
     let (store, _) = open(dir);
     let mut small = Vec::new();
     for n in 0..5 {
@@ -33,7 +33,7 @@ async fn mixed(dir: &Path) -> (Store, Vec<TopicId>, u64) {
     (store, small, 160)
 }
 
-async fn check_small(store: &Store, small: &[TopicId], end: u64) {
+pub(super) async fn check_small(store: &Store, small: &[TopicId], end: u64) {
     for id in small {
         check(store, *id, 0..end, 2_000).await;
         check(store, *id, end / 2..end, 2_000).await;
@@ -323,6 +323,11 @@ async fn a_topic_that_keeps_little_keeps_the_disk_small() {
     // 40 MiB passed through.
     assert!(most <= 26, "{most} slots at most");
     until("little is left", || slots(dir.path()) <= 11).await;
+    let copied = store.shared.reclaimed.figures().bytes_copied;
+    assert!(
+        copied <= 12 << 20,
+        "{copied} bytes copied to keep a tenth of that"
+    );
     let start = info(&store, "a").await.start_offset.get();
     check(&store, id, start..4000, 10_000).await;
     check(&store, slow, 0..400, 3_000).await;
