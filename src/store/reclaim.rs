@@ -145,14 +145,19 @@ impl Reclaimer {
 
     fn round(&mut self) {
         self.asker.release();
-        let segments = &self.asker.shared.segments;
-        self.usages
-            .retain(|usage| segments.get(usage.number).is_some());
+        self.forget_gone();
         self.look_at_motion();
         self.look();
         self.step_snapshot();
         self.free();
         self.copy();
+    }
+
+    /// What was given up need not be looked at again to be known as gone.
+    fn forget_gone(&mut self) {
+        let segments = &self.asker.shared.segments;
+        self.usages
+            .retain(|usage| segments.get(usage.number).is_some());
     }
 
     fn look_at_motion(&mut self) {
@@ -287,6 +292,7 @@ impl Reclaimer {
                 self.copy_after = Instant::now() + COPY_BACKOFF;
             }
         }
+        self.forget_gone();
         let rate = self.bytes_per_second();
         if let Some(copies) = &self.copies {
             copies.set_rate(rate);
