@@ -6,8 +6,9 @@
 //!                                 └─ held back by the snapshot: a new one
 //! ```
 //!
-//! One thread, which sleeps most of the time. It computes; the writer decides,
-//! as with every change. In what order, and why that is safe:
+//! One thread, which sleeps most of the time, and another that copies
+//! ([`copier`](super::copier)), which nothing here waits for. They compute; the
+//! writer decides, as with every change. In what order, and why that is safe:
 //!
 //! 1. A segment's row is deleted when nothing in it lives, and its number lies
 //!    below the segments of the catalog's durable position and of the usable
