@@ -8,12 +8,16 @@
 //! A frame must be whole [`FRAME_TIMEOUT`](limits::FRAME_TIMEOUT) after the
 //! reader first had to wait for the rest of it. There is no timeout between frames.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
+use tokio::io::AsyncReadExt;
 use tokio::net::tcp::OwnedReadHalf;
 
 use crate::limits;
@@ -140,21 +144,25 @@ impl FrameReader {
     /// The correlation of a bad frame, if it came along with the length.
     fn correlation(&mut self) -> u32 {
         if self.buffer.len() < frame::PREFIX_BYTES {
-            let _ = self.try_fill(frame::PREFIX_BYTES);
+            let room = self.make_room(frame::PREFIX_BYTES);
+            if let Ok(bytes) = self.half.try_read_buf(&mut self.buffer) {
+                self.count(bytes, room);
+            }
         }
         frame::correlation_of(&self.buffer).unwrap_or(0)
     }
 
     /// Receives some bytes; 0 at the end. `frame_bytes` is how many the frame at the front has.
     async fn fill(&mut self, frame_bytes: usize) -> Result<usize, ReadError> {
-        tokio::task::coop::consume_budget().await;
         loop {
+            // Each time: a read is also put off when it is the turn of others, and looks as if nothing was there.
+            tokio::task::coop::consume_budget().await;
             if self.buffer.is_empty() {
                 self.buffer = BytesMut::new();
                 self.pace = None;
                 self.half.readable().await?;
             }
-            if let Some(bytes) = self.try_fill(frame_bytes)? {
+            if let Some(bytes) = self.fill_at_hand(frame_bytes).await? {
                 return Ok(bytes);
             }
             if !self.buffer.is_empty() {
@@ -163,7 +171,23 @@ impl FrameReader {
         }
     }
 
-    fn try_fill(&mut self, frame_bytes: usize) -> io::Result<Option<usize>> {
+    /// Receives what is there now, `None` if that is nothing. A read that leaves room has taken all of it: the
+    /// next one waits for more, and no system call is made only to be told that there is none.
+    async fn fill_at_hand(&mut self, frame_bytes: usize) -> io::Result<Option<usize>> {
+        let room = self.make_room(frame_bytes);
+        let mut reading = pin!(self.half.read_buf(&mut self.buffer));
+        match poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
+            Poll::Ready(Ok(bytes)) => {
+                self.count(bytes, room);
+                Ok(Some(bytes))
+            }
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Pending => Ok(None),
+        }
+    }
+
+    /// Reserves what the next read needs; how much that is.
+    fn make_room(&mut self, frame_bytes: usize) -> usize {
         let missing = frame_bytes.saturating_sub(self.buffer.len());
         let spare = self.buffer.capacity() - self.buffer.len();
         if spare < missing.min(self.chunk / 4).max(1) {
@@ -171,15 +195,7 @@ impl FrameReader {
             let step = self.buffer.len().max(limits::READ_BUFFER_BYTES_MAX);
             self.buffer.reserve(missing.min(step).max(self.chunk));
         }
-        let room = self.buffer.capacity() - self.buffer.len();
-        match self.half.try_read_buf(&mut self.buffer) {
-            Ok(bytes) => {
-                self.count(bytes, room);
-                Ok(Some(bytes))
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(error),
-        }
+        self.buffer.capacity() - self.buffer.len()
     }
 
     fn count(&mut self, bytes: usize, room: usize) {
