@@ -112,6 +112,8 @@ pub const READ_BUFFER_BYTES_MAX: usize = 256 * KIB;
 /// A piece of an answer up to this size is copied next to its neighbours instead of being written
 /// from where it is, in bytes.
 pub const COALESCE_BYTES_MAX: usize = 4 * KIB;
+/// Copied pieces become one that is written from where it lies when they are this long together, in bytes.
+pub const COPIED_BYTES_MAX: usize = 64 * KIB;
 /// Bytes of queued answers that are gathered for one round of writing.
 pub const WRITE_ROUND_BYTES: usize = MIB;
 /// Pieces given to one vectored write.

@@ -58,10 +58,17 @@ impl IndexService {
         }
     }
 
-    /// The body of the answer.
-    fn lookup(&self, request: Lookup) -> Result<Vec<u8>, ApiError> {
-        let found = self.published.read().answer(&request.name);
-        found.ok_or(ApiError::TopicNotFound { name: request.name })
+    fn lookup(&self, call: &Call, reply: Reply) {
+        let name = match call.decode() {
+            Ok(Lookup { name, .. }) => name,
+            Err(error) => return reply.error(&error),
+        };
+        let mut reply = Some(reply);
+        let answer = |parts: &[&[u8]]| reply.take().map(|reply| reply.answer_copied(parts));
+        self.published.read().answer(&name, answer);
+        if let Some(reply) = reply {
+            reply.error(&ApiError::TopicNotFound { name });
+        }
     }
 
     /// Hands a command to the keeper, waiting in line where the queue is full.
@@ -115,7 +122,7 @@ impl Service for IndexService {
         }
         match call.api {
             Api::Lookup => {
-                reply.send_raw(call.decode().and_then(|request| self.lookup(request)));
+                self.lookup(&call, reply);
                 Handling::Answered
             }
             Api::Heartbeat => command!(Heartbeat),

@@ -1,5 +1,6 @@
 //! How many requests, and how many bytes, a connection may have in flight.
 
+use std::mem::take;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -9,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::limits;
 use crate::net::budget::Pool;
 use crate::net::context::Context;
-use crate::net::outbox::Outbox;
+use crate::net::outbox::{self, Outbox};
 
 /// What the two tasks of a connection and its unanswered requests share.
 #[derive(Debug)]
@@ -48,6 +49,9 @@ impl Shared {
 
     /// Waits until `condition` holds; it is looked at whenever a ticket is let go.
     async fn until(&self, condition: impl Fn(&Self) -> bool) {
+        if condition(self) {
+            return;
+        }
         while !condition(self) {
             let released = self.released.notified();
             self.reader_waits.store(true, Ordering::SeqCst);
@@ -78,9 +82,11 @@ impl Shared {
         self.request_bytes.fetch_add(bytes, Ordering::SeqCst);
         let mut ticket = Ticket {
             shared: self.clone(),
+            requests: 1,
             request_bytes: bytes,
             request_taken: 0,
             answer_bytes: 0,
+            spares: 0,
             spare_bytes: 0,
         };
         ticket.request_taken = self.server.budget.requests.take(bytes).await.keep();
@@ -88,17 +94,19 @@ impl Shared {
     }
 }
 
-/// What one unanswered request holds; let go when dropped.
+/// What an unanswered request holds, or several of one connection together; let go when dropped.
 #[derive(Debug)]
 pub(super) struct Ticket {
     pub shared: Arc<Shared>,
+    requests: usize,
     /// Counted on the connection.
     request_bytes: usize,
     /// Taken from the process.
     request_taken: usize,
     /// Taken from both.
     answer_bytes: usize,
-    /// Taken from the spare pool.
+    /// Requests that have something from the spare pool, and how much.
+    spares: usize,
     spare_bytes: usize,
 }
 
@@ -142,7 +150,7 @@ impl Ticket {
         let (taken, spare) = (&self.shared.spare_answers, &self.shared.server.budget.spare);
         let has_room = taken.fetch_add(1, Ordering::SeqCst) < limits::SPARE_ANSWERS_MAX;
         if has_room && spare.try_take(bytes) {
-            self.spare_bytes = bytes;
+            (self.spares, self.spare_bytes) = (1, bytes);
             return true;
         }
         taken.fetch_sub(1, Ordering::SeqCst);
@@ -169,25 +177,51 @@ impl Ticket {
     }
 
     fn give_answer(&mut self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
         self.answer_bytes -= bytes;
         self.shared.answers.give(bytes);
         self.shared.server.budget.answers.give(bytes);
     }
 }
 
+impl outbox::Ticket for Option<Ticket> {
+    fn join(&mut self, later: Self) {
+        match (self, later) {
+            (Some(all), Some(mut later)) => {
+                all.requests += take(&mut later.requests);
+                all.request_bytes += take(&mut later.request_bytes);
+                all.request_taken += take(&mut later.request_taken);
+                all.answer_bytes += take(&mut later.answer_bytes);
+                all.spares += take(&mut later.spares);
+                all.spare_bytes += take(&mut later.spare_bytes);
+            }
+            (none @ None, later) => *none = later,
+            (Some(_), None) => {}
+        }
+    }
+}
+
 impl Drop for Ticket {
     fn drop(&mut self) {
+        // It may have been joined to another one.
+        if self.requests == 0 {
+            return;
+        }
         self.give_answer(self.answer_bytes);
         let shared = &self.shared;
-        if self.spare_bytes > 0 {
+        if self.spares > 0 {
             shared.server.budget.spare.give(self.spare_bytes);
-            shared.spare_answers.fetch_sub(1, Ordering::SeqCst);
+            shared
+                .spare_answers
+                .fetch_sub(self.spares, Ordering::SeqCst);
         }
         shared.server.budget.requests.give(self.request_taken);
         shared
             .request_bytes
             .fetch_sub(self.request_bytes, Ordering::SeqCst);
-        shared.unanswered.fetch_sub(1, Ordering::SeqCst);
+        shared.unanswered.fetch_sub(self.requests, Ordering::SeqCst);
         if shared.reader_waits.load(Ordering::SeqCst) {
             shared.released.notify_one();
         }

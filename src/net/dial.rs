@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::limits;
 use crate::net::listener;
-use crate::net::outbox::{Body, Outbox, Outgoing, Writer};
+use crate::net::outbox::{Body, Outbox, Outgoing, Ticket, Writer};
 use crate::net::reader::{FrameReader, ReadError};
 use crate::protocol::api::{Api, Hello, HelloAnswer, MAGIC, PROTOCOL_MAX, PROTOCOL_MIN, Request};
 use crate::protocol::codec::Malformed;
@@ -130,16 +130,29 @@ impl Drop for Handle {
 struct Link {
     address: Address,
     hello: HelloAnswer,
-    outbox: Outbox<u32>,
+    outbox: Outbox<Sent>,
     waiting: Mutex<Waiting>,
     slots: Arc<Semaphore>,
     closed: CancellationToken,
+}
+
+/// The last of the requests that were handed to the writer: they are numbered in that order.
+#[derive(Debug)]
+struct Sent(u64);
+
+impl Ticket for Sent {
+    fn join(&mut self, later: Self) {
+        *self = later;
+    }
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
     last_correlation: u32,
     calls: HashMap<u32, Waiter>,
+    /// Requests numbered, and those of them that may have been sent.
+    numbered: u64,
+    sent: u64,
     /// Why the connection ended.
     end: Option<String>,
 }
@@ -148,7 +161,8 @@ struct Waiting {
 struct Waiter {
     api: Api,
     answer: oneshot::Sender<Result<Bytes, CallError>>,
-    is_sent: bool,
+    /// Among the requests of the connection, from 1 on.
+    number: u64,
     /// Kept until the answer comes, whether or not somebody waits for it: the server counts so.
     _slot: OwnedSemaphorePermit,
 }
@@ -247,7 +261,7 @@ impl Connection {
         let waiter = Waiter {
             api,
             answer,
-            is_sent: false,
+            number: 0,
             _slot: slot,
         };
         link.enqueue(waiter, body)?;
@@ -296,58 +310,54 @@ impl Link {
         }
     }
 
-    fn enqueue(&self, waiter: Waiter, body: Body) -> Result<(), CallError> {
+    fn enqueue(&self, mut waiter: Waiter, body: Body) -> Result<(), CallError> {
         let api = waiter.api;
-        let correlation = {
-            let mut waiting = self.lock();
-            if waiting.end.is_some() {
-                drop(waiting);
-                return Err(self.unreachable());
-            }
-            // 0 is the hello's; one still unanswered after four thousand million others is passed over.
-            let mut correlation = waiting.last_correlation;
-            loop {
-                correlation = correlation.wrapping_add(1);
-                if correlation != 0 && !waiting.calls.contains_key(&correlation) {
-                    break;
-                }
-            }
-            waiting.last_correlation = correlation;
-            waiting.calls.insert(correlation, waiter);
-            correlation
-        };
-        let header = FrameHeader::request(api as u16, 1, correlation);
-        // Refused when the connection has just ended: the end tells the waiter.
-        if self
-            .outbox
-            .push(Outgoing::new(header, body, correlation))
-            .is_err()
-            && self.lock().calls.remove(&correlation).is_some()
-        {
+        // Kept until the request is queued: the numbers are in the order of the queue.
+        let mut waiting = self.lock();
+        if waiting.end.is_some() {
+            drop(waiting);
             return Err(self.unreachable());
         }
+        // 0 is the hello's; one still unanswered after four thousand million others is passed over.
+        let mut correlation = waiting.last_correlation;
+        loop {
+            correlation = correlation.wrapping_add(1);
+            if correlation != 0 && !waiting.calls.contains_key(&correlation) {
+                break;
+            }
+        }
+        waiting.last_correlation = correlation;
+        waiting.numbered += 1;
+        let number = waiting.numbered;
+        let header = FrameHeader::request(api as u16, 1, correlation);
+        // Refused when the connection has just ended.
+        if self
+            .outbox
+            .push(Outgoing::new(header, body, Sent(number)))
+            .is_err()
+        {
+            drop(waiting);
+            return Err(self.unreachable());
+        }
+        waiter.number = number;
+        waiting.calls.insert(correlation, waiter);
         Ok(())
     }
 
-    fn mark_sent<'a>(&self, frames: impl Iterator<Item = &'a Outgoing<u32>>) {
-        let mut waiting = self.lock();
-        for frame in frames {
-            if let Some(waiter) = waiting.calls.get_mut(&frame.ticket) {
-                waiter.is_sent = true;
-            }
-        }
+    fn mark_sent(&self, Sent(last): &Sent) {
+        self.lock().sent = *last;
     }
 
     /// Tells everybody that the connection ended.
     fn end(&self, reason: String) {
-        let calls = {
+        let (calls, sent) = {
             let mut waiting = self.lock();
             waiting.end = Some(reason.clone());
-            std::mem::take(&mut waiting.calls)
+            (std::mem::take(&mut waiting.calls), waiting.sent)
         };
         self.closed.cancel();
         for waiter in calls.into_values() {
-            let error = match waiter.is_sent {
+            let error = match waiter.number <= sent {
                 true => self.lost(reason.clone()),
                 false => self.unreachable(),
             };
@@ -362,7 +372,7 @@ impl Link {
         tokio::select! {
             reason = &mut reading => reason,
             () = self.closed.cancelled() => "it was closed".to_owned(),
-            written = writer.run(&self.outbox, |frames| self.mark_sent(frames.iter())) => {
+            written = writer.run(&self.outbox, |sent| self.mark_sent(sent)) => {
                 let Err(error) = written else {
                     return "it was closed".to_owned();
                 };

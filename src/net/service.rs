@@ -16,7 +16,7 @@ use bytes::Bytes;
 use crate::limits;
 use crate::net::admission::Ticket;
 use crate::net::context::Traffic;
-use crate::net::outbox::{Body, Outgoing};
+use crate::net::outbox::{Body, Outgoing, Parts};
 use crate::protocol::api::{Api, HelloAnswer, Request};
 use crate::protocol::error::ApiError;
 use crate::protocol::frame::FrameHeader;
@@ -140,11 +140,21 @@ impl Reply {
 
     /// Answers. Never waits; from any thread.
     pub fn answer(mut self, body: impl Into<Body>) {
+        self.stop_clock();
+        self.finish(self.header.answer(), body.into().into());
+    }
+
+    /// Answers with a copy of these bytes, one behind the other. Never waits; from any thread.
+    pub fn answer_copied(mut self, parts: &[&[u8]]) {
+        self.stop_clock();
+        self.finish(self.header.answer(), Parts::Lent(parts));
+    }
+
+    fn stop_clock(&self) {
         if let (Some(began), Some(ticket)) = (self.began, &self.ticket) {
             let traffic = &ticket.shared.server.traffic;
             traffic.answered(self.header.api, began.elapsed());
         }
-        self.finish(self.header.answer(), body.into());
     }
 
     /// Answers with an error. Never waits; from any thread.
@@ -156,7 +166,7 @@ impl Reply {
         if let Some(ticket) = &self.ticket {
             ticket.shared.server.traffic.failed(error);
         }
-        self.finish(self.header.error(), error.encode().into());
+        self.finish(self.header.error(), Body::from(error.encode()).into());
     }
 
     /// Answers a control request. Never waits; from any thread.
@@ -176,14 +186,17 @@ impl Reply {
         }
     }
 
-    fn finish(&mut self, header: FrameHeader, body: Body) {
+    fn finish(&mut self, header: FrameHeader, body: Parts<'_>) {
         if let Some(mut ticket) = self.ticket.take() {
             ticket.settle_answer(body.len());
             let shared = ticket.shared.clone();
+            let ticket = Some(ticket);
             // Refused when the connection is gone: nobody is left to be told.
-            let _ = shared
-                .outbox
-                .push(Outgoing::new(header, body, Some(ticket)));
+            let _ = shared.outbox.push(Outgoing {
+                header,
+                body,
+                ticket,
+            });
         }
     }
 }
@@ -199,7 +212,7 @@ impl Drop for Reply {
             let is_lost = !ticket.shared.gone.is_cancelled() && !ticket.shared.polls.is_cancelled();
             match is_lost {
                 true => self.fail(&error),
-                false => self.finish(self.header.error(), error.encode().into()),
+                false => self.finish(self.header.error(), Body::from(error.encode()).into()),
             }
         }
     }

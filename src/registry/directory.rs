@@ -220,14 +220,13 @@ impl Directory {
     }
 
     /// The same as the body of an answer. Put together from bytes that are there: to encode a
-    /// location field by field takes several times as long as to find it.
-    pub fn answer(&self, name: &TopicName) -> Option<Vec<u8>> {
+    /// location field by field takes several times as long as to find it, and to allocate for one as long.
+    pub fn answer<R>(&self, name: &TopicName, with: impl FnOnce(&[&[u8]]) -> R) -> Option<R> {
         let entry = self.topics.get(self.topics.find(name, Kind::Held)?);
         let tail = self.tails.get(entry.peer.index())?;
         let (id, epoch) = (entry.id.to_bytes(), entry.epoch.get().to_le_bytes());
         let name = codec::text(entry.name.as_str());
-        let pieces: [&[u8]; 5] = [&name.length, name.bytes, &id, &epoch, tail];
-        Some(pieces.concat())
+        Some(with(&[&name.length, name.bytes, &id, &epoch, tail]))
     }
 
     fn location(&self, slot: Slot) -> Option<TopicLocation> {
