@@ -13,14 +13,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::bench::alarm::{Alarm, Due};
+use crate::cli::bench::alarm::{Clock, Due};
 use crate::cli::bench::line::Line;
 use crate::cli::bench::progress::Counter;
 use crate::cli::bench::report::Latencies;
 use crate::cli::fail::{Failure, Result};
 use crate::protocol::api::{Api, Lookup, Request};
 use crate::protocol::error::ApiError;
-use crate::protocol::frame::{Frame, FrameHeader, PREFIX_BYTES};
+use crate::protocol::frame::{FrameHeader, PREFIX_BYTES};
 use crate::types::TopicName;
 
 /// How long the last answers may take.
@@ -103,6 +103,8 @@ pub struct Plan {
     pub in_flight: usize,
     /// When the first ones are asked, and none any more.
     pub time: (Instant, Instant),
+    /// Tells when.
+    pub clock: Clock,
     /// Ends it early.
     pub stop: CancellationToken,
     /// Counts answers for who watches.
@@ -146,10 +148,9 @@ impl Asked {
     }
 }
 
-/// A client with its connection.
+/// A client.
 pub struct Client {
     plan: Plan,
-    line: Line,
     /// When its questions are due, if they are.
     due: Option<Due>,
     /// By correlation less one: which question is under way, and since when.
@@ -164,7 +165,7 @@ pub struct Client {
 
 impl Client {
     /// One that is ready, and asks that question first.
-    pub fn new(plan: Plan, line: Line, (due, first): (Option<Due>, usize)) -> Self {
+    pub fn new(plan: Plan, due: Option<Due>, first: usize) -> Self {
         Self {
             under_way: vec![None; plan.in_flight],
             free: (0..plan.in_flight).rev().collect(),
@@ -172,19 +173,18 @@ impl Client {
             to_send: Vec::new(),
             found: Asked::new(),
             plan,
-            line,
             due,
         }
     }
 
     /// Asks until the time is over and everything is answered.
-    pub async fn run(mut self) -> Result<Asked> {
-        let mut alarm = Alarm::new()?;
+    pub async fn run(mut self, mut line: Line) -> Result<Asked> {
+        let mut alarm = self.plan.clock.alarm();
         let (begin, end) = self.plan.time;
         alarm.at(begin).await?;
         let stop = self.plan.stop.clone();
         while !stop.is_cancelled() {
-            let next = self.ask(end).await?;
+            let next = self.ask(&mut line, end).await?;
             // Late or not: what was due before the end is asked.
             let is_owed = self.due.is_some() && next.is_none_or(|next| next < end);
             let now = Instant::now();
@@ -197,9 +197,9 @@ impl Client {
             });
             tokio::select! {
                 biased;
-                received = self.line.receive() => {
+                received = line.receive() => {
                     received?;
-                    self.take_answers()?;
+                    self.take_answers(&mut line)?;
                 }
                 rung = alarm.at(wakes) => rung?,
                 () = stop.cancelled() => {}
@@ -207,17 +207,17 @@ impl Client {
         }
         let last = Instant::now() + PATIENCE;
         while self.free.len() < self.under_way.len() {
-            match tokio::time::timeout_at(last, self.line.receive()).await {
+            match tokio::time::timeout_at(last, line.receive()).await {
                 Ok(received) => received?,
                 Err(_) => break,
             }
-            self.take_answers()?;
+            self.take_answers(&mut line)?;
         }
         Ok(self.found)
     }
 
     /// Asks what there is room for and what is due; when the next one will be.
-    async fn ask(&mut self, end: Instant) -> Result<Option<Instant>> {
+    async fn ask(&mut self, line: &mut Line, end: Instant) -> Result<Option<Instant>> {
         let now = Instant::now();
         let mut next = None;
         while let Some(&slot) = self.free.last() {
@@ -238,7 +238,7 @@ impl Client {
             self.found.asked += 1;
         }
         if !self.to_send.is_empty() {
-            self.line.send(&self.to_send).await?;
+            line.send(&self.to_send).await?;
             self.to_send.clear();
         }
         Ok(next)
@@ -251,20 +251,17 @@ impl Client {
         question
     }
 
-    fn take_answers(&mut self) -> Result {
+    fn take_answers(&mut self, line: &mut Line) -> Result {
         let now = Instant::now();
         let before = self.found.answered;
-        while let Some(frame) = self.line.frame()? {
-            self.take_answer(&frame, now)?;
-        }
+        line.frames(|header, body| self.take_answer((header, body), now))?;
         self.plan.counter.add(self.found.answered - before);
         Ok(())
     }
 
-    fn take_answer(&mut self, frame: &Frame, now: Instant) -> Result {
-        let header = frame.header;
+    fn take_answer(&mut self, (header, body): (FrameHeader, &[u8]), now: Instant) -> Result {
         let refusal = match header.is_error() {
-            true => Some(ApiError::decode(&frame.body).map_err(ApiError::from)?),
+            true => Some(ApiError::decode(body).map_err(ApiError::from)?),
             false => None,
         };
         let slot = header.correlation.wrapping_sub(1) as usize;
@@ -278,7 +275,7 @@ impl Client {
             self.found.refused.get_or_insert(refusal);
             return Ok(());
         }
-        if !self.plan.questions.is_answered(question, &frame.body) {
+        if !self.plan.questions.is_answered(question, body) {
             return Err(strange(header));
         }
         self.found.answered += 1;

@@ -7,7 +7,7 @@
 
 use std::io;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -15,7 +15,7 @@ use crate::cli::fail::{Failure, Result};
 use crate::limits;
 use crate::protocol::api::{Api, Hello, HelloAnswer, MAGIC, PROTOCOL_MAX, PROTOCOL_MIN, Request};
 use crate::protocol::error::ApiError;
-use crate::protocol::frame::{Frame, FrameHeader};
+use crate::protocol::frame::{Frame, FrameHeader, PREFIX_BYTES, Prefix};
 use crate::types::Address;
 
 /// What is read at once at least, in bytes.
@@ -105,6 +105,21 @@ impl Line {
     pub fn frame(&mut self) -> Result<Option<Frame>> {
         Frame::parse(&mut self.received, limits::FRAME_BYTES_MAX)
             .map_err(|error| Failure::server(format!("{}: {error}", self.address)))
+    }
+
+    /// Shows all whole frames among what was received, where they lie, and forgets them.
+    pub fn frames(&mut self, mut see: impl FnMut(FrameHeader, &[u8]) -> Result) -> Result {
+        let mut rest = &self.received[..];
+        while let Some(prefix) = Prefix::parse(rest, limits::FRAME_BYTES_MAX)
+            .map_err(|error| Failure::server(format!("{}: {error}", self.address)))?
+            && let Some((frame, others)) = rest.split_at_checked(prefix.frame_bytes())
+        {
+            see(prefix.header, &frame[PREFIX_BYTES..])?;
+            rest = others;
+        }
+        let seen = self.received.len() - rest.len();
+        self.received.advance(seen);
+        Ok(())
     }
 
     /// Whether the other side has neither closed it nor said anything.

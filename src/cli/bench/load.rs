@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::bench::alarm::{Alarm, Due};
+use crate::cli::bench::alarm::{Alarm, Clock, Due};
 use crate::cli::bench::ledger::{Numbers, Stamp};
 use crate::cli::bench::progress::Counter;
 use crate::cli::bench::report::Latencies;
@@ -167,9 +167,13 @@ impl Load {
     /// Publishes from that moment on.
     pub async fn run_from(&self, began: Instant) -> Result<Loaded> {
         let mut tasks = JoinSet::new();
+        let clock = self.rate.map(|_| Clock::start()).transpose()?;
         for publisher in 0..self.publishers {
-            let load = self.clone();
-            tasks.spawn(async move { (publisher, load.one_publisher(publisher, began).await) });
+            let (load, alarm) = (self.clone(), clock.as_ref().map(Clock::alarm));
+            tasks.spawn(async move {
+                let published = load.one_publisher(publisher, (began, alarm)).await;
+                (publisher, published)
+            });
         }
         let mut loaded = Loaded {
             elapsed: Duration::ZERO,
@@ -212,7 +216,11 @@ impl Load {
         }
     }
 
-    async fn one_publisher(&self, publisher: u32, began: Instant) -> Result<(u64, SharedBooks)> {
+    async fn one_publisher(
+        &self,
+        publisher: u32,
+        start: (Instant, Option<Alarm>),
+    ) -> Result<(u64, SharedBooks)> {
         let books = Arc::new(Mutex::new(Books {
             acknowledged: Numbers::default(),
             latencies: Latencies::new(),
@@ -232,8 +240,7 @@ impl Load {
             let held = None;
             lanes.push(Lane { sender, acks, held });
         }
-        let alarm = self.rate.map(|_| Alarm::new()).transpose()?;
-        let (sent, error) = self.send(publisher, (began, alarm), &mut lanes).await;
+        let (sent, error) = self.send(publisher, start, &mut lanes).await;
         let mut close = Vec::new();
         for Lane { sender, acks, held } in lanes {
             if let Some(held) = held {

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::bench::alarm::Due;
+use crate::cli::bench::alarm::{Clock, Due};
 use crate::cli::bench::asking::{Asked, Client, Plan, Questions};
 use crate::cli::bench::impostor::Impostor;
 use crate::cli::bench::line::Line;
@@ -175,14 +175,15 @@ impl Measurement<'_> {
             questions,
             in_flight: self.in_flight,
             time: (began, began + self.lookups.duration),
+            clock: Clock::start()?,
             stop: self.stop.clone(),
             counter: progress.counter(),
         };
         let mut clients = JoinSet::new();
         for (number, line) in lines.into_iter().enumerate() {
             let first = number * names.len() / self.lookups.clients as usize;
-            let start = (self.due(began, number), first);
-            clients.spawn(Client::new(plan.clone(), line, start).run());
+            let client = Client::new(plan.clone(), self.due(began, number), first);
+            clients.spawn(client.run(line));
         }
         let mut all = Asked::new();
         while let Some(asked) = clients.join_next().await {
