@@ -227,3 +227,59 @@ impl Drop for Ticket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::net::budget::Budget;
+    use crate::net::context::{Timeouts, Traffic};
+    use crate::net::outbox::Ticket as _;
+
+    fn shared() -> Arc<Shared> {
+        Shared::new(Arc::new(Context {
+            budget: Arc::new(Budget::default()),
+            traffic: Arc::new(Traffic::default()),
+            timeouts: Timeouts::default(),
+            stop: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            tracker: TaskTracker::new(),
+        }))
+    }
+
+    #[tokio::test]
+    async fn joined_tickets_let_go_of_everything_at_once() {
+        let shared = shared();
+        let budget = shared.server.budget.clone();
+        let free = || {
+            let pools = [&budget.requests, &budget.answers, &budget.spare];
+            pools.map(Pool::free_bytes)
+        };
+        let all = free();
+        let mut joined = None;
+        for bytes in [1, 1_000, 100_000] {
+            let mut ticket = shared.admit(bytes).await;
+            ticket.reserve_answer(bytes).await;
+            joined.join(Some(ticket));
+        }
+        let mut spare = shared.admit(1).await;
+        assert!(spare.take_spare(limits::SPARE_ANSWER_BYTES));
+        joined.join(Some(spare));
+        joined.join(None);
+        assert_eq!(shared.unanswered.load(Ordering::SeqCst), 4);
+        let held = 2 * limits::REQUEST_BYTES_MIN + 101_000;
+        assert_eq!(shared.request_bytes.load(Ordering::SeqCst), held);
+        let taken = [held, 101_001, limits::SPARE_ANSWER_BYTES];
+        let left: Vec<usize> = all.iter().zip(taken).map(|(a, t)| a - t).collect();
+        assert_eq!(free()[..], left[..]);
+        drop(joined);
+        assert_eq!(free(), all);
+        assert_eq!(shared.unanswered.load(Ordering::SeqCst), 0);
+        assert_eq!(shared.request_bytes.load(Ordering::SeqCst), 0);
+        assert_eq!(shared.spare_answers.load(Ordering::SeqCst), 0);
+        tokio::time::timeout(limits::CLOSE_TIMEOUT, shared.until_idle())
+            .await
+            .expect("nothing is unanswered");
+    }
+}

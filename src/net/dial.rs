@@ -29,8 +29,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::limits;
+use crate::net::body::Body;
 use crate::net::listener;
-use crate::net::outbox::{Body, Outbox, Outgoing, Ticket, Writer};
+use crate::net::outbox::{Outbox, Outgoing, Ticket, Writer};
 use crate::net::reader::{FrameReader, ReadError};
 use crate::protocol::api::{Api, Hello, HelloAnswer, MAGIC, PROTOCOL_MAX, PROTOCOL_MIN, Request};
 use crate::protocol::codec::Malformed;

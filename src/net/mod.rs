@@ -36,17 +36,18 @@ pub mod listener;
 pub mod shutdown;
 
 mod admission;
+mod body;
 mod connection;
 mod context;
 mod outbox;
 mod reader;
 mod service;
 
+pub use body::Body;
 pub use context::{Timeouts, Traffic};
 pub use dial::{CallError, Connection, DialOptions, Pending};
 pub use figures::Surroundings;
 pub use listener::Server;
-pub use outbox::Body;
 pub use service::{Call, ClientInfo, Handling, Later, Reply, Service};
 
 #[cfg(test)]

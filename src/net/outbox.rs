@@ -23,67 +23,10 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 
 use crate::limits;
+use crate::net::body::{Body, Parts};
 use crate::net::budget::Pace;
 use crate::net::context::Context;
 use crate::protocol::frame::FrameHeader;
-
-/// Longest body kept without an allocation, in bytes: an acknowledgement fits.
-const INLINE_BYTES: usize = 30;
-
-/// A body in pieces that are written one after the other, not copied together.
-#[derive(Debug, Clone)]
-pub struct Body(Pieces);
-
-#[derive(Debug, Clone)]
-enum Pieces {
-    Inline(u8, [u8; INLINE_BYTES]),
-    One(Bytes),
-    Many(Vec<Bytes>),
-}
-
-impl Body {
-    /// Copies `bytes`; up to 30 of them need no allocation.
-    pub fn copy(bytes: &[u8]) -> Self {
-        if bytes.len() > INLINE_BYTES {
-            return Self(Pieces::One(Bytes::copy_from_slice(bytes)));
-        }
-        let mut inline = [0; INLINE_BYTES];
-        inline[..bytes.len()].copy_from_slice(bytes);
-        Self(Pieces::Inline(bytes.len() as u8, inline))
-    }
-
-    /// Number of bytes.
-    pub fn len(&self) -> usize {
-        match &self.0 {
-            Pieces::Inline(length, _) => usize::from(*length),
-            Pieces::One(bytes) => bytes.len(),
-            Pieces::Many(pieces) => pieces.iter().map(Bytes::len).sum(),
-        }
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl From<Bytes> for Body {
-    fn from(bytes: Bytes) -> Self {
-        Self(Pieces::One(bytes))
-    }
-}
-
-impl From<Vec<u8>> for Body {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self(Pieces::One(bytes.into()))
-    }
-}
-
-impl From<Vec<Bytes>> for Body {
-    fn from(pieces: Vec<Bytes>) -> Self {
-        Self(Pieces::Many(pieces))
-    }
-}
 
 /// What is let go, or remembered, when frames were written: one thing for all frames of a round.
 pub(super) trait Ticket {
@@ -111,73 +54,6 @@ impl<T> Outgoing<'_, T> {
             body,
             ticket,
         }
-    }
-}
-
-/// A body as it is handed over.
-#[derive(Debug)]
-pub(super) enum Parts<'a> {
-    /// To be kept as long as it is needed.
-    Kept(Body),
-    /// To be copied, one behind the other.
-    Lent(&'a [&'a [u8]]),
-}
-
-impl From<Body> for Parts<'_> {
-    fn from(body: Body) -> Self {
-        Self::Kept(body)
-    }
-}
-
-impl Parts<'_> {
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Kept(body) => body.len(),
-            Self::Lent(parts) => parts.iter().map(|part| part.len()).sum(),
-        }
-    }
-
-    /// Copies all of it.
-    fn copy_to(&self, bytes: &mut BytesMut) {
-        match self {
-            Self::Kept(Body(Pieces::Inline(length, inline))) => {
-                bytes.extend_from_slice(&inline[..usize::from(*length)]);
-            }
-            Self::Kept(Body(Pieces::One(piece))) => bytes.extend_from_slice(piece),
-            Self::Kept(Body(Pieces::Many(pieces))) => {
-                pieces
-                    .iter()
-                    .for_each(|piece| bytes.extend_from_slice(piece));
-            }
-            Self::Lent(parts) => parts.iter().for_each(|part| bytes.extend_from_slice(part)),
-        }
-    }
-
-    /// The same behind `copied`, as pieces: only small ones are copied.
-    fn into_pieces(self, mut copied: BytesMut) -> Vec<Bytes> {
-        let mut all = Vec::new();
-        let pieces = match self {
-            Self::Kept(Body(Pieces::One(piece))) => vec![piece],
-            Self::Kept(Body(Pieces::Many(pieces))) => pieces,
-            Self::Kept(Body(Pieces::Inline(..))) | Self::Lent(_) => {
-                self.copy_to(&mut copied);
-                Vec::new()
-            }
-        };
-        for piece in pieces {
-            if piece.len() <= limits::COALESCE_BYTES_MAX {
-                copied.extend_from_slice(&piece);
-            } else {
-                if !copied.is_empty() {
-                    all.push(copied.split().freeze());
-                }
-                all.push(piece);
-            }
-        }
-        if !copied.is_empty() {
-            all.push(copied.freeze());
-        }
-        all
     }
 }
 
@@ -469,5 +345,90 @@ struct AbortAtEnd<'a, T>(&'a Outbox<T>);
 impl<T> Drop for AbortAtEnd<'_, T> {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Ticket for Vec<u32> {
+        fn join(&mut self, mut later: Self) {
+            self.append(&mut later);
+        }
+    }
+
+    fn push(outbox: &Outbox<Vec<u32>>, correlation: u32, body: Parts<'_>) -> Vec<u8> {
+        let header = FrameHeader::request(1, 1, correlation);
+        let mut bytes = header.encode(body.len()).to_vec();
+        let mut copied = BytesMut::new();
+        body.copy_to(&mut copied);
+        bytes.extend(copied);
+        let ticket = vec![correlation];
+        let frame = Outgoing {
+            header,
+            body,
+            ticket,
+        };
+        outbox.push(frame).expect("it is open");
+        bytes
+    }
+
+    #[test]
+    fn frames_of_all_kinds_are_one_round_in_their_order() {
+        let outbox = Outbox::default();
+        let large = Bytes::from(vec![7; limits::COALESCE_BYTES_MAX + 1]);
+        let pieces = [&b"front"[..], &large, b"back", &large].map(Bytes::copy_from_slice);
+        let long: &[u8] = &large;
+        let bodies: [Parts<'_>; 6] = [
+            Body::copy(b"small").into(),
+            Body::from(large.clone()).into(),
+            Parts::Lent(&[b"in ", b"two"]),
+            Body::from(pieces.to_vec()).into(),
+            Parts::Lent(&[b"long: ", long]),
+            Body::copy(b"").into(),
+        ];
+        let mut expected = Vec::new();
+        for (number, body) in (0..).zip(bodies) {
+            expected.extend(push(&outbox, number, body));
+        }
+        assert_eq!(outbox.bytes(), expected.len());
+        let round = outbox.take().expect("there is one");
+        assert_eq!(round.bytes, expected.len());
+        assert_eq!(round.ticket, [0, 1, 2, 3, 4, 5]);
+        assert_eq!(Vec::from(round.pieces).concat(), expected);
+        assert_eq!(outbox.take().err(), Some(true), "more can come");
+    }
+
+    #[test]
+    fn a_round_ends_where_it_is_long_enough() {
+        let outbox = Outbox::default();
+        let body = [1; limits::COALESCE_BYTES_MAX];
+        let in_one = limits::WRITE_ROUND_BYTES.div_ceil(12 + body.len()) as u32;
+        let mut expected = Vec::new();
+        for number in 0..=in_one {
+            expected.extend(push(&outbox, number, Parts::Lent(&[&body])));
+        }
+        let first = outbox.take().expect("there is one");
+        assert_eq!(first.ticket, (0..in_one).collect::<Vec<_>>());
+        let second = outbox.take().expect("there is another one");
+        assert_eq!(second.ticket, [in_one]);
+        let pieces = [Vec::from(first.pieces), Vec::from(second.pieces)].concat();
+        assert_eq!(pieces.concat(), expected);
+    }
+
+    #[test]
+    fn what_is_finished_is_still_written_and_what_is_aborted_is_not() {
+        let outbox = Outbox::default();
+        push(&outbox, 1, Body::copy(b"one").into());
+        outbox.finish();
+        let late = Outgoing::new(FrameHeader::request(1, 1, 2), Body::copy(b""), vec![2]);
+        assert_eq!(outbox.push(late), Err(vec![2]));
+        assert_eq!(outbox.take().expect("it is written").ticket, [1]);
+        assert_eq!(outbox.take().err(), Some(false), "nothing can come");
+        let outbox = Outbox::default();
+        push(&outbox, 1, Body::copy(b"one").into());
+        outbox.abort();
+        assert_eq!(outbox.take().err(), Some(false));
     }
 }
