@@ -308,6 +308,9 @@ pub const HTTP_TIMEOUT: Duration = Duration::from_secs(30);
 pub const HTTP_HEAD_BYTES_MAX: usize = 8 * KIB;
 /// Most header lines of a request.
 pub const HTTP_HEADERS_MAX: usize = 64;
+/// Requests of a connection that a service is told of before it is called with each: what they need of its memory
+/// stays in the nearest cache until then.
+pub const REQUESTS_FORESEEN_MAX: usize = 32;
 /// Requests counted on a connection before they are added to those of the server.
 pub const REQUESTS_TALLIED_MAX: u64 = 256;
 

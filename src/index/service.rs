@@ -16,7 +16,9 @@ use crate::protocol::api::{
     Api, Changes, Done, Figures, HelloAnswer, ListPeers, ListTopics, Lookup, Metrics, PROTOCOL_MAX,
     Ping, Role, TopicPage, Watch,
 };
+use crate::protocol::codec;
 use crate::protocol::error::ApiError;
+use crate::protocol::frame::FrameHeader;
 use crate::registry::Command;
 use crate::types::{Address, PeerId};
 
@@ -107,6 +109,18 @@ impl IndexService {
 }
 
 impl Service for IndexService {
+    const FORESEES: bool = true;
+
+    fn foresee(&self, requests: &[(FrameHeader, &[u8])]) {
+        let lookups = requests
+            .iter()
+            .filter(|(header, _)| header.api == Api::Lookup as u16);
+        // A lookup begins with the name, if it is one.
+        let texts = lookups.filter_map(|(_, body)| codec::text_at_front(body));
+        let names = texts.filter(|name| name.len() <= limits::NAME_BYTES_MAX);
+        self.published.read().foresee(names);
+    }
+
     fn hello(&self) -> HelloAnswer {
         self.hello.clone()
     }

@@ -168,6 +168,7 @@ impl<S: Service> Reading<S> {
         };
         let mut is_stopping = false;
         let mut tally = Tally::new(server.traffic.clone());
+        let mut foreseen = 0;
         loop {
             let at_hand = self.reader.prefix_at_hand();
             if at_hand.is_none() {
@@ -188,6 +189,12 @@ impl<S: Service> Reading<S> {
                     () = self.shared.until_idle(), if is_stopping => return Ok(End::Stopped),
                 },
             };
+            if S::FORESEES {
+                foreseen = match foreseen {
+                    0 => self.foresee(),
+                    more => more - 1,
+                };
+            }
             let (body, ticket) = self.admit(&prefix).await?;
             let reply = Reply::new(ticket, prefix.header);
             if is_stopping {
@@ -231,6 +238,21 @@ impl<S: Service> Reading<S> {
         };
         debug!(address = %client.address, name = ?client.name, "hello");
         Ok(Some((Arc::new(client), role)))
+    }
+
+    /// Tells the service what comes next; how many more than the first that is.
+    fn foresee(&self) -> usize {
+        const NONE: (FrameHeader, &[u8]) = (FrameHeader::request(0, 0, 0), &[]);
+        let mut requests = [NONE; limits::REQUESTS_FORESEEN_MAX];
+        let mut count = 0;
+        for (place, request) in requests.iter_mut().zip(self.reader.frames_at_hand()) {
+            *place = request;
+            count += 1;
+        }
+        if count > 1 {
+            self.service.foresee(&requests[..count]);
+        }
+        count.saturating_sub(1)
     }
 
     /// Receives and admits a request. One that is larger than the connection's own buffer is

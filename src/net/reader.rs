@@ -23,7 +23,7 @@ use tokio::net::tcp::OwnedReadHalf;
 use crate::limits;
 use crate::net::budget::Pace;
 use crate::net::context::Context;
-use crate::protocol::frame::{self, FrameError, Prefix};
+use crate::protocol::frame::{self, FrameError, FrameHeader, Prefix};
 
 /// Why no further frame can be read.
 #[derive(Debug, Error)]
@@ -92,6 +92,17 @@ impl FrameReader {
         Prefix::parse(&self.buffer, self.frame_bytes_max)
             .ok()
             .flatten()
+    }
+
+    /// The frames that are here already, whole, without taking them.
+    pub fn frames_at_hand(&self) -> impl Iterator<Item = (FrameHeader, &[u8])> {
+        let mut rest = &self.buffer[..];
+        std::iter::from_fn(move || {
+            let prefix = Prefix::parse(rest, self.frame_bytes_max).ok()??;
+            let (frame, others) = rest.split_at_checked(prefix.frame_bytes())?;
+            rest = others;
+            Some((prefix.header, &frame[frame::PREFIX_BYTES..]))
+        })
     }
 
     /// The start of the next frame, without taking it; `None` at an end between frames.

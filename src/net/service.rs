@@ -15,8 +15,9 @@ use bytes::Bytes;
 
 use crate::limits;
 use crate::net::admission::Ticket;
+use crate::net::body::{Body, Parts};
 use crate::net::context::Traffic;
-use crate::net::outbox::{Body, Outgoing, Parts};
+use crate::net::outbox::Outgoing;
 use crate::protocol::api::{Api, HelloAnswer, Request};
 use crate::protocol::error::ApiError;
 use crate::protocol::frame::FrameHeader;
@@ -85,11 +86,19 @@ impl Handling {
 
 /// What answers the requests of one kind of server.
 pub trait Service: Send + Sync + 'static {
+    /// Whether [`Service::foresee`] does anything.
+    const FORESEES: bool = false;
+
     /// What the hello is answered with; the protocol version is filled in by the connection.
     fn hello(&self) -> HelloAnswer;
 
     /// Handles a request. Must not block and should be short: the connection reads on afterwards.
     fn call(self: &Arc<Self>, call: Call, reply: Reply) -> Handling;
+
+    /// Requests that are there and come next, in their order, at most
+    /// [`limits::REQUESTS_FORESEEN_MAX`], none of them looked at yet: whoever fetches from memory what
+    /// all of them will need waits for it once. Changes nothing.
+    fn foresee(&self, _requests: &[(FrameHeader, &[u8])]) {}
 }
 
 /// The duty to answer one request, exactly once. Dropping it answers with

@@ -46,13 +46,19 @@ pub struct EncodedText<'a> {
     pub bytes: &'a [u8],
 }
 
-/// The parts of an encoded text, for who puts bodies together from bytes. The encoding of a struct is that
-/// of its fields, one after the other.
-pub fn text(text: &str) -> EncodedText<'_> {
+/// The parts of an encoded text, given its bytes, for who puts bodies together. The encoding of a struct is
+/// that of its fields, one after the other.
+pub fn text(bytes: &[u8]) -> EncodedText<'_> {
     EncodedText {
-        length: (text.len() as u64).to_le_bytes(),
-        bytes: text.as_bytes(),
+        length: (bytes.len() as u64).to_le_bytes(),
+        bytes,
     }
+}
+
+/// The bytes of the text that an encoding begins with; not checked to be one.
+pub fn text_at_front(bytes: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    rest.get(..usize::try_from(u64::from_le_bytes(*length)).ok()?)
 }
 
 /// Decodes exactly all of `bytes`; `limit` bounds what may be reserved, in bytes.
@@ -96,6 +102,16 @@ mod tests {
     fn reason<T: DeserializeOwned + std::fmt::Debug>(bytes: &[u8]) -> String {
         let decoded = decode::<T>(bytes, 1_000, "test");
         decoded.expect_err("it is malformed").reason
+    }
+
+    #[test]
+    fn the_text_at_the_front_is_found_and_nothing_beyond_the_end() {
+        let bytes = encode(&("a name", true), 100, "test").expect("it encodes");
+        assert_eq!(text_at_front(&bytes), Some(&b"a name"[..]));
+        for end in 0..bytes.len() - 1 {
+            assert_eq!(text_at_front(&bytes[..end]), None, "{end}");
+        }
+        assert_eq!(text_at_front(&[0xff; 20]), None);
     }
 
     #[test]

@@ -225,8 +225,13 @@ impl Directory {
         let entry = self.topics.get(self.topics.find(name, Kind::Held)?);
         let tail = self.tails.get(entry.peer.index())?;
         let (id, epoch) = (entry.id.to_bytes(), entry.epoch.get().to_le_bytes());
-        let name = codec::text(entry.name.as_str());
+        let name = codec::text(entry.name.as_bytes());
         Some(with(&[&name.length, name.bytes, &id, &epoch, tail]))
+    }
+
+    /// Fetches from memory what answers about those names need.
+    pub fn foresee<'a>(&self, names: impl Iterator<Item = &'a [u8]>) {
+        self.topics.foresee(names);
     }
 
     fn location(&self, slot: Slot) -> Option<TopicLocation> {

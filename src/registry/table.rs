@@ -19,6 +19,7 @@
 //! make one bucket long; that slows down who uses it and breaks nothing.
 
 use std::collections::BTreeSet;
+use std::hint::black_box;
 
 use crate::limits;
 use crate::types::{LeaderEpoch, TopicId, TopicName};
@@ -222,6 +223,35 @@ impl Table {
         self.named(name).find(|&slot| self.get(slot).kind == kind)
     }
 
+    /// Fetches from memory what a search for each of those names will look at, of the first few of them. A name
+    /// takes three steps, of which each has to wait for the one before. Where all names take the first step, then all
+    /// the second, the processor waits for many at a time.
+    pub(super) fn foresee<'a>(&self, names: impl Iterator<Item = &'a [u8]>) {
+        let mut places = [(0, 0); limits::REQUESTS_FORESEEN_MAX];
+        let mut count = 0;
+        for (at, name) in places.iter_mut().zip(names) {
+            *at = place(hash(name));
+            count += 1;
+        }
+        let places = &places[..count];
+        let bucket = |&(bucket, _): &(usize, u32)| &self.names.0[bucket];
+        // Looked at all together: to keep each apart makes lookups measurably slower.
+        let lengths = places.iter().map(|at| bucket(at).len());
+        black_box(lengths.fold(0, usize::wrapping_add));
+        let tags = |at| {
+            let bucket: &Vec<(u32, Slot)> = bucket(at);
+            let tag = |entry: Option<&(u32, Slot)>| entry.map_or(0, |&(tag, _)| tag);
+            tag(bucket.first()) ^ tag(bucket.get(bucket.len() / 2)) ^ tag(bucket.last())
+        };
+        black_box(places.iter().map(tags).fold(0, |all, tag| all ^ tag));
+        let found = |at: &(usize, u32)| {
+            let slot = bucket(at).iter().find(|(tag, _)| *tag == at.1)?.1;
+            Some(self.entries[slot as usize].is_some())
+        };
+        let found = places.iter().filter_map(found);
+        black_box(found.fold(false, |all, is| all ^ is));
+    }
+
     /// The entries of that id.
     pub(super) fn of_id(&self, id: TopicId) -> impl Iterator<Item = Slot> + '_ {
         let of_key = move |ids| Buckets::candidates(ids, &id.to_bytes());
@@ -313,6 +343,20 @@ mod tests {
             held,
             "slots are used again"
         );
+    }
+
+    #[test]
+    fn what_is_foreseen_may_be_there_or_not() {
+        let mut table = Table::new(false);
+        let names: Vec<String> = (0..100).map(|n| format!("t{n}")).collect();
+        let bytes = || names.iter().map(String::as_bytes);
+        table.foresee(bytes());
+        let slot = table.insert(entry("t1", 1, Kind::Held));
+        table.foresee(bytes());
+        table.remove(slot);
+        table.foresee(bytes());
+        table.foresee(std::iter::empty());
+        assert_eq!(table.len(), 0);
     }
 
     /// Stored registries depend on it: a topic is looked for where it was put.
