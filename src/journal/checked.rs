@@ -21,10 +21,11 @@ pub struct CheckedEntry<'a> {
     pub payload: &'a [u8],
 }
 
-/// The entries of an extent, whose bytes these are, that end above `read.from`.
+/// The entries of an extent, whose bytes these are, that end above `read.from`. What lies below is not missed.
 ///
 /// # Errors
-/// Offsets that cannot be read: their bytes changed after they were written, or are not there.
+/// The first offsets from `read.from` on that cannot be read: their bytes changed after they were written, or are not
+/// there.
 pub fn check_extent<'a>(
     bytes: &'a [u8],
     header: &SlotHeader,
@@ -34,33 +35,40 @@ pub fn check_extent<'a>(
     let mut next = read.extent.base;
     let mut entries = Vec::new();
     for walked in EntryWalk::new(bytes, read.extent.position, Some(header.seed())) {
+        // What is broken, or belongs elsewhere, is told by the hole it leaves.
         let Walked::Entry { position, header } = walked else {
-            return Err(next..end);
+            continue;
         };
         let entry_end = Offset::new(header.end_number());
         let belongs = header.kind == EntryKind::Records
             && header.topic == read.topic
-            && header.number == next.get()
-            && next < entry_end
+            && header.number >= next.get()
+            && header.number < entry_end.get()
             && entry_end <= end;
         if !belongs {
-            return Err(next..end);
+            continue;
+        }
+        let base = Offset::new(header.number);
+        let missed = next.max(read.from)..base;
+        if !missed.is_empty() {
+            return Err(missed);
         }
         if entry_end > read.from {
             let start = to_usize(position - read.extent.position);
             let payload =
                 &bytes[start + ENTRY_HEADER_BYTES..start + to_usize(header.entry_bytes())];
             if !header.payload_matches(payload) {
-                return Err(next..entry_end);
+                return Err(base.max(read.from)..entry_end);
             }
             entries.push(CheckedEntry { header, payload });
         }
         next = entry_end;
     }
-    if next == end {
+    let missed = next.max(read.from)..end;
+    if missed.is_empty() {
         Ok(entries)
     } else {
-        Err(next..end)
+        Err(missed)
     }
 }
 
@@ -124,8 +132,14 @@ mod tests {
             let damage = check(&bytes, 0).expect_err("one bit");
             assert_eq!(damage.start, hit, "byte {at}");
         }
+        for at in [0, ENTRY_HEADER_BYTES - 1, ends[0] - 1] {
+            let mut bytes = bytes.clone();
+            bytes[at] ^= 1;
+            assert_eq!(check(&bytes, 11), Ok(vec![11, 12]), "dead by then");
+        }
         let mut bytes = bytes;
-        bytes[ends[0] - 1] ^= 1;
-        assert_eq!(check(&bytes, 11), Ok(vec![11, 12]), "dead by then");
+        bytes[ends[0]] ^= 1;
+        assert_eq!(check(&bytes, 11), Err(11..12), "its own entry only");
+        assert_eq!(check(&bytes, 12), Ok(vec![12]));
     }
 }

@@ -163,6 +163,16 @@ impl Asker {
         });
     }
 
+    /// Whether slots wait only for what gave them up to be claimed and applied, which takes no reader's time.
+    pub fn is_about_to_release(&self) -> bool {
+        let safe = self
+            .applier
+            .applied()
+            .group
+            .min(self.shared.claimed_group.load(Ordering::Acquire));
+        self.releasing.iter().any(|slot| slot.group > safe)
+    }
+
     /// Whether slots wait to be released.
     pub fn is_releasing(&self) -> bool {
         !self.releasing.is_empty()

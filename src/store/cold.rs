@@ -244,6 +244,8 @@ pub(super) struct Leaving {
     usages: Vec<Usage>,
     /// First offset after the last that any of them has of the topic.
     topics: BTreeMap<TopicId, Offset>,
+    /// Those that are there and cannot be looked into now: they stay.
+    unreadable: Vec<u64>,
 }
 
 impl Leaving {
@@ -252,17 +254,21 @@ impl Leaving {
         let mut leaving = Self {
             usages: Vec::with_capacity(usages.len()),
             topics: BTreeMap::new(),
+            unreadable: Vec::new(),
         };
         for usage in usages {
-            let segment = shared.segments.get(usage.number);
-            let footer = segment.map(|segment| shared.segments.footer_once(&segment, &shared.dir));
-            if let Some(Ok(Some(footer))) = footer {
-                for summary in footer.topics() {
-                    let end = leaving.topics.entry(summary.topic).or_default();
-                    *end = summary.end.max(*end);
-                }
-                leaving.usages.push(usage);
+            let Some(segment) = shared.segments.get(usage.number) else {
+                continue;
+            };
+            let Ok(Some(footer)) = shared.segments.footer_once(&segment, &shared.dir) else {
+                leaving.unreadable.push(usage.number);
+                continue;
+            };
+            for summary in footer.topics() {
+                let end = leaving.topics.entry(summary.topic).or_default();
+                *end = summary.end.max(*end);
             }
+            leaving.usages.push(usage);
         }
         leaving
     }
@@ -286,6 +292,14 @@ pub(super) fn swap(
     let as_it_was = |usage: &Usage| rows.get(&usage.number) == Some(&usage.row);
     if !sources.usages.iter().all(as_it_was) {
         return Err(refused("they changed while they were copied"));
+    }
+    // Beside the copy one would hold the same offsets a second time.
+    if sources
+        .unreadable
+        .iter()
+        .any(|number| rows.contains_key(number))
+    {
+        return Err(refused("one of them cannot be looked into now"));
     }
     if sources.usages.len() <= outputs.len() {
         return Err(refused("most of them died while they were copied"));

@@ -77,6 +77,7 @@ impl Motion {
             };
             self.marks.insert(topic, mark);
         }
+        changed |= before.values().any(|mark| mark.moved > 0);
         self.version += u64::from(changed);
         self.looked = Some(now);
     }

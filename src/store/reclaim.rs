@@ -90,6 +90,8 @@ const LOOK_SHARE: u32 = 20;
 const LOOK_REST_MAX: Duration = Duration::from_secs(10);
 /// After copying brought nothing, or a snapshot was of no use, it is not tried again for so long.
 const COPY_BACKOFF: Duration = Duration::from_secs(60);
+/// After what was copied could not take its sources' place.
+const REFUSED_BACKOFF: Duration = Duration::from_secs(1);
 /// How fast starts move is seen over so many looks.
 const MOTION_LOOKS: u32 = 2;
 /// What they pass within so many looks is waited for.
@@ -306,6 +308,10 @@ impl Reclaimer {
         if !is_free || Instant::now() < self.copy_after || self.asker.stop.is_stopped() {
             return;
         }
+        // For want of space what was copied gives its slots back before more are taken (J15).
+        if self.is_starved() && self.asker.is_about_to_release() {
+            return;
+        }
         let choice = self.choice(self.horizon());
         if choice.gain == 0 {
             return;
@@ -351,7 +357,8 @@ impl Reclaimer {
             }
             // Anything else may have been decided before the store stopped: the next start finds out.
             Some((Err(error @ ApiError::InvalidArgument { .. }), _)) => {
-                tracing::debug!(%error, "a copy was not needed");
+                tracing::debug!(%error, "what was copied does not take its sources' place");
+                self.copy_after = Instant::now() + REFUSED_BACKOFF;
                 slots
                     .into_iter()
                     .for_each(|slot| self.asker.pool.release(slot));
@@ -362,11 +369,13 @@ impl Reclaimer {
 
     /// A segment that cannot be read whole stays as it is, whatever of it dies.
     fn mark_damaged(&mut self, number: u64, what: &str) {
-        let line = format!("segment {number} cannot be read whole and is kept: {what}");
-        self.asker.shared.report_damage(line);
-        self.asker.ask(TopicId::zero(), move |context| {
+        let told = self.usages.iter_mut().find(|usage| usage.number == number);
+        if let Some(usage) = told {
+            usage.row.damaged = true;
+        }
+        let marked = self.asker.ask(TopicId::zero(), move |context| {
             let Some(row) = context.state.segments().get(&number).copied() else {
-                return Ok(((), Vec::new()));
+                return Ok((false, Vec::new()));
             };
             let row = crate::topic::SegmentRow {
                 damaged: true,
@@ -377,8 +386,13 @@ impl Reclaimer {
                 let segment = Segment::new(segment.header, Some(row));
                 context.shared.segments.put(segment);
             }
-            Ok(((), vec![RowKey::Segment(number)]))
+            Ok((true, vec![RowKey::Segment(number)]))
         });
+        // One that was freed meanwhile held nothing that lived.
+        if !matches!(marked, Some((Ok(false), _))) {
+            let line = format!("segment {number} cannot be read whole and is kept: {what}");
+            self.asker.shared.report_damage(line);
+        }
     }
 
     /// Whether a snapshot would let go of enough to be worth writing.
