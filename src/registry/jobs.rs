@@ -44,50 +44,14 @@
 //! Others may get in between: a name that is free while its topic's turn has not come
 //! can be claimed by another peer, as it could a moment before the list came.
 
-use std::collections::BTreeSet;
-
 use super::Now;
+use super::job::{Job, JobNumber, Removing, Taking, Work};
 use super::state::{Answer, Effects, Event, State};
 use super::table::{Entry, Kind, PeerNumber, Slot, bucket_of};
 use crate::limits;
-use crate::protocol::api::{Conflict, Done, PeerState, RegisteredTopics, Retired, StoredTopic};
+use crate::protocol::api::{Done, PeerState, RegisteredTopics, Retired, StoredTopic};
 use crate::protocol::error::ApiError;
 use crate::types::{PeerName, TopicId};
-
-/// Tells jobs apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct JobNumber(u64);
-
-/// Work that is done step by step.
-pub(super) struct Job {
-    number: JobNumber,
-    peer: PeerNumber,
-    /// All buckets before it are done.
-    next: u32,
-    work: Work,
-}
-
-enum Work {
-    List(Taking),
-    Remove(Removing),
-}
-
-/// A list that is being taken.
-#[derive(Default)]
-struct Taking {
-    topics: usize,
-    conflicts: Vec<Conflict>,
-    conflicts_untold: usize,
-    /// What the peer had and did not list there, by bucket.
-    unlisted: BTreeSet<(u32, TopicId)>,
-}
-
-/// A peer that is being removed.
-struct Removing {
-    held: u64,
-    /// The name that was to be retired; `None` if the peer leaves.
-    retired: Option<PeerName>,
-}
 
 impl State {
     /// Whether there is something to go on with.
@@ -121,7 +85,7 @@ impl State {
 
     fn begin_job(&mut self, peer: PeerNumber, work: Work) -> Answer {
         self.last_job += 1;
-        let number = JobNumber(self.last_job);
+        let number = JobNumber::new(self.last_job);
         self.jobs.push_back(Job {
             number,
             peer,

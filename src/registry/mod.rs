@@ -83,6 +83,7 @@
 mod changes;
 mod claims;
 mod directory;
+mod job;
 mod jobs;
 mod order;
 mod peers;
@@ -102,7 +103,7 @@ mod tests;
 use crate::time::Timestamp;
 
 pub use directory::{Directory, Slice};
-pub use jobs::JobNumber;
+pub use job::JobNumber;
 pub use state::{Answer, Command, Effects, Event, Settings, State};
 pub use table::{Entry, Kind, PeerNumber, bucket_of};
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::jobs::{Job, JobNumber};
+use super::job::{Job, JobNumber};
 use super::peers::{Peer, Peers};
 #[cfg(test)]
 use super::table::Kind;

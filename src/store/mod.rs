@@ -10,7 +10,7 @@
 //!
 //! A watchdog notices when the disk hangs. Four threads own four things: the writer the state and the stream's end, the
 //! sync thread the durable position, the keeper the sealed segments, the
-//! applier the catalog. What they tell each other is bounded; readers touch
+//! applier the catalog. Two more give space back, the reclaimer and the copier, which ask the writer. What they tell each other is bounded; readers touch
 //! only what is published in `shared`. The format and the argument for it are
 //! in `docs/storage-format.md`; J1 to J15 below refer to it.
 //!
