@@ -1,0 +1,135 @@
+//! Subscriptions: durable, named cursors on one topic.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Api, Done, Position, Request, request};
+use crate::time::Timestamp;
+use crate::types::{Generation, LeaderEpoch, Offset, SubscriptionName, TopicId, TopicName};
+
+/// Make a subscription.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateSubscription {
+    /// Topic.
+    pub topic: TopicName,
+    /// Name.
+    pub name: SubscriptionName,
+    /// Where it begins.
+    pub from: Position,
+    /// Answer with the existing one instead of `SubscriptionExists`.
+    pub if_not_exists: bool,
+}
+request!(CreateSubscription => SubscriptionInfo);
+
+/// Everything about one subscription.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubscriptionInfo {
+    /// Topic.
+    pub topic: TopicName,
+    /// Topic id.
+    pub topic_id: TopicId,
+    /// The topic's leader epoch.
+    pub epoch: LeaderEpoch,
+    /// Name.
+    pub name: SubscriptionName,
+    /// Next offset to read.
+    pub committed_offset: Offset,
+    /// Generation that commits must carry.
+    pub generation: Generation,
+    /// First offset the topic keeps.
+    pub start_offset: Offset,
+    /// First offset not readable yet.
+    pub end_offset: Offset,
+    /// Age of the oldest record not confirmed, in milliseconds; 0 when none waits.
+    pub lag_ms: u64,
+    /// When it was made.
+    pub created: Timestamp,
+    /// When it was last committed.
+    pub last_commit: Option<Timestamp>,
+}
+
+/// Remove a subscription.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteSubscription {
+    /// Topic.
+    pub topic: TopicName,
+    /// Name.
+    pub name: SubscriptionName,
+}
+request!(DeleteSubscription => Done);
+
+/// Everything about one subscription.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescribeSubscription {
+    /// Topic.
+    pub topic: TopicName,
+    /// Name.
+    pub name: SubscriptionName,
+}
+request!(DescribeSubscription => SubscriptionInfo);
+
+/// All subscriptions of a topic, or of the peer; ordered by topic and name, page by page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListSubscriptions {
+    /// Only of this topic.
+    pub topic: Option<TopicName>,
+    /// Last entry of the page before.
+    pub after: Option<(TopicName, SubscriptionName)>,
+    /// Most entries wanted.
+    pub limit: u32,
+}
+request!(ListSubscriptions => SubscriptionPage);
+
+/// One page of [`ListSubscriptions`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubscriptionPage {
+    /// The entries.
+    pub subscriptions: Vec<SubscriptionInfo>,
+    /// Whether more follow.
+    pub more: bool,
+}
+
+/// Move a subscription.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeekSubscription {
+    /// Topic.
+    pub topic: TopicName,
+    /// Name.
+    pub name: SubscriptionName,
+    /// Where to.
+    pub to: Position,
+    /// Only tell what would happen.
+    pub dry_run: bool,
+}
+request!(SeekSubscription => Sought);
+
+/// What the move did or would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sought {
+    /// Where it stood.
+    pub from: Offset,
+    /// Where it stands now, or would.
+    pub to: Offset,
+    /// The subscription now.
+    pub subscription: SubscriptionInfo,
+}
+
+/// Confirm everything before `offset`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    /// Topic.
+    pub topic: TopicId,
+    /// Subscription.
+    pub name: SubscriptionName,
+    /// Generation it was read under.
+    pub generation: Generation,
+    /// Next offset to read.
+    pub offset: Offset,
+}
+request!(Commit => Committed);
+
+/// The position now, durable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Committed {
+    /// Highest committed offset of this generation.
+    pub offset: Offset,
+}
