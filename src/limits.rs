@@ -190,6 +190,9 @@ pub const READ_AHEAD_KEPT: Duration = Duration::from_secs(2);
 pub const READ_AHEAD_READERS_MAX: usize = 64;
 /// Largest batch that is copied for a reader instead of handed out as a part of what it was read or written with, in bytes.
 pub const SLICE_COPIED_BYTES_MAX: usize = 16 * KIB;
+/// Largest answer to a fetch whose batches are all copied: what a larger one keeps in memory beside itself is a few times
+/// its own bytes at the most, for windows and groups are some 2 MiB. In bytes.
+pub const ANSWER_COPIED_BYTES_MAX: usize = 512 * KIB;
 /// Longest key of a state row, in bytes: it ends up in sled.
 pub const STATE_KEY_BYTES_MAX: usize = SLED_KEY_BYTES_MAX;
 /// Largest value of a state row, in bytes: it ends up in sled.

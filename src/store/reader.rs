@@ -128,6 +128,9 @@ pub(super) fn read(
         }
     }
     shared.meters.looked_up(reading.hits, reading.misses);
+    if reading.bytes <= limits::ANSWER_COPIED_BYTES_MAX {
+        copy(&mut reading.items);
+    }
     Ok(ReadResult {
         items: reading.items,
         next: reading.at,
@@ -388,8 +391,19 @@ pub(super) fn pieces_from_disk(
     read_extent(&slot, &segment.header, read, how)
 }
 
-/// A small batch is copied: a slice would keep the whole group or extent it lies in in memory for as long
-/// as its reader takes, and nobody would count that.
+/// Copies what is not copied yet. A slice keeps the whole group or window it lies in in memory for as long as its reader
+/// takes: the less an answer is, the more that is than what its reader was granted.
+fn copy(items: &mut [FetchItem]) {
+    for item in items {
+        if let FetchItem::Batch(stored) = item
+            && stored.batch.len() > limits::SLICE_COPIED_BYTES_MAX
+        {
+            stored.batch = Bytes::copy_from_slice(&stored.batch);
+        }
+    }
+}
+
+/// A small batch is copied, also in a large answer, for the same reason.
 fn stored(entry: StoredEntry) -> StoredBatch {
     let batch = match entry.payload.len() {
         small if small <= limits::SLICE_COPIED_BYTES_MAX => Bytes::copy_from_slice(&entry.payload),

@@ -92,3 +92,43 @@ async fn a_fetch_of_no_bytes_at_least_does_not_wait() {
     assert!(fetch_at_once(&store, request).await.items.is_empty());
     store.stop().expect("a clean stop");
 }
+
+/// Whether every batch of an answer is memory of its own.
+async fn is_copied(store: &Store, id: TopicId, max_bytes: usize) -> bool {
+    let request = Fetch {
+        max_bytes: u32::try_from(max_bytes).expect("small"),
+        ..fetch(id, 0)
+    };
+    let mut fetched = fetch_at_once(store, request).await;
+    let unique = fetched.items.iter_mut().map(|item| match item {
+        FetchItem::Batch(stored) => stored.batch.is_unique(),
+        FetchItem::Gap(gap) => panic!("a gap in a topic without one: {gap:?}"),
+    });
+    let unique: Vec<bool> = unique.collect();
+    assert!(unique.iter().all(|each| *each == unique[0]), "{unique:?}");
+    unique[0]
+}
+
+/// Readers that take nothing of their small answers keep those, and not the groups and windows they were found in: the
+/// memory they were granted is that of the answers.
+#[tokio::test]
+async fn a_small_answer_keeps_nothing_but_itself() {
+    const BYTES: usize = 100_000;
+    let all = limits::ANSWER_COPIED_BYTES_MAX + 2 * BYTES;
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (store, _) = open(dir.path());
+    let id = create(&store, "orders", Durability::Fsync).await;
+    for n in 0..all / BYTES {
+        publish(&store, id, batch(0, 0, &[&vec![n as u8; BYTES]])).await;
+    }
+    let small = limits::ANSWER_COPIED_BYTES_MAX;
+    assert!(is_copied(&store, id, 1).await, "one batch from memory");
+    assert!(is_copied(&store, id, small).await, "some from memory");
+    assert!(!is_copied(&store, id, all).await, "many from memory");
+    store.stop().expect("a clean stop");
+    drop(store);
+    let (store, _) = open(dir.path());
+    assert!(is_copied(&store, id, 1).await, "one batch from the disk");
+    assert!(is_copied(&store, id, small).await, "some from the disk");
+    store.stop().expect("a clean stop");
+}
