@@ -182,6 +182,8 @@ pub const READ_AROUND_BYTES_MIN: u32 = 128 * 1024;
 pub const READ_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 /// What was read that way and is kept, in bytes: the rest of it is asked for next, by the same reader or one beside it.
 pub const READ_WINDOWS_KEPT_BYTES: usize = 16 * MIB;
+/// How long they are kept when nobody reads from the disk any more.
+pub const READ_WINDOWS_KEPT: Duration = Duration::from_secs(10);
 /// Answers read before they were asked for, in bytes, all readers together.
 pub const READ_AHEAD_BYTES_MAX: usize = 8 * MIB;
 /// How long such an answer waits for its reader.

@@ -112,17 +112,12 @@ impl Client {
     pub async fn metrics(&self, peer: &PeerName) -> Result<Vec<MetricFamily>, ClientError> {
         let found = self.find_peer(peer).await?;
         let mut families: Vec<MetricFamily> = Vec::new();
+        let mut after = None;
         loop {
-            let after = families.last().and_then(|last| {
-                Some(MetricPlace {
-                    figure: last.name.clone(),
-                    labels: last.samples.last()?.labels.clone(),
-                })
-            });
             let limit = limits::PAGE_ENTRIES_MAX as u32;
-            let page = Metrics { after, limit };
-            let page = self.at_peer(&found, &page, Effect::Reads).await?;
-            let more = page.more && !page.families.is_empty();
+            let request = Metrics { after, limit };
+            let page = self.at_peer(&found, &request, Effect::Reads).await?;
+            let more = page.more;
             for family in page.families {
                 match families.last_mut() {
                     // A family that goes on.
@@ -130,9 +125,12 @@ impl Client {
                     _ => families.push(family),
                 }
             }
-            if !more {
+            let next = end_of(&families);
+            // A peer that tells the same again would be asked for ever.
+            if !more || next == request.after {
                 return Ok(families);
             }
+            after = next;
         }
     }
 
@@ -688,4 +686,13 @@ fn merge_reports(
     reports
         .sort_by(|a, b| (&a.location.name, a.location.id).cmp(&(&b.location.name, b.location.id)));
     reports
+}
+
+/// The place of the last series told.
+fn end_of(families: &[MetricFamily]) -> Option<MetricPlace> {
+    let last = families.last()?;
+    Some(MetricPlace {
+        figure: last.name.clone(),
+        labels: last.samples.last()?.labels.clone(),
+    })
 }

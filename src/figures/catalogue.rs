@@ -173,6 +173,7 @@ metrics! {
     TAIL_MISSES = "tidings_tail_cache_misses_total", COUNTER, One, [], "Pieces of topics read from files";
     READ_AHEAD = "tidings_reads_ahead_total", COUNTER, One, [], "Answers to readers in order that were read before they were asked for";
     TAIL_BYTES = "tidings_tail_cache_bytes", GAUGE, Bytes, [], "Memory of the last groups";
+    WINDOWS_BYTES = "tidings_read_windows_bytes", GAUGE, Bytes, [], "Memory of what was read from files lately";
 
     // A peer: what it holds.
     TOPICS = "tidings_topics", GAUGE, One, [], "Topics stored";

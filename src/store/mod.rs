@@ -159,6 +159,8 @@ pub struct StoreFigures {
     pub sync_micros: u64,
     /// Bytes of memory in the tail cache.
     pub tail_cache_bytes: u64,
+    /// Bytes of memory in what was read from segments lately.
+    pub read_windows_bytes: u64,
     /// What was done to give space back.
     pub reclaimed: ReclaimFigures,
 }
@@ -400,6 +402,7 @@ impl Store {
             syncs: syncs.count(),
             sync_micros: syncs.sum(),
             tail_cache_bytes: shared.tail.bytes() as u64,
+            read_windows_bytes: shared.windows.bytes() as u64,
             reclaimed: shared.reclaimed.figures(),
         }
     }

@@ -148,12 +148,22 @@ impl Reclaimer {
 
     fn round(&mut self) {
         self.asker.release();
+        self.let_go_of_windows();
         self.forget_gone();
         self.look_at_motion();
         self.look();
         self.step_snapshot();
         self.free();
         self.copy();
+    }
+
+    /// Memory of those who caught up is nobody's when they have.
+    fn let_go_of_windows(&self) {
+        let shared = &self.asker.shared;
+        let Some(before) = Instant::now().checked_sub(limits::READ_WINDOWS_KEPT) else {
+            return;
+        };
+        drop(shared.windows.let_go(before));
     }
 
     /// What was given up need not be looked at again to be known as gone.
