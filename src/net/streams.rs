@@ -25,10 +25,11 @@
 //! | what happens | what becomes of a stream |
 //! |---|---|
 //! | the client dies, or the connection breaks | it is dropped with the connection |
-//! | the client stalls and reads nothing | its answers use up credit or memory; then it is cut as slow readers are |
+//! | the client takes nothing from the socket | its answers use up credit or memory; then the client is cut off as slow readers are |
+//! | the client gives no credit | it stays, holds no memory, and costs keep-alives |
 //! | the client is suspended | it gets `ClientSilent`, whenever it reads that |
 //! | the client closes its sending side | `Unanswered`, as for a long poll |
-//! | the client gives no credit | it stays, and costs keep-alives |
+//! | the process has no memory for answers | it waits its turn, or gets a little, as fetches do |
 //! | the server stops | `ShuttingDown` |
 //! | what it reads is gone or goes elsewhere | the error that says so |
 

@@ -91,7 +91,7 @@ async fn a_stream_is_sent_as_long_as_there_is_credit_of_both_kinds() {
     is_quiet(&mut stream).await;
     pay(&mut stream, (1, 0)).await;
     assert_eq!(part(&mut stream).await.body.len(), 1_024);
-    // Bytes for ever, records for two answers: 50 of 1,000 are gone.
+    // Bytes for ever; of 1,000 records 950 are left.
     pay(&mut stream, (u64::MAX, 0)).await;
     for _ in 0..95 {
         part(&mut stream).await;
