@@ -134,6 +134,28 @@ pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 pub const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 /// And given up after so many probes.
 pub const KEEPALIVE_PROBES: u32 = 3;
+/// Most streams of one connection; one more is refused. They are not counted among its unanswered requests.
+pub const STREAMS_PER_CONNECTION_MAX: usize = 1024;
+/// Most streams of one server: each takes some two KiB.
+pub const STREAMS_MAX: usize = 65_536;
+/// Shortest time a client may ask for between signs of life of a node.
+pub const KEEP_ALIVE_MIN: Duration = Duration::from_millis(100);
+/// Longest such time.
+pub const KEEP_ALIVE_MAX: Duration = Duration::from_secs(10);
+/// What our clients ask for.
+pub const KEEP_ALIVE_WANTED: Duration = Duration::from_millis(300);
+/// Our clients look so often whether something came on a connection with streams.
+pub const STREAMS_WATCHED_EVERY: Duration = Duration::from_millis(400);
+/// After so many looks that found nothing the node is taken for dead: within two seconds, and a node that is
+/// only slow has missed several signs of life by then.
+pub const STREAMS_SILENT_LOOKS: u32 = 3;
+/// Our clients give a node a sign of life so often while they have streams.
+pub const CLIENT_ALIVE_EVERY: Duration = Duration::from_secs(5);
+/// A node that hears nothing for so long on a connection with streams ends them.
+pub const CLIENT_SILENCE_MAX: Duration = Duration::from_secs(30);
+/// A stream that finds nothing where something is to be read looks again after this: its place was being
+/// moved just then.
+pub const STREAM_LOOKS_AGAIN: Duration = Duration::from_millis(10);
 /// Longest long poll a fetch may ask for.
 pub const FETCH_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Most bytes of batches in one fetch answer, unless the first batch alone is larger.
@@ -486,16 +508,31 @@ pub const MESSAGE_BYTES_OVERHEAD: usize = 64;
 pub const PUBLISHER_BATCHES_IN_FLIGHT_DEFAULT: usize = 8;
 /// With so many unanswered, a batch that is not full waits for more messages.
 pub const PUBLISHER_BATCHES_SMALL: usize = 2;
-/// What a subscriber asks for at once, in bytes, unless set otherwise.
-pub const SUBSCRIBER_FETCH_BYTES_DEFAULT: usize = MIB;
-/// How long a subscriber's host waits for records before it answers that there are none.
-pub const SUBSCRIBER_WAIT: Duration = Duration::from_secs(30);
+/// What a subscriber takes in one answer, in bytes, unless set otherwise.
+pub const SUBSCRIBER_ANSWER_BYTES_DEFAULT: usize = MIB;
+/// What may be on its way to a subscriber or held by it before one more answer, in bytes, unless set otherwise: as much
+/// as comes while it tells that it has room again.
+pub const SUBSCRIBER_WINDOW_BYTES_DEFAULT: usize = 4 * MIB;
+/// The same in records: batches that pack very well must not become more than an application can take.
+pub const SUBSCRIBER_WINDOW_RECORDS: u64 = 1 << 20;
 
 const _: () = {
     assert!(PUBLISHER_BATCHES_IN_FLIGHT_DEFAULT <= PUBLISHES_UNANSWERED_MAX);
     assert!(PUBLISHER_BATCHES_SMALL <= PUBLISHER_BATCHES_IN_FLIGHT_DEFAULT);
-    assert!(SUBSCRIBER_FETCH_BYTES_DEFAULT <= FETCH_BYTES_MAX);
-    assert!(SUBSCRIBER_WAIT.as_millis() <= FETCH_WAIT_MAX.as_millis());
+    assert!(SUBSCRIBER_ANSWER_BYTES_DEFAULT <= FETCH_BYTES_MAX);
+    assert!(2 * SUBSCRIBER_ANSWER_BYTES_DEFAULT <= SUBSCRIBER_WINDOW_BYTES_DEFAULT);
+    assert!(SUBSCRIBER_WINDOW_RECORDS >= 2 * BATCH_RECORDS_MAX as u64);
+    assert!(KEEP_ALIVE_MIN.as_millis() < KEEP_ALIVE_WANTED.as_millis());
+    assert!(KEEP_ALIVE_WANTED.as_millis() < KEEP_ALIVE_MAX.as_millis());
+    // A node that has just sent something is silent for twice the time it was asked for.
+    assert!(
+        2 * KEEP_ALIVE_WANTED.as_millis()
+            < STREAMS_WATCHED_EVERY.as_millis() * STREAMS_SILENT_LOOKS as u128
+    );
+    assert!(STREAMS_WATCHED_EVERY.as_millis() * (STREAMS_SILENT_LOOKS + 1) as u128 <= 2_000);
+    assert!(CLIENT_ALIVE_EVERY.as_millis() * 3 <= CLIENT_SILENCE_MAX.as_millis());
+    assert!(KEEP_ALIVE_MAX.as_millis() <= CLIENT_SILENCE_MAX.as_millis());
+    assert!(STREAMS_PER_CONNECTION_MAX <= STREAMS_MAX);
     assert!(MESSAGE_BYTES_DEFAULT <= MESSAGE_BYTES_MAX);
     assert!(MESSAGE_BYTES_MAX < BATCH_BYTES_MAX);
     assert!(batch_bytes_max(MESSAGE_BYTES_MAX) == BATCH_BYTES_MAX);

@@ -19,14 +19,14 @@ use crate::protocol::api::{
     TopicPage,
 };
 use crate::protocol::batch::CheckedBatch;
-use crate::protocol::data::{Fetch, Publish, Published};
+use crate::protocol::data::{Fetch, Publish, Published, Stream};
 use crate::protocol::error::ApiError;
 use crate::store::{NewTopic, Store, random_id};
 use crate::types::{Address, LeaderEpoch, TopicId, TopicName};
 
 /// Answers requests to a peer.
 pub(super) struct PeerService {
-    store: Store,
+    pub(super) store: Store,
     registrar: Arc<Registrar>,
     directory: Directory,
     hello: HelloAnswer,
@@ -135,7 +135,8 @@ impl PeerService {
         };
         let started = tokio::time::Instant::now();
         if !deadline.is_zero() {
-            self.store.wait_readable(&fetch, started + deadline).await;
+            let readable = self.store.until_readable(&fetch);
+            let _ = tokio::time::timeout_at(started + deadline, readable).await;
             reply.restart_clock();
         }
         let wanted = (fetch.max_bytes as usize).clamp(1, limits::FETCH_BYTES_MAX);
@@ -377,6 +378,10 @@ impl Service for PeerService {
                     let this = self.clone();
                     Handling::Wait(Box::pin(async move { this.fetch(fetch, reply).await }))
                 }
+                Err(error) => refuse(reply, &error.into()),
+            },
+            Api::Stream => match Stream::decode(call.body.clone()) {
+                Ok(stream) => Handling::Wait(Box::pin(self.clone().stream(stream, reply))),
                 Err(error) => refuse(reply, &error.into()),
             },
             Api::Commit => answer!(call, reply, self, Commit, |peer, asked| peer

@@ -320,6 +320,24 @@ pub enum ApiError {
         /// The topic.
         name: TopicName,
     },
+    /// The connection has no such stream (any more).
+    #[error("this connection has no stream {stream}: it ended, or never was")]
+    UnknownStream {
+        /// The correlation that was given.
+        stream: u32,
+    },
+    /// One stream more than a connection, or the node, may have.
+    #[error("too many streams: {max} may be open")]
+    TooManyStreams {
+        /// How many it takes.
+        max: u64,
+    },
+    /// Nothing was heard of a client with streams, which were ended therefore.
+    #[error("the stream was ended: nothing was heard of the client for {silent_ms} ms")]
+    ClientSilent {
+        /// For how long.
+        silent_ms: u64,
+    },
 }
 
 impl ApiError {
@@ -352,6 +370,9 @@ impl ApiError {
             Self::DiskReserve { .. } => (35, "DiskReserve"),
             Self::OffsetOutOfRange { .. } => (40, "OffsetOutOfRange"),
             Self::Damaged { .. } => (41, "Damaged"),
+            Self::UnknownStream { .. } => (42, "UnknownStream"),
+            Self::TooManyStreams { .. } => (43, "TooManyStreams"),
+            Self::ClientSilent { .. } => (44, "ClientSilent"),
             Self::SubscriptionNotFound { .. } => (50, "SubscriptionNotFound"),
             Self::SubscriptionExists { .. } => (51, "SubscriptionExists"),
             Self::StaleGeneration { .. } => (52, "StaleGeneration"),
@@ -396,6 +417,8 @@ impl ApiError {
             | Self::NotRegistered
             | Self::ClaimPending { .. }
             | Self::PeerNotOnline { .. }
+            | Self::TooManyStreams { .. }
+            | Self::ClientSilent { .. }
             | Self::StorageStopped { .. } => true,
             Self::Other { retryable, .. } => *retryable,
             _ => false,

@@ -395,6 +395,23 @@ fn limits_of_connections() -> Vec<(String, &'static str)> {
             "the index takes at most 60 s for it",
         ),
         (seconds(limits::CLAIM_KEPT_FOR), "within 10 s of the claim"),
+        (
+            format!(
+                "{} to {}",
+                limits::KEEP_ALIVE_MIN.as_millis(),
+                thousands(limits::KEEP_ALIVE_MAX.as_millis() as usize)
+            ),
+            "and may let twice as long pass",
+        ),
+        (
+            seconds(limits::CLIENT_SILENCE_MAX),
+            "its streams end with `ClientSilent`",
+        ),
+        (
+            limits::STREAMS_PER_CONNECTION_MAX.to_string(),
+            "and a node 65536: one more is",
+        ),
+        (limits::STREAMS_MAX.to_string(), "is `TooManyStreams`"),
     ]
 }
 

@@ -91,7 +91,7 @@ impl TopicShared {
         Offset::new(*self.readable_end.borrow())
     }
 
-    /// Told whenever the readable end grows, and once more when the topic is deleted.
+    /// Told whenever the readable end grows, when the epoch changes, and once more when the topic is deleted.
     pub fn watch_end(&self) -> watch::Receiver<u64> {
         self.readable_end.subscribe()
     }
@@ -117,7 +117,11 @@ impl TopicShared {
 
     /// Takes over what a change of state made of the topic. Returns whether its start moved.
     pub fn follow(&self, topic: &Topic) -> bool {
-        self.epoch.store(topic.row.epoch.get(), Ordering::Release);
+        let epoch = topic.row.epoch.get();
+        if self.epoch.swap(epoch, Ordering::AcqRel) != epoch {
+            // Whoever waits under another one waits in vain.
+            self.wake();
+        }
         self.set_bytes(topic.row.bytes);
         let start = self
             .start

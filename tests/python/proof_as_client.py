@@ -1,6 +1,7 @@
 """What a client does, step by step, at a real cluster."""
 
 import os
+import socket
 import struct
 import time
 
@@ -9,7 +10,7 @@ from malformed import bodies
 from tidings_client import (
     ERROR, OF_BOTH, OF_INDEX, REQUESTS, ApiError, Connection, decode_batch, decode_error,
     decode_fetched, decode_published, encode, encode_batch, fetch_body, frame, hello_body,
-    publish_body, record,
+    publish_body, record, stream_body,
 )  # fmt: skip
 
 NO_BOUNDS = {"age_ms": None, "bytes": None, "records": None}
@@ -47,8 +48,8 @@ class ClientProof:
         self.steps = [
             self.greet, self.strangers, self.odd_requests, self.malformed, self.second_hello,
             self.missing_topic, self.create, self.cluster, self.publish, self.retry,
-            self.refused, self.largest, self.read, self.sizes, self.long_poll, self.places,
-            self.subscribe, self.seek, self.resume, self.list_subscriptions, self.settings,
+            self.refused, self.largest, self.read, self.sizes, self.long_poll, self.stream,
+            self.streams_end, self.places, self.subscribe, self.seek, self.resume, self.list_subscriptions, self.settings,
             self.purge, self.rename, self.delete,
         ]  # fmt: skip
 
@@ -362,6 +363,56 @@ class ClientProof:
         reader.close()
         return "waits when there is nothing, ends when a record comes, others overtake it"
 
+    def stream(self):
+        """Answers come as long as there is credit, and keep-alives in between."""
+        reader = Connection(self.host_address)
+        # One record is too little for a batch of four, which comes all the same; then nothing is left.
+        stream = reader.stream(self.topic, 0, (1 << 20, 1), keep_alive=100)
+        part = reader.part(stream)
+        equal((len(part["items"]), part["next"]), (1, 4), "what one record of credit brings")
+        began = time.monotonic()
+        equal(reader.wait(stream), b"", "a keep-alive")
+        check(time.monotonic() - began < 5, "it comes soon")
+        reader.credit(stream, records=3)  # the debt
+        equal(reader.wait(stream), b"", "without credit nothing but keep-alives comes")
+        reader.credit(stream, bytes=(1 << 64) - 1, records=(1 << 64) - 1)
+        reader.credit(stream, bytes=(1 << 64) - 1, records=(1 << 64) - 1)
+        found, at = [], 4
+        while at < 14:
+            part = reader.part(stream)
+            found += [r for item in part["items"] for r in decode_batch(item["batch"])[0]]
+            at = part["next"]
+        equal((found, at), (self.sent[4:], 14), "the records")
+        reader.credit(stream, end=True)
+        equal(reader.part(stream), None, "the end")
+        fails("UnknownStream", reader.credit, stream, bytes=1)
+        reader.call("Ping")
+        reader.close()
+        return "credit in bytes and records is kept to, paid back, and never overflows"
+
+    def streams_end(self):
+        """A stream ends with the error that a fetch would meet."""
+        topic, many = self.topic, (1 << 20, 1 << 20)
+        for error, changed, offset in (
+            ("UnknownTopicId", {**topic, "id": bytes(16)}, 0),
+            ("StaleEpoch", {**topic, "epoch": topic["epoch"] + 1}, 0),
+            ("OffsetOutOfRange", topic, 15),
+        ):
+            fails(error, self.host.stream, changed, offset, many)
+        reader = Connection(self.host_address)
+        body = stream_body(topic["id"], topic["epoch"], 14, many)
+        reader.send("Stream", body)
+        twice = frame(REQUESTS["Stream"], reader.correlation, body)
+        reader.socket.sendall(twice)
+        first = (REQUESTS["Stream"], reader.correlation, 1)
+        equal(reader.wait(first), b"", "the first stands")
+        fails("InvalidArgument", reader.wait, first)
+        reader.socket.shutdown(socket.SHUT_WR)
+        fails("Unanswered", reader.part, first)
+        check(reader.is_closed(), "and the connection ends")
+        reader.close()
+        return "with an error in its place, and with the client's sending side"
+
     def places(self):
         times = [item["append_time"] for item in self.host.fetch(self.topic, 0)["items"]]
         for position, offset in (
@@ -515,8 +566,12 @@ class ClientProof:
         fails("TopicNotFound", self.host.call, "DeleteTopic", **other)
         body = fetch_body(self.topic["id"], self.topic["epoch"], 14, min_bytes=1, max_wait=60_000)
         waiting = self.host.send("Fetch", body)
+        follower = Connection(self.host_address)
+        stream = follower.stream(self.topic, 14, (1 << 20, 1 << 20))
         self.host.call("DeleteTopic", name=self.name, id=self.topic["id"])
         fails("UnknownTopicId", self.host.wait, waiting)
+        fails("UnknownTopicId", follower.part, stream)
+        follower.close()
         self.is_gone(self.name)
         fails("UnknownTopicId", self.host.fetch, self.topic, 0)
-        return f"{self.name} is gone, and the fetch that waited for it ends"
+        return f"{self.name} is gone, and the fetch and the stream that waited for it end"

@@ -23,6 +23,7 @@ REQUESTS = {
     "CreateTopic": 40, "DeleteTopic": 41, "DescribeTopic": 42, "DescribeTopics": 43,
     "SetTopic": 44, "RenameTopic": 45, "PurgeTopic": 46, "AcceptLoss": 47,
     "FindOffset": 48, "PeerStatus": 49, "Publish": 50, "Fetch": 51,
+    "Stream": 52, "StreamCredit": 53,
     "CreateSubscription": 60, "DeleteSubscription": 61, "DescribeSubscription": 62,
     "ListSubscriptions": 63, "SeekSubscription": 64, "Commit": 65,
 }  # fmt: skip
@@ -48,7 +49,7 @@ ANSWERS = {
     "CreateTopic": "CreatedTopic", "DeleteTopic": "Done", "DescribeTopic": "TopicInfo",
     "DescribeTopics": "TopicInfoPage", "SetTopic": "TopicInfo", "RenameTopic": "TopicInfo",
     "PurgeTopic": "TopicInfo", "AcceptLoss": "AcceptedLoss", "FindOffset": "FoundOffset",
-    "PeerStatus": "PeerStatusAnswer",
+    "PeerStatus": "PeerStatusAnswer", "StreamCredit": "Done",
     "CreateSubscription": "SubscriptionInfo", "DeleteSubscription": "Done",
     "DescribeSubscription": "SubscriptionInfo", "ListSubscriptions": "SubscriptionPage",
     "SeekSubscription": "Sought", "Commit": "Committed",
@@ -140,6 +141,8 @@ LAYOUTS = {
     "Sought": "from u64, to u64, subscription SubscriptionInfo",
     "Commit": "topic id, name string, generation u64, offset u64",
     "Committed": "offset u64",
+    # 5.6
+    "StreamCredit": "stream u32, bytes u64, records u64, end bool",
     # 8
     "ErrorBody": "code u16, retryable bool, message string, detail bytes",
 }
@@ -182,6 +185,9 @@ ERRORS = {
     35: (22, "DiskReserve", True, "free_bytes u64, needed_bytes u64"),
     40: (23, "OffsetOutOfRange", False, "requested u64, start u64, end u64"),
     41: (24, "Damaged", False, "from u64, to u64"),
+    42: (43, "UnknownStream", False, "stream u32"),
+    43: (44, "TooManyStreams", True, "max u64"),
+    44: (45, "ClientSilent", True, "silent_ms u64"),
     50: (25, "SubscriptionNotFound", False, "topic string, name string"),
     51: (26, "SubscriptionExists", False, "topic string, name string"),
     52: (27, "StaleGeneration", False, "given u64, current u64"),
@@ -204,7 +210,7 @@ NUMBERS = {"u8": "<B", "u16": "<H", "u32": "<I", "u64": "<Q", "i64": "<q", "time
 RAW = {"id": 16, "magic": 4}
 
 # Section 2: the flags of a frame.
-REQUEST, ANSWER, ERROR = 0, 1, 3
+REQUEST, ANSWER, ERROR, ANSWER_AND_MORE = 0, 1, 3, 5
 
 
 class ProtocolError(Exception):
@@ -491,7 +497,7 @@ def decode_batch(data):
     return reader.end((records, producer, sequence))
 
 
-# --- section 6: publish and fetch -----------------------------------------------
+# --- section 6: publish, fetch and stream -----------------------------------------------
 
 
 def publish_body(topic, epoch, batch):
@@ -516,6 +522,15 @@ def decode_published(body):
 def fetch_body(topic, epoch, offset, max_bytes=1 << 20, min_bytes=0, max_wait=0, pass_damage=False):
     return topic + struct.pack(
         "<IQIIIB", epoch, offset, max_bytes, min_bytes, max_wait, pass_damage
+    )
+
+
+def stream_body(
+    topic, epoch, offset, credit, max_bytes=1 << 20, keep_alive=200, pass_damage=False
+):
+    """`credit` is bytes and records."""
+    return topic + struct.pack(
+        "<IQIQQIB", epoch, offset, max_bytes, *credit, keep_alive, pass_damage
     )
 
 
@@ -557,6 +572,7 @@ class Connection:
         self.socket = socket.create_connection((host.strip("[]"), int(port)), timeout=30)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.correlation, self.early, self.frame_bytes_max = 0, {}, 4096
+        self.flags = None  # those of the answer that `wait` told last
         self.hello = None
         if greet:
             self.socket.sendall(frame(1, 0, hello_body()))
@@ -602,15 +618,19 @@ class Connection:
         api, correlation, version = sent
         while correlation not in self.early:
             found_api, found_version, flags, found, body = self.read_frame()
-            if flags not in (ANSWER, ERROR):
+            if flags not in (ANSWER, ERROR, ANSWER_AND_MORE):
                 raise ProtocolError(f"flags {flags} from a node")
             if found_api == 1 and flags == ERROR:
                 raise decode_error(body)  # section 2: it ends the connection
-            self.early[found] = (found_api, found_version, flags, body)
-        found_api, found_version, flags, body = self.early.pop(correlation)
+            if flags == ANSWER_AND_MORE and found_api != REQUESTS["Stream"]:
+                raise ProtocolError(f"more than one answer to request {found_api}")
+            self.early.setdefault(found, []).append((found_api, found_version, flags, body))
+        found_api, found_version, self.flags, body = self.early[correlation].pop(0)
+        if not self.early[correlation]:
+            del self.early[correlation]
         if (found_api, found_version) != (api, version):
             raise ProtocolError("an answer to another request has this correlation")
-        if flags == ERROR:
+        if self.flags == ERROR:
             raise decode_error(body)
         return body
 
@@ -634,3 +654,24 @@ class Connection:
         fetched = decode_fetched(self.call_raw("Fetch", body))
         self.answered.add("Fetch")
         return fetched
+
+    def stream(self, topic, offset, credit, **options):
+        """A stream that stands."""
+        body = stream_body(topic["id"], topic["epoch"], offset, credit, **options)
+        sent = self.send("Stream", body)
+        if self.wait(sent) or self.flags != ANSWER_AND_MORE:
+            raise ProtocolError("a stream begins with something else than an empty answer")
+        self.answered.add("Stream")
+        return sent
+
+    def part(self, sent):
+        """What a stream sends next, keep-alives apart; None at its end."""
+        while True:
+            body = self.wait(sent)
+            if self.flags == ANSWER:
+                return None
+            if body:
+                return decode_fetched(body)
+
+    def credit(self, sent, bytes=0, records=0, end=False):
+        self.call("StreamCredit", stream=sent[1], bytes=bytes, records=records, end=end)

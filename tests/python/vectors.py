@@ -2,9 +2,9 @@
 
 from checks import Mismatch, equal, say
 from tidings_client import (
-    ANSWER, ANSWERS, ERRORS, REQUESTS, ProtocolError, Unsupported, crc32c, decode,
+    ANSWER, ANSWER_AND_MORE, ANSWERS, ERRORS, REQUESTS, ProtocolError, Unsupported, crc32c, decode,
     decode_batch, decode_error, decode_fetched, decode_published, encode, encode_batch,
-    fetch_body, frame, hello_body, publish_body, record,
+    fetch_body, frame, hello_body, publish_body, record, stream_body,
 )  # fmt: skip
 
 # What some of the vectors hold, so that they are not only read but understood.
@@ -93,7 +93,7 @@ def kind_of(name):
 def check_bodies(vectors):
     """Every request and every answer: decoded, and encoded again to the same bytes."""
     names = [f"{r}.{kind}" for r in REQUESTS for kind in ("request", "answer")]
-    control = [name for name in names if name.split(".")[0] not in ("Publish", "Fetch")]
+    control = [name for name in names if name.split(".")[0] not in ("Publish", "Fetch", "Stream")]
     told = [name for name in vectors if name.endswith((".request", ".answer"))]
     equal(sorted(names), sorted(told), "the requests and answers there are")
     for name in control:
@@ -126,6 +126,8 @@ def check_raw(vectors):
         "frame.ping-answer": frame(REQUESTS["Ping"], 1, b"", flags=ANSWER),
         "Publish.request": publish_body(topic, 4, batch),
         "Fetch.request": fetch_body(topic, 4, 20, 1 << 20, 1, 5000, True),
+        "Stream.request": stream_body(topic, 4, 20, (1 << 22, 1 << 16), 1 << 20, 300, True),
+        "frame.stream-keep-alive": frame(REQUESTS["Stream"], 1, b"", flags=ANSWER_AND_MORE),
         "batch.none": batch,
     }
     for name, data in encoded.items():
@@ -136,6 +138,7 @@ def check_raw(vectors):
     fetched = decode_fetched(vectors["Fetch.answer"])
     ends = (fetched["start"], fetched["end"], fetched["next"])
     equal(ends, (10, 40, 33), "Fetch.answer")
+    equal(vectors["Stream.answer"], vectors["Fetch.answer"], "Stream.answer")
     equal(fetched["items"][0], {"from": 20, "to": 30, "reason": 3}, "Fetch.answer")
     found = decode_batch(fetched["items"][1]["batch"])
     equal(found, (vector_records(), id_from(0x40), 7), "the batch of Fetch.answer")

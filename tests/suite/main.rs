@@ -23,6 +23,7 @@ mod newer;
 mod python_client;
 mod quarantine;
 mod space;
+mod streams;
 mod support;
 mod verbs;
 mod wire;

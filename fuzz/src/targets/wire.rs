@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use tidings::limits;
 use tidings::protocol::api::{self, Api, Hello, MAGIC, Request};
 use tidings::protocol::codec::Malformed;
-use tidings::protocol::data::{Fetch, Fetched, Publish, Published};
+use tidings::protocol::data::{Fetch, Fetched, Publish, Published, Stream};
 use tidings::protocol::error::ApiError;
 use tidings::protocol::frame::{Frame, FrameError, HEADER_BYTES, Prefix};
 
@@ -111,13 +111,14 @@ control! {
     Hello Ping Figures Metrics Lookup ListTopics ListPeers PlaceTopic RetirePeer RegisterPeer RegisterTopics Heartbeat Depart
     ClaimTopic ConfirmTopic DropTopic Watch CreateTopic DeleteTopic DescribeTopic DescribeTopics SetTopic RenameTopic
     PurgeTopic AcceptLoss FindOffset PeerStatus CreateSubscription DeleteSubscription DescribeSubscription
-    ListSubscriptions SeekSubscription Commit
+    ListSubscriptions SeekSubscription Commit StreamCredit
 }
 
 /// The bodies that do not go through the codec.
 const RAW: &[(Api, Check, Check)] = &[
     (Api::Publish, publish, published),
     (Api::Fetch, fetch, fetched),
+    (Api::Stream, stream, fetched),
 ];
 
 fn bodies() -> impl Iterator<Item = &'static (Api, Check, Check)> {
@@ -183,6 +184,10 @@ fn published(body: &[u8]) {
 
 fn fetch(body: &[u8]) {
     round_trip(body, of_slice(Fetch::decode), |fetch| Ok(fetch.encode()));
+}
+
+fn stream(body: &[u8]) {
+    round_trip(body, of_slice(Stream::decode), |stream| Ok(stream.encode()));
 }
 
 fn fetched(body: &[u8]) {

@@ -1,7 +1,7 @@
 //! Requests and answers: who may send what to whom.
 //!
 //! A control request is a struct with [`Request`]; its answer is another. Both
-//! are encoded by [`codec`]. `Publish` and `Fetch` are
+//! are encoded by [`codec`]. `Publish`, `Fetch` and `Stream` are
 //! raw and live in [`data`](crate::protocol::data). Within a version of a
 //! request its fields never change; a new field means a new version.
 //!
@@ -9,10 +9,12 @@
 //! the others lie in a file for each subject.
 
 mod registry;
+mod streams;
 mod subscriptions;
 mod topics;
 
 pub use registry::*;
+pub use streams::*;
 pub use subscriptions::*;
 pub use topics::*;
 
@@ -137,6 +139,10 @@ apis! {
     Publish = 50 by Peer,
     /// Read record batches.
     Fetch = 51 by Peer,
+    /// Be sent record batches as they come.
+    Stream = 52 by Peer,
+    /// Let more of a stream come, or end it.
+    StreamCredit = 53 by Peer,
     /// Make a subscription.
     CreateSubscription = 60 by Peer,
     /// Remove one.

@@ -536,6 +536,16 @@ impl<const N: usize> ConcatAll for [Vec<Sample>; N] {
     }
 }
 
+fn of_streams() -> Vec<Sample> {
+    let credit = StreamCredit {
+        stream: 0x0102_0304,
+        bytes: 1 << 21,
+        records: 1 << 19,
+        end: false,
+    };
+    pair(credit, Done {})
+}
+
 /// Every control body.
 pub(in crate::protocol) fn samples() -> Vec<Sample> {
     [
@@ -544,6 +554,7 @@ pub(in crate::protocol) fn samples() -> Vec<Sample> {
         claiming(),
         topics(),
         places(),
+        of_streams(),
         subscriptions(),
     ]
     .concat_all()
@@ -648,6 +659,9 @@ fn data_errors() -> Vec<ApiError> {
             from: Offset::new(20),
             to: Offset::new(30),
         },
+        ApiError::UnknownStream { stream: 7 },
+        ApiError::TooManyStreams { max: 1_024 },
+        ApiError::ClientSilent { silent_ms: 30_000 },
     ]
 }
 

@@ -1,4 +1,4 @@
-//! The bodies that are drawn byte by byte: the frame, publish and fetch, the header of a batch.
+//! The bodies that are drawn byte by byte: the frame, publish, fetch and stream, the header of a batch.
 
 use std::collections::BTreeMap;
 
@@ -141,10 +141,30 @@ fn fetching(vectors: &Vectors) -> Vec<Drawing<'_>> {
     ]
 }
 
+fn streaming(vectors: &Vectors) -> Vec<Drawing<'_>> {
+    let request = vec![
+        ("topic id", id_from(0x10)),
+        ("leader epoch", 4),
+        ("offset", 20),
+        ("max bytes", 1 << 20),
+        ("credit bytes", 1 << 22),
+        ("credit records", 1 << 16),
+        ("keep-alive", 300),
+        ("flags", 1),
+    ];
+    let of_request = &vectors["Stream.request"];
+    vec![("    Stream (52), request, 53 bytes", of_request, request)]
+}
+
 #[test]
 fn the_drawings_are_the_code() {
     let vectors = vectors();
-    let drawings = [headers(&vectors), publishing(&vectors), fetching(&vectors)];
+    let drawings = [
+        headers(&vectors),
+        publishing(&vectors),
+        fetching(&vectors),
+        streaming(&vectors),
+    ];
     for (title, bytes, expected) in drawings.into_iter().flatten() {
         assert_eq!(drawn(title, bytes), expected, "{title}");
     }
