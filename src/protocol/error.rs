@@ -338,6 +338,19 @@ pub enum ApiError {
         /// For how long.
         silent_ms: u64,
     },
+    /// The topic refuses what is above its bounds, and this is; room comes with a purge, with age, or when
+    /// subscriptions confirm.
+    #[error(
+        "topic {name} is full: it holds {records} messages in {bytes} bytes, and more would pass its bounds"
+    )]
+    TopicFull {
+        /// The topic.
+        name: TopicName,
+        /// Records it holds.
+        records: u64,
+        /// Bytes of their batches.
+        bytes: u64,
+    },
 }
 
 impl ApiError {
@@ -362,6 +375,7 @@ impl ApiError {
             Self::NameConflict { .. } => (26, "NameConflict"),
             Self::TooManyTopics { .. } => (27, "TooManyTopics"),
             Self::NotQuarantined { .. } => (28, "NotQuarantined"),
+            Self::TopicFull { .. } => (29, "TopicFull"),
             Self::BadBatch { .. } => (30, "BadBatch"),
             Self::MessageTooLarge { .. } => (31, "MessageTooLarge"),
             Self::SequenceGap { .. } => (32, "SequenceGap"),
@@ -412,6 +426,7 @@ impl ApiError {
             | Self::StaleEpoch { .. }
             | Self::SequenceGap { .. }
             | Self::DiskReserve { .. }
+            | Self::TopicFull { .. }
             | Self::IndexUnavailable { .. }
             | Self::NoPeerOnline
             | Self::NotRegistered

@@ -14,7 +14,7 @@ use super::error::{ApiError, ErrorBody};
 use super::golden::{errors, samples};
 use crate::limits;
 use crate::time::Timestamp;
-use crate::types::{Durability, GapReason, Offset};
+use crate::types::{Durability, GapReason, Offset, WhenFull};
 
 mod drawings;
 
@@ -279,6 +279,11 @@ fn every_variant_is_on_the_page() {
     check_variants(&page, "Durability", &[Durability::Fsync, Durability::Os]);
     check_variants(
         &page,
+        "WhenFull",
+        &[WhenFull::DiscardOldest, WhenFull::Refuse],
+    );
+    check_variants(
+        &page,
         "PeerState",
         &[PeerState::Online, PeerState::Offline, PeerState::Down],
     );
@@ -310,7 +315,7 @@ fn every_variant_is_on_the_page() {
     let enums = |layout: &&Layout| matches!(layout, Layout::Enum(_));
     assert_eq!(
         page.layouts.values().filter(enums).count(),
-        6,
+        7,
         "one is not compared"
     );
 }

@@ -36,6 +36,8 @@ pub(super) struct TopicShared {
     readable_end: watch::Sender<u64>,
     gaps: RwLock<Arc<[Gap]>>,
     index: RwLock<TopicIndex>,
+    /// Counts changes of positions in it, where what is confirmed goes.
+    moves: AtomicU64,
     /// Counted for people.
     pub through: Through,
 }
@@ -58,6 +60,7 @@ impl TopicShared {
             readable_end: watch::Sender::new(readable.get()),
             gaps: RwLock::new(topic.row.gaps.clone().into()),
             index: RwLock::default(),
+            moves: AtomicU64::new(0),
             through: Through::default(),
         }
     }
@@ -129,6 +132,11 @@ impl TopicShared {
         *self.gaps.write().unwrap_or_else(PoisonError::into_inner) = topic.row.gaps.clone().into();
         self.index_mut().trim(topic.row.start);
         start < topic.row.start.get()
+    }
+
+    /// How often positions in it moved.
+    pub fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Acquire)
     }
 
     /// Missing offsets, in order.
@@ -292,12 +300,22 @@ impl Shared {
             self.discards.fetch_add(1, Ordering::AcqRel);
         }
         let mut retained = self.retained();
-        if topic.row.settings.retention.keeps_everything() {
+        let discards = topic.row.settings.discards();
+        if discards.keeps_everything() {
             retained.remove(&topic.id);
         } else {
-            retained.insert(topic.id, topic.row.settings.retention);
+            retained.insert(topic.id, discards);
         }
         shared
+    }
+
+    /// A position in the topic moved, came or went: perhaps more of it is confirmed by all.
+    pub fn position_moved(&self, topic: &Topic) {
+        if topic.row.settings.retention.interest
+            && let Some(shared) = self.topics().by_id.get(&topic.id)
+        {
+            shared.moves.fetch_add(1, Ordering::AcqRel);
+        }
     }
 
     fn retained(&self) -> MutexGuard<'_, HashMap<TopicId, Retention>> {

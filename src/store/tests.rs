@@ -14,6 +14,8 @@ mod cold;
 mod copier;
 mod duplicates;
 mod fetching;
+mod full;
+mod interest;
 mod pieces;
 mod reserve;
 pub(super) mod retention;

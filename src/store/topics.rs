@@ -346,7 +346,9 @@ impl Store {
             .change(found.id, move |context| {
                 let now = context.now;
                 let topic = context.state.topic_mut(found.id)?;
-                topic.create_subscription(&wanted, found.offset, now)?;
+                let from = settled(topic, from, found.offset);
+                topic.create_subscription(&wanted, from, now)?;
+                context.shared.position_moved(topic);
                 let keys = subscription_keys(found.id, &wanted);
                 Ok((subscription_info(context, found.id, &wanted)?, keys))
             })
@@ -371,7 +373,9 @@ impl Store {
     ) -> Result<(), ApiError> {
         let id = self.id_of(&topic)?;
         self.change(id, move |context| {
-            context.state.topic_mut(id)?.delete_subscription(&name)?;
+            let topic = context.state.topic_mut(id)?;
+            topic.delete_subscription(&name)?;
+            context.shared.position_moved(topic);
             Ok(((), vec![RowKey::Subscription(id, name)]))
         })
         .await
@@ -462,7 +466,10 @@ impl Store {
                         Vec::new(),
                     ));
                 }
-                let from = context.state.topic_mut(id)?.seek(&name, offset)?;
+                let topic = context.state.topic_mut(id)?;
+                let offset = settled(topic, to, offset);
+                let from = topic.seek(&name, offset)?;
+                context.shared.position_moved(topic);
                 let subscription = subscription_info(context, id, &name)?;
                 Ok((
                     Sought {
@@ -494,11 +501,10 @@ impl Store {
         };
         self.change(id, move |context| {
             let now = context.now;
-            let (offset, moved) = context
-                .state
-                .topic_mut(id)?
-                .commit(&commit.name, facts, now)?;
+            let topic = context.state.topic_mut(id)?;
+            let (offset, moved) = topic.commit(&commit.name, facts, now)?;
             let keys = if moved {
+                context.shared.position_moved(topic);
                 vec![RowKey::Subscription(id, commit.name)]
             } else {
                 Vec::new()
@@ -556,6 +562,15 @@ fn info(topic: &Topic, shared: &TopicShared) -> TopicInfo {
         quarantined: topic.row.quarantine.is_some(),
         conflict: false,
         gaps: topic.row.gaps.clone(),
+    }
+}
+
+/// The offset of a place that was found a moment ago: the beginning may have moved since, and whoever asks for it
+/// is not to be told of a gap.
+fn settled(topic: &Topic, place: Position, found: Offset) -> Offset {
+    match place {
+        Position::Beginning => topic.row.start,
+        _ => found,
     }
 }
 

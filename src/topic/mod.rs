@@ -21,15 +21,20 @@
 //! - **T3** A producer's sequences are appended in order, each once, as long as the producer is remembered.
 //! - **T4** A committed offset never falls within a generation and never passes the readable end.
 //! - **T5** Generations of a topic's subscriptions never repeat, not even those that were lost to damage.
+//! - **T6** A topic that refuses when it is full never holds more bytes or records than its bounds; a batch is
+//!   stored whole or not at all, and one that is stored already is no new one.
 //!
 //! Absent on purpose: what is durable (the caller knows), and what lies where on the disk.
 
 mod batch;
+mod former;
 mod model;
 mod producers;
 mod rows;
 mod state;
 mod subscriptions;
+#[cfg(test)]
+mod tests;
 
 pub use batch::{Admission, BatchFacts};
 pub use model::Topic;

@@ -10,6 +10,7 @@ use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
 use crate::types::{
     Durability, Gap, GapReason, LeaderEpoch, Offset, ProducerId, SubscriptionName, TopicId,
+    WhenFull,
 };
 
 /// One topic.
@@ -80,10 +81,46 @@ impl Topic {
         }
         self.check_writable()?;
         sequence?;
+        self.check_room(batch)?;
         match self.row.end.checked_add(u64::from(batch.count)) {
             Some(_) => Ok(Admission::Append(self.row.end)),
             None => Err(ApiError::BadBatch {
                 reason: "the topic is out of offsets".to_owned(),
+            }),
+        }
+    }
+
+    /// Refuses a batch that would pass a bound of a topic which discards nothing to make room (T6).
+    fn check_room(&self, batch: &BatchFacts) -> Result<(), ApiError> {
+        if self.row.settings.when_full == WhenFull::DiscardOldest {
+            return Ok(());
+        }
+        let (bytes_max, records_max) = {
+            let kept = &self.row.settings.retention;
+            let or_any = |bound: Option<u64>| bound.unwrap_or(u64::MAX);
+            (or_any(kept.bytes), or_any(kept.records))
+        };
+        let count = u64::from(batch.count);
+        if batch.bytes > bytes_max || count > records_max {
+            // Waiting would not help: not even an empty topic has room for it.
+            let name = &self.row.name;
+            return Err(ApiError::BadBatch {
+                reason: format!(
+                    "a batch of {count} records in {} bytes never fits into {name}, which refuses what is above \
+                     its bounds: publish smaller batches",
+                    batch.bytes
+                ),
+            });
+        }
+        let (bytes, records) = (self.row.bytes, self.row.records());
+        let has_room = bytes_max.saturating_sub(bytes) >= batch.bytes
+            && records_max.saturating_sub(records) >= count;
+        match has_room {
+            true => Ok(()),
+            false => Err(ApiError::TopicFull {
+                name: self.row.name.clone(),
+                records,
+                bytes,
             }),
         }
     }

@@ -3,10 +3,13 @@
 //! A row is a fact in absolute form. State entries of the journal carry rows,
 //! the catalog stores them, a snapshot is all of them: one encoding for the
 //! three. Keys begin with a kind byte; integers in them are big endian, so that
-//! byte order is number order. Values begin with a version byte.
+//! byte order is number order. Values begin with a version byte; what was written
+//! in a [former](super::former) version is read, and written anew in the present one
+//! when the row changes.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::former;
 use crate::limits;
 use crate::protocol::codec::{self, Malformed};
 use crate::time::Timestamp;
@@ -15,8 +18,10 @@ use crate::types::{
     SubscriptionName, TopicId, TopicName, TopicSettings,
 };
 
-/// Version byte in front of every value.
+/// Version byte in front of the values whose fields never changed.
 const VALUE_VERSION: u8 = 1;
+/// The same of topics.
+const TOPIC_VERSION: u8 = 2;
 
 /// The name of a row.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -110,11 +115,11 @@ impl Row {
     /// Its bytes.
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            Self::Peer(row) => encode_value(row),
-            Self::Topic(row) => encode_value(row),
-            Self::Subscription(row) => encode_value(row),
-            Self::Producer(row) => encode_value(row),
-            Self::Segment(row) => encode_value(row),
+            Self::Peer(row) => encode_value(VALUE_VERSION, row),
+            Self::Topic(row) => encode_value(TOPIC_VERSION, row),
+            Self::Subscription(row) => encode_value(VALUE_VERSION, row),
+            Self::Producer(row) => encode_value(VALUE_VERSION, row),
+            Self::Segment(row) => encode_value(VALUE_VERSION, row),
         }
     }
 
@@ -122,7 +127,11 @@ impl Row {
     pub fn decode(key: &RowKey, bytes: &[u8]) -> Result<Self, Malformed> {
         Ok(match key {
             RowKey::Peer => Self::Peer(decode_value(bytes, "peer row")?),
-            RowKey::Topic(_) => Self::Topic(decode_value(bytes, "topic row")?),
+            RowKey::Topic(_) => Self::Topic(decode_since::<former::TopicRow, _>(
+                bytes,
+                TOPIC_VERSION,
+                "topic row",
+            )?),
             RowKey::Subscription(..) => {
                 Self::Subscription(decode_value(bytes, "subscription row")?)
             }
@@ -132,8 +141,8 @@ impl Row {
     }
 }
 
-fn encode_value<T: Serialize>(row: &T) -> Vec<u8> {
-    let mut bytes = vec![VALUE_VERSION];
+fn encode_value<T: Serialize>(version: u8, row: &T) -> Vec<u8> {
+    let mut bytes = vec![version];
     let body = codec::encode(row, limits::SLED_VALUE_BYTES_MAX, "row").expect(
         "rows are bounded well below the largest value: names, gaps and batches have limits",
     );
@@ -142,11 +151,22 @@ fn encode_value<T: Serialize>(row: &T) -> Vec<u8> {
 }
 
 fn decode_value<T: DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, Malformed> {
+    decode_since::<T, T>(bytes, VALUE_VERSION, what)
+}
+
+/// Reads a value of which there are two versions, 1 and this one.
+fn decode_since<Former, T>(bytes: &[u8], known: u8, what: &'static str) -> Result<T, Malformed>
+where
+    Former: DeserializeOwned + Into<T>,
+    T: DeserializeOwned,
+{
+    let max = limits::SLED_VALUE_BYTES_MAX;
     match bytes.split_first() {
-        Some((&VALUE_VERSION, body)) => codec::decode(body, limits::SLED_VALUE_BYTES_MAX, what),
+        Some((&version, body)) if version == known => codec::decode(body, max, what),
+        Some((&VALUE_VERSION, body)) => codec::decode::<Former>(body, max, what).map(Into::into),
         Some((version, _)) => Err(Malformed {
             what,
-            reason: format!("version {version}, this program knows {VALUE_VERSION}"),
+            reason: format!("version {version}, this program knows {VALUE_VERSION} to {known}"),
         }),
         None => Err(Malformed {
             what,
@@ -243,6 +263,15 @@ impl TopicRow {
             last_append: None,
             jump_before: None,
         }
+    }
+
+    /// Records kept: the offsets without the gaps among them.
+    pub fn records(&self) -> u64 {
+        let missing = self.gaps.iter().map(|gap| {
+            let (from, to) = (gap.from.max(self.start), gap.to.min(self.end));
+            to.since(from)
+        });
+        self.end.since(self.start).saturating_sub(missing.sum())
     }
 }
 

@@ -95,6 +95,14 @@ impl Topic {
         Ok((commit.offset, true))
     }
 
+    /// The lowest offset that somebody may still want: what lies below was confirmed by all who hold a position in
+    /// the topic. `None`: nobody holds one, and who comes first must not find it empty. Whatever else holds a
+    /// position belongs in here, and nowhere else. Looks at all of them: not for the path of a commit.
+    pub fn lowest_position(&self) -> Option<Offset> {
+        let positions = self.subscriptions.values().map(|row| row.committed);
+        positions.min()
+    }
+
     fn next_generation(&mut self) -> Generation {
         self.row.generation = self.row.generation.next();
         self.row.generation

@@ -13,12 +13,15 @@ from tidings_client import (
     publish_body, record, stream_body,
 )  # fmt: skip
 
-NO_BOUNDS = {"age_ms": None, "bytes": None, "records": None}
+NO_BOUNDS = {"age_ms": None, "bytes": None, "records": None, "interest": False}
+DEFAULTS = {"durability": "fsync", "retention": NO_BOUNDS, "when_full": "discard-oldest"}
 NO_CHANGES = {
     "durability": None,
     "retain_age_ms": None,
     "retain_bytes": None,
     "retain_records": None,
+    "retain_interest": None,
+    "when_full": None,
 }
 
 
@@ -58,9 +61,8 @@ class ClientProof:
             say(step.__name__, step())
 
     def create_topic(self, name, if_not_exists=False):
-        settings = {"durability": "fsync", "retention": NO_BOUNDS}
         return self.host.call(
-            "CreateTopic", name=name, settings=settings, if_not_exists=if_not_exists
+            "CreateTopic", name=name, settings=DEFAULTS, if_not_exists=if_not_exists
         )
 
     def describe(self):
@@ -524,13 +526,23 @@ class ClientProof:
             )["settings"]
 
         found = change(durability="os", retain_records=(1000,))
-        expected = {"durability": "os", "retention": {**NO_BOUNDS, "records": 1000}}
+        bounds = {**NO_BOUNDS, "records": 1000}
+        expected = {**DEFAULTS, "durability": "os", "retention": bounds}
         equal(found, expected, "what was set")
         equal(change(), expected, "nothing changed")
         found = change(durability="fsync", retain_records=(None,))
-        equal(found, {"durability": "fsync", "retention": NO_BOUNDS}, "the bound is gone")
+        equal(found, DEFAULTS, "the bound is gone")
+        self.full(change)
         fails("NotQuarantined", self.host.call, "AcceptLoss", name=self.name)
-        return "durability and a bound, there and back; there is no loss to accept"
+        return "durability and bounds, there and back; full it refuses; there is no loss to accept"
+
+    def full(self, change):
+        held = self.host.call("DescribeTopic", name=self.name)
+        count = held["end_offset"] - held["start_offset"]
+        change(retain_records=(count,), when_full="refuse")
+        fields = fails("TopicFull", self.host.publish, self.topic, encode_batch([record(0, b"more")]))
+        equal(fields["records"], count, "what it holds")
+        equal(change(retain_records=(None,), when_full="discard-oldest"), DEFAULTS, "as before")
 
     def purge(self):
         """To an offset inside a batch; what was there is a gap."""

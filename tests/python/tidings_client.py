@@ -73,8 +73,8 @@ LAYOUTS = {
     " bounds [u64], samples [MetricSample]",
     "MetricSample": "labels [string], value u64, classes [u64]",
     "Gap": "from u64, to u64, reason GapReason",
-    "Retention": "age_ms u64?, bytes u64?, records u64?",
-    "TopicSettings": "durability Durability, retention Retention",
+    "Retention": "age_ms u64?, bytes u64?, records u64?, interest bool",
+    "TopicSettings": "durability Durability, retention Retention, when_full WhenFull",
     # 5.2
     "Lookup": "name string, local_only bool",
     "TopicLocation": "name string, id id, epoch u32, peer id, peer_name string,"
@@ -117,7 +117,7 @@ LAYOUTS = {
     "TopicInfoPage": "topics [TopicInfo], more bool",
     "SetTopic": "name string, changes TopicChanges",
     "TopicChanges": "durability Durability?, retain_age_ms u64??, retain_bytes u64??,"
-    " retain_records u64??",
+    " retain_records u64??, retain_interest bool?, when_full WhenFull?",
     "RenameTopic": "name string, new string",
     "PurgeTopic": "name string, before Position",
     "AcceptLoss": "name string",
@@ -151,6 +151,7 @@ LAYOUTS = {
 ENUMS = {
     "Role": "index peer",
     "Durability": "fsync os",
+    "WhenFull": "discard-oldest refuse",
     "PeerState": "online offline down",
     "MetricKind": "counter gauge histogram",
     "GapReason": "discarded lost damaged",
@@ -177,6 +178,7 @@ ERRORS = {
     26: (15, "NameConflict", False, "name string, holder string"),
     27: (16, "TooManyTopics", False, "max u64"),
     28: (42, "NotQuarantined", False, "name string"),
+    29: (43, "TopicFull", True, "name string, records u64, bytes u64"),
     30: (17, "BadBatch", False, "reason string"),
     31: (18, "MessageTooLarge", False, "bytes u64, max u64"),
     32: (19, "SequenceGap", True, "expected u64, given u64"),

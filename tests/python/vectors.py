@@ -16,7 +16,13 @@ SAMPLES = {
         "name": "quakes.ci",
         "settings": {
             "durability": "fsync",
-            "retention": {"age_ms": None, "bytes": None, "records": None},
+            "retention": {
+                "age_ms": None,
+                "bytes": None,
+                "records": None,
+                "interest": False,
+            },
+            "when_full": "discard-oldest",
         },
         "if_not_exists": True,
     },

@@ -42,7 +42,8 @@ fn assert_fields(value: &Value, expected: &str) {
 
 const TOPIC: &str = "name id peer address epoch state since start_offset end_offset \
     durable_end_offset records bytes durability retention retention.age_ms retention.bytes \
-    retention.records created last_append subscriptions quarantined conflict gaps";
+    retention.records retention.interest when_full created last_append subscriptions quarantined \
+    conflict gaps";
 const SUBSCRIPTION: &str = "topic name committed_offset start_offset end_offset lag_records \
     lag_seconds generation created last_commit";
 const PEER: &str = "name id address state since topics conflicts load load.topics \
@@ -143,8 +144,8 @@ fn what_a_directory_tells() {
         names.map(|name| format!(" {of}.{name}")).collect()
     };
     let topic = "name id epoch start_offset end_offset records bytes durability retention \
-        retention.age_ms retention.bytes retention.records created last_append subscriptions \
-        quarantined gaps";
+        retention.age_ms retention.bytes retention.records retention.interest when_full created \
+        last_append subscriptions quarantined gaps";
     let subscription =
         "topic name committed_offset end_offset lag_records generation created last_commit";
     let head = "kind id name created journal_format catalog_format catalog_faults applied \

@@ -22,6 +22,7 @@ mod metrics;
 mod newer;
 mod python_client;
 mod quarantine;
+mod retaining;
 mod space;
 mod streams;
 mod support;

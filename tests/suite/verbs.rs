@@ -59,8 +59,7 @@ fn topics_from_creation_to_removal() {
     ]);
     let made = &made.json()[0];
     assert_eq!(made["durability"], "os");
-    let retention =
-        json!({"age_ms": 604_800_000_u64, "bytes": 10_737_418_240_u64, "records": 1000});
+    let retention = json!({"age_ms": 604_800_000_u64, "bytes": 10_737_418_240_u64, "records": 1000, "interest": false});
     assert_eq!(made["retention"], retention);
 
     let again = up
@@ -150,6 +149,16 @@ fn changes_settings_and_names(up: &Up) {
         "{set:?}"
     );
     up.run(&["topic", "set", "quakes.ci", "retain-records=none"])
+        .ok();
+    let both = ["retain-interest=on", "when-full=refuse"];
+    let set = up.run(&["topic", "set", "quakes.ci", both[0], both[1]]);
+    assert!(
+        set.stderr
+            .contains("os, keeps what is not confirmed; refuses more when full"),
+        "{set:?}"
+    );
+    let back = ["retain-interest=none", "when-full=discard-oldest"];
+    up.run(&["topic", "set", "quakes.ci", back[0], back[1]])
         .ok();
     let info = up.run(&["topic", "info", "quakes.ci", "-o", "json"]).json();
     assert_eq!(info["durability"], "os");

@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 use crate::topic::SubscriptionRow;
 use crate::types::{
     Durability, Gap, Generation, LeaderEpoch, Offset, Retention, SubscriptionName, TopicId,
-    TopicName,
+    TopicName, WhenFull,
 };
 
 #[derive(Debug, Serialize)]
@@ -26,6 +26,7 @@ pub(super) struct TopicLine {
     bytes: u64,
     durability: Durability,
     retention: Retention,
+    when_full: WhenFull,
     #[serde(serialize_with = "output::as_text")]
     created: Timestamp,
     #[serde(serialize_with = "output::as_text_or_null")]
@@ -48,6 +49,7 @@ impl From<&ListedTopic> for TopicLine {
             bytes: row.bytes,
             durability: row.settings.durability,
             retention: row.settings.retention,
+            when_full: row.settings.when_full,
             created: row.created,
             last_append: row.last_append,
             subscriptions: topic.subscriptions.len() as u64,

@@ -146,7 +146,9 @@ fn topic_info() -> TopicInfo {
                 age_ms: Some(86_400_000),
                 bytes: None,
                 records: Some(1_000_000),
+                interest: true,
             },
+            when_full: WhenFull::Refuse,
         },
         start_offset: Offset::new(10),
         end_offset: Offset::new(1_707),
@@ -411,6 +413,8 @@ fn topics() -> Vec<Sample> {
         retain_age_ms: Some(Some(1_000)),
         retain_bytes: Some(None),
         retain_records: None,
+        retain_interest: Some(false),
+        when_full: Some(WhenFull::DiscardOldest),
     };
     let set = SetTopic {
         name: topic(),
@@ -625,6 +629,11 @@ fn topic_errors() -> Vec<ApiError> {
         },
         ApiError::TooManyTopics { max: 1_000_000 },
         ApiError::NotQuarantined { name: topic() },
+        ApiError::TopicFull {
+            name: topic(),
+            records: 1_697,
+            bytes: 123_456,
+        },
     ]
 }
 

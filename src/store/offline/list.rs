@@ -122,7 +122,7 @@ impl ListedTopic {
 
     /// Records kept: its offsets without the gaps among them.
     pub fn records(&self) -> u64 {
-        records(&self.row)
+        self.row.records()
     }
 }
 
@@ -151,15 +151,6 @@ pub struct Listing {
     pub topics: Vec<ListedTopic>,
     /// The slots by number.
     pub segments: Vec<ListedSegment>,
-}
-
-/// Records kept: the offsets of a topic without the gaps among them.
-pub(super) fn records(row: &TopicRow) -> u64 {
-    let missing = row.gaps.iter().map(|gap| {
-        let (from, to) = (gap.from.max(row.start), gap.to.min(row.end));
-        to.since(from)
-    });
-    row.end.since(row.start).saturating_sub(missing.sum())
 }
 
 /// Lists a peer's directory.

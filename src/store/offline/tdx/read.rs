@@ -13,7 +13,7 @@ use crate::limits;
 use crate::time::Timestamp;
 use crate::types::{
     Durability, Gap, GapReason, Generation, LeaderEpoch, Offset, PeerId, Retention, TopicId,
-    TopicSettings,
+    TopicSettings, WhenFull,
 };
 
 /// Reads an export, section by section.
@@ -179,6 +179,11 @@ impl Fields {
             age_ms: self.optional()?,
             bytes: self.optional()?,
             records: self.optional()?,
+            interest: self.flag()?,
+        };
+        let when_full = match self.flag()? {
+            false => WhenFull::DiscardOldest,
+            true => WhenFull::Refuse,
         };
         let (start, end) = (Offset::new(self.u64()?), Offset::new(self.u64()?));
         let generation = Generation::new(self.u64()?);
@@ -193,6 +198,7 @@ impl Fields {
             settings: TopicSettings {
                 durability,
                 retention,
+                when_full,
             },
             start,
             end,

@@ -7,7 +7,7 @@ use super::{
     TOPIC_END, section_crc,
 };
 use crate::time::Timestamp;
-use crate::types::{Durability, GapReason};
+use crate::types::{Durability, GapReason, WhenFull};
 
 /// Writes an export.
 pub struct ExportWriter<W> {
@@ -112,6 +112,8 @@ fn put_topic(to: &mut Vec<u8>, topic: &ExportedTopic) {
         to.push(u8::from(bound.is_some()));
         to.extend(bound.unwrap_or(0).to_le_bytes());
     }
+    to.push(u8::from(retention.interest));
+    to.push(u8::from(topic.settings.when_full == WhenFull::Refuse));
     to.extend(topic.start.get().to_le_bytes());
     to.extend(topic.end.get().to_le_bytes());
     to.extend(topic.generation.get().to_le_bytes());
