@@ -320,6 +320,16 @@ pub enum ApiError {
         /// The topic.
         name: TopicName,
     },
+    /// There is no change of a subscription's place to go back behind.
+    #[error("there is nothing to undo: subscription {name} on topic {topic} {reason}")]
+    NothingToUndo {
+        /// The topic.
+        topic: TopicName,
+        /// The subscription.
+        name: SubscriptionName,
+        /// What was found.
+        reason: String,
+    },
 }
 
 impl ApiError {
@@ -357,6 +367,7 @@ impl ApiError {
             Self::StaleGeneration { .. } => (52, "StaleGeneration"),
             Self::CommitPastEnd { .. } => (53, "CommitPastEnd"),
             Self::TooManySubscriptions { .. } => (54, "TooManySubscriptions"),
+            Self::NothingToUndo { .. } => (55, "NothingToUndo"),
             Self::IndexUnavailable { .. } => (60, "IndexUnavailable"),
             Self::PeerNotFound { .. } => (61, "PeerNotFound"),
             Self::NoPeerOnline => (62, "NoPeerOnline"),

@@ -15,6 +15,7 @@ mod copier;
 mod duplicates;
 mod fetching;
 mod pieces;
+mod places;
 mod reserve;
 pub(super) mod retention;
 pub(super) mod snapshots;

@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use super::finding;
+use super::history::authored;
 use super::reader::{self, ReadRequest};
 use super::retention::{self, Plan, discard};
 use super::shared::{Shared, TopicShared};
@@ -314,7 +316,7 @@ impl Store {
             Position::Offset(offset) => Ok(offset),
             Position::Time(time) => {
                 self.on_disk(topic, move |shared, topic| {
-                    reader::offset_at_time(shared, topic, time)
+                    finding::offset_at_time(shared, topic, time)
                 })
                 .await
             }
@@ -341,12 +343,12 @@ impl Store {
         if_not_exists: bool,
     ) -> Result<SubscriptionInfo, ApiError> {
         let found = self.find_offset(topic, from).await?;
-        let wanted = name.clone();
+        let (wanted, author) = (name.clone(), self.author());
         let created = self
             .change(found.id, move |context| {
-                let now = context.now;
+                let by = authored(context, author);
                 let topic = context.state.topic_mut(found.id)?;
-                topic.create_subscription(&wanted, found.offset, now)?;
+                topic.create_subscription(&wanted, found.offset, by)?;
                 let keys = subscription_keys(found.id, &wanted);
                 Ok((subscription_info(context, found.id, &wanted)?, keys))
             })
@@ -372,7 +374,8 @@ impl Store {
         let id = self.id_of(&topic)?;
         self.change(id, move |context| {
             context.state.topic_mut(id)?.delete_subscription(&name)?;
-            Ok(((), vec![RowKey::Subscription(id, name)]))
+            let history = RowKey::History(id, name.clone());
+            Ok(((), vec![RowKey::Subscription(id, name), history]))
         })
         .await
     }
@@ -449,6 +452,7 @@ impl Store {
     ) -> Result<Sought, ApiError> {
         let found = self.find_offset(topic, to).await?;
         let (id, offset) = (found.id, found.offset);
+        let author = self.author();
         let sought = self
             .change(id, move |context| {
                 if dry_run {
@@ -462,7 +466,8 @@ impl Store {
                         Vec::new(),
                     ));
                 }
-                let from = context.state.topic_mut(id)?.seek(&name, offset)?;
+                let by = authored(context, author);
+                let from = context.state.topic_mut(id)?.seek(&name, offset, by)?;
                 let subscription = subscription_info(context, id, &name)?;
                 Ok((
                     Sought {
@@ -509,7 +514,10 @@ impl Store {
     }
 
     /// Adds the age of the oldest record not confirmed.
-    async fn with_lag(&self, info: SubscriptionInfo) -> Result<SubscriptionInfo, ApiError> {
+    pub(super) async fn with_lag(
+        &self,
+        info: SubscriptionInfo,
+    ) -> Result<SubscriptionInfo, ApiError> {
         if info.committed_offset >= info.end_offset {
             return Ok(info);
         }
@@ -559,12 +567,17 @@ fn info(topic: &Topic, shared: &TopicShared) -> TopicInfo {
     }
 }
 
-fn subscription_keys(id: TopicId, name: &SubscriptionName) -> Vec<RowKey> {
+/// The rows of a subscription that was made or moved.
+pub(super) fn subscription_keys(id: TopicId, name: &SubscriptionName) -> Vec<RowKey> {
     // The topic's row carries the counter of generations.
-    vec![RowKey::Topic(id), RowKey::Subscription(id, name.clone())]
+    vec![
+        RowKey::Topic(id),
+        RowKey::Subscription(id, name.clone()),
+        RowKey::History(id, name.clone()),
+    ]
 }
 
-fn subscription_info(
+pub(super) fn subscription_info(
     context: &Context<'_>,
     id: TopicId,
     name: &SubscriptionName,

@@ -21,10 +21,12 @@
 //! - **T3** A producer's sequences are appended in order, each once, as long as the producer is remembered.
 //! - **T4** A committed offset never falls within a generation and never passes the readable end.
 //! - **T5** Generations of a topic's subscriptions never repeat, not even those that were lost to damage.
+//! - **T6** Whatever changes a committed offset and is not a commit is kept with it: when, who, from where to where.
 //!
 //! Absent on purpose: what is durable (the caller knows), and what lies where on the disk.
 
 mod batch;
+mod history;
 mod model;
 mod producers;
 mod rows;
@@ -32,10 +34,11 @@ mod state;
 mod subscriptions;
 
 pub use batch::{Admission, BatchFacts};
+pub use history::{Authored, Undo};
 pub use model::Topic;
 pub use rows::{
-    PeerRow, ProducerBatch, ProducerRow, QuarantineRow, Row, RowKey, SegmentRow, SnapshotRow,
-    SubscriptionRow, TopicRow,
+    HistoryRow, PeerRow, ProducerBatch, ProducerRow, QuarantineRow, Row, RowKey, SegmentRow,
+    SnapshotRow, SubscriptionRow, TopicRow,
 };
 pub use state::{RowChange, State};
 pub use subscriptions::CommitFacts;
