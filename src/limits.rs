@@ -296,6 +296,10 @@ pub const PRODUCERS_FORGOTTEN_AT_ONCE: usize = PRODUCERS_PER_TOPIC_MAX / 16;
 pub const PRODUCERS_LOOKED_AT_EVERY: Duration = Duration::from_secs(3600);
 /// Most subscriptions of one topic.
 pub const SUBSCRIPTIONS_PER_TOPIC_MAX: usize = 10_000;
+/// Changes of a subscription's place that are kept, the newest: as many as go into one value.
+pub const HISTORY_CHANGES_MAX: usize = 20;
+/// What is kept there of a client's name and of its address, in bytes each: an address with a zone has 58.
+pub const AUTHOR_BYTES_MAX: usize = 64;
 /// Most topics of one peer.
 pub const TOPICS_PER_PEER_MAX: usize = 1_000_000;
 /// Gaps remembered per topic (lost or accepted as lost) from which on an `os` topic gets no new bound, so that
@@ -573,10 +577,14 @@ const _: () = {
     assert!(ZERO_FILL_BYTES.is_multiple_of(SECTOR_BYTES_MAX as usize));
     assert!(BUFFER_BYTES_MIN.is_power_of_two() && BUFFER_BYTES_MIN >= SECTOR_BYTES_MAX as usize);
     assert!(NAME_BYTES_MAX + 17 <= STATE_KEY_BYTES_MAX);
-    assert!(SUBSCRIPTIONS_PER_TOPIC_MAX + PRODUCERS_PER_TOPIC_MAX < STATE_OPERATIONS_MAX);
+    // A subscription is two rows: its own and its history.
+    assert!(2 * SUBSCRIPTIONS_PER_TOPIC_MAX + PRODUCERS_PER_TOPIC_MAX < STATE_OPERATIONS_MAX);
     assert!(
-        (SUBSCRIPTIONS_PER_TOPIC_MAX + PRODUCERS_PER_TOPIC_MAX) * (NAME_BYTES_MAX + 20)
+        (2 * SUBSCRIPTIONS_PER_TOPIC_MAX + PRODUCERS_PER_TOPIC_MAX) * (NAME_BYTES_MAX + 20)
             < ENTRY_BYTES_MAX
+    );
+    assert!(
+        8 + HISTORY_CHANGES_MAX * (37 + 2 * (8 + AUTHOR_BYTES_MAX)) < SLED_VALUE_BYTES_MAX - 64
     );
     assert!(STORE_BUILD_BYTES + SLED_VALUE_BYTES_MAX + SLED_KEY_BYTES_MAX < STORE_DELTA_BYTES_MAX);
     assert!(PRODUCERS_FORGOTTEN_AT_ONCE < STATE_OPERATIONS_MAX);

@@ -15,14 +15,16 @@ use crate::net::CallError;
 use crate::protocol::api::{
     AcceptLoss, Changes, CreateSubscription, CreateTopic, CreatedTopic, DeleteSubscription,
     DeleteTopic, DescribeSubscription, DescribeTopic, DescribeTopics, Figures, FiguresAnswer,
-    FindOffset, FoundOffset, ListPeers, ListSubscriptions, ListTopics, MetricFamily, MetricPlace,
-    Metrics, PeerInfo, PeerState, PeerStatus, PeerStatusAnswer, PlaceTopic, Position, PurgeTopic,
-    RenameTopic, Request, RetirePeer, Retired, SeekSubscription, SetTopic, Sought,
-    SubscriptionInfo, TopicChanges, TopicInfo, TopicLocation, Watch,
+    FindOffset, FoundOffset, HistoryOfSubscription, ListPeers, ListSubscriptions, ListTopics,
+    MetricFamily, MetricPlace, Metrics, PeerInfo, PeerState, PeerStatus, PeerStatusAnswer,
+    PlaceTopic, Position, PurgeTopic, RenameTopic, Request, RetirePeer, Retired, SeekSubscription,
+    SetTopic, Sought, SubscriptionHistory, SubscriptionInfo, TopicChanges, TopicInfo,
+    TopicLocation, UndoSubscription, Undone, Watch,
 };
 use crate::protocol::error::ApiError;
 use crate::types::{
-    Address, Gap, PeerName, SubscriptionName, TopicId, TopicName, TopicPattern, TopicSettings,
+    Address, Gap, Generation, PeerName, SubscriptionName, TopicId, TopicName, TopicPattern,
+    TopicSettings,
 };
 
 /// How long creating a topic waits for somebody else who is creating it just now.
@@ -549,6 +551,37 @@ impl Client {
             topic: topic.clone(),
             name: name.clone(),
             to,
+            dry_run,
+        };
+        self.change(topic, &request).await
+    }
+
+    /// A subscription and what moved it last, but for ordinary commits.
+    pub async fn subscription_history(
+        &self,
+        topic: &TopicName,
+        name: &SubscriptionName,
+    ) -> Result<HistoryOfSubscription, ClientError> {
+        let request = SubscriptionHistory {
+            topic: topic.clone(),
+            name: name.clone(),
+        };
+        self.question(topic, &request).await
+    }
+
+    /// Puts a subscription back to where it stood before the last such change, or only tells where that is. With a
+    /// generation, only while it still has that one: then asking again does no harm.
+    pub async fn undo_subscription(
+        &self,
+        topic: &TopicName,
+        name: &SubscriptionName,
+        generation: Option<Generation>,
+        dry_run: bool,
+    ) -> Result<Undone, ClientError> {
+        let request = UndoSubscription {
+            topic: topic.clone(),
+            name: name.clone(),
+            generation,
             dry_run,
         };
         self.change(topic, &request).await

@@ -351,6 +351,16 @@ pub enum ApiError {
         /// Bytes of their batches.
         bytes: u64,
     },
+    /// There is no change of a subscription's place to go back behind.
+    #[error("there is nothing to undo: subscription {name} on topic {topic} {reason}")]
+    NothingToUndo {
+        /// The topic.
+        topic: TopicName,
+        /// The subscription.
+        name: SubscriptionName,
+        /// What was found.
+        reason: String,
+    },
 }
 
 impl ApiError {
@@ -392,6 +402,7 @@ impl ApiError {
             Self::StaleGeneration { .. } => (52, "StaleGeneration"),
             Self::CommitPastEnd { .. } => (53, "CommitPastEnd"),
             Self::TooManySubscriptions { .. } => (54, "TooManySubscriptions"),
+            Self::NothingToUndo { .. } => (55, "NothingToUndo"),
             Self::IndexUnavailable { .. } => (60, "IndexUnavailable"),
             Self::PeerNotFound { .. } => (61, "PeerNotFound"),
             Self::NoPeerOnline => (62, "NoPeerOnline"),

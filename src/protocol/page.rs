@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::api::{AnsweredBy, Api, MetricKind, PeerState, Position, Role};
+use super::api::{AnsweredBy, Api, ChangeKind, MetricKind, PeerState, Position, Role};
 use super::codec;
 use super::error::{ApiError, ErrorBody};
 use super::golden::{errors, samples};
@@ -311,6 +311,11 @@ fn every_variant_is_on_the_page() {
             MetricKind::Gauge,
             MetricKind::Histogram,
         ],
+    );
+    check_variants(
+        &page,
+        "ChangeKind",
+        &[ChangeKind::Created, ChangeKind::Seek, ChangeKind::Undo],
     );
     let enums = |layout: &&Layout| matches!(layout, Layout::Enum(_));
     assert_eq!(

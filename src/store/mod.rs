@@ -26,6 +26,8 @@ mod copying;
 mod expiry;
 mod extents;
 mod fetch;
+mod finding;
+mod history;
 mod index;
 mod keeper;
 mod meters;
@@ -68,6 +70,7 @@ pub use watching::{Standing, TopicFigures};
 
 use crate::figures::catalogue;
 use crate::limits;
+use crate::protocol::api::Author;
 use crate::protocol::batch::CheckedBatch;
 use crate::protocol::data::Published;
 use crate::protocol::error::ApiError;
@@ -196,6 +199,8 @@ pub struct Store {
     ahead: Arc<ahead::ReadAhead>,
     peer: PeerId,
     name: PeerName,
+    /// Who asks through this handle.
+    author: Option<Arc<Author>>,
     stopped: Arc<AtomicBool>,
     threads: Arc<std::sync::Mutex<Vec<JoinHandle<()>>>>,
     _stop_when_dropped: Arc<StopWhenDropped>,

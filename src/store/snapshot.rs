@@ -152,9 +152,10 @@ fn keys_of(state: &State, id: TopicId) -> VecDeque<RowKey> {
         return VecDeque::new();
     };
     let subscriptions = topic.subscriptions.keys();
-    let producers = topic.producers.keys();
+    let (producers, histories) = (topic.producers.keys(), topic.histories.keys());
     subscriptions
         .map(|name| RowKey::Subscription(id, name.clone()))
+        .chain(histories.map(|name| RowKey::History(id, name.clone())))
         .chain(producers.map(|&producer| RowKey::Producer(id, producer)))
         .collect()
 }

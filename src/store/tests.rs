@@ -17,6 +17,7 @@ mod fetching;
 mod full;
 mod interest;
 mod pieces;
+mod places;
 mod reserve;
 pub(super) mod retention;
 pub(super) mod snapshots;

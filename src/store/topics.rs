@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use super::finding;
+use super::history::authored;
 use super::reader::{self, ReadRequest};
 use super::retention::{self, Plan, discard};
 use super::shared::{Shared, TopicShared};
@@ -314,7 +316,7 @@ impl Store {
             Position::Offset(offset) => Ok(offset),
             Position::Time(time) => {
                 self.on_disk(topic, move |shared, topic| {
-                    reader::offset_at_time(shared, topic, time)
+                    finding::offset_at_time(shared, topic, time)
                 })
                 .await
             }
@@ -341,13 +343,13 @@ impl Store {
         if_not_exists: bool,
     ) -> Result<SubscriptionInfo, ApiError> {
         let found = self.find_offset(topic, from).await?;
-        let wanted = name.clone();
+        let (wanted, author) = (name.clone(), self.author());
         let created = self
             .change(found.id, move |context| {
-                let now = context.now;
+                let by = authored(context, author);
                 let topic = context.state.topic_mut(found.id)?;
                 let from = settled(topic, from, found.offset);
-                topic.create_subscription(&wanted, from, now)?;
+                topic.create_subscription(&wanted, from, by)?;
                 context.shared.position_moved(topic);
                 let keys = subscription_keys(found.id, &wanted);
                 Ok((subscription_info(context, found.id, &wanted)?, keys))
@@ -376,7 +378,8 @@ impl Store {
             let topic = context.state.topic_mut(id)?;
             topic.delete_subscription(&name)?;
             context.shared.position_moved(topic);
-            Ok(((), vec![RowKey::Subscription(id, name)]))
+            let history = RowKey::History(id, name.clone());
+            Ok(((), vec![RowKey::Subscription(id, name), history]))
         })
         .await
     }
@@ -453,6 +456,7 @@ impl Store {
     ) -> Result<Sought, ApiError> {
         let found = self.find_offset(topic, to).await?;
         let (id, offset) = (found.id, found.offset);
+        let author = self.author();
         let sought = self
             .change(id, move |context| {
                 if dry_run {
@@ -466,9 +470,10 @@ impl Store {
                         Vec::new(),
                     ));
                 }
+                let by = authored(context, author);
                 let topic = context.state.topic_mut(id)?;
                 let offset = settled(topic, to, offset);
-                let from = topic.seek(&name, offset)?;
+                let from = topic.seek(&name, offset, by)?;
                 context.shared.position_moved(topic);
                 let subscription = subscription_info(context, id, &name)?;
                 Ok((
@@ -515,7 +520,10 @@ impl Store {
     }
 
     /// Adds the age of the oldest record not confirmed.
-    async fn with_lag(&self, info: SubscriptionInfo) -> Result<SubscriptionInfo, ApiError> {
+    pub(super) async fn with_lag(
+        &self,
+        info: SubscriptionInfo,
+    ) -> Result<SubscriptionInfo, ApiError> {
         if info.committed_offset >= info.end_offset {
             return Ok(info);
         }
@@ -574,12 +582,17 @@ fn settled(topic: &Topic, place: Position, found: Offset) -> Offset {
     }
 }
 
-fn subscription_keys(id: TopicId, name: &SubscriptionName) -> Vec<RowKey> {
+/// The rows of a subscription that was made or moved.
+pub(super) fn subscription_keys(id: TopicId, name: &SubscriptionName) -> Vec<RowKey> {
     // The topic's row carries the counter of generations.
-    vec![RowKey::Topic(id), RowKey::Subscription(id, name.clone())]
+    vec![
+        RowKey::Topic(id),
+        RowKey::Subscription(id, name.clone()),
+        RowKey::History(id, name.clone()),
+    ]
 }
 
-fn subscription_info(
+pub(super) fn subscription_info(
     context: &Context<'_>,
     id: TopicId,
     name: &SubscriptionName,

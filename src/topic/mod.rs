@@ -23,11 +23,13 @@
 //! - **T5** Generations of a topic's subscriptions never repeat, not even those that were lost to damage.
 //! - **T6** A topic that refuses when it is full never holds more bytes or records than its bounds; a batch is
 //!   stored whole or not at all, and one that is stored already is no new one.
+//! - **T7** Whatever changes a committed offset and is not a commit is kept with it: when, who, from where to where.
 //!
 //! Absent on purpose: what is durable (the caller knows), and what lies where on the disk.
 
 mod batch;
 mod former;
+mod history;
 mod model;
 mod producers;
 mod rows;
@@ -37,10 +39,11 @@ mod subscriptions;
 mod tests;
 
 pub use batch::{Admission, BatchFacts};
+pub use history::{Authored, Undo};
 pub use model::Topic;
 pub use rows::{
-    PeerRow, ProducerBatch, ProducerRow, QuarantineRow, Row, RowKey, SegmentRow, SnapshotRow,
-    SubscriptionRow, TopicRow,
+    HistoryRow, PeerRow, ProducerBatch, ProducerRow, QuarantineRow, Row, RowKey, SegmentRow,
+    SnapshotRow, SubscriptionRow, TopicRow,
 };
 pub use state::{RowChange, State};
 pub use subscriptions::CommitFacts;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::batch::{Admission, BatchFacts};
 use super::producers;
-use super::rows::{ProducerRow, QuarantineRow, SubscriptionRow, TopicRow};
+use super::rows::{HistoryRow, ProducerRow, QuarantineRow, SubscriptionRow, TopicRow};
 use crate::limits;
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
@@ -22,6 +22,8 @@ pub struct Topic {
     pub row: TopicRow,
     /// Its subscriptions.
     pub subscriptions: BTreeMap<SubscriptionName, SubscriptionRow>,
+    /// What moved them.
+    pub histories: BTreeMap<SubscriptionName, HistoryRow>,
     /// Its producers.
     pub producers: HashMap<ProducerId, ProducerRow>,
 }
@@ -33,6 +35,7 @@ impl Topic {
             id,
             row,
             subscriptions: BTreeMap::new(),
+            histories: BTreeMap::new(),
             producers: HashMap::new(),
         }
     }
@@ -322,20 +325,20 @@ mod tests {
             "old".parse().expect("a name"),
             "new".parse().expect("a name"),
         );
-        let now = Timestamp::default();
+        let by = crate::topic::Authored::by_this_program(Timestamp::default());
         topic
-            .create_subscription(&old, Offset::ZERO, now)
+            .create_subscription(&old, Offset::ZERO, by.clone())
             .expect("made");
         let before = topic.subscription(&old).expect("there").generation;
         topic.quarantine(Offset::new(4), StateNumber::new(9));
         let kept = topic.subscription(&old).expect("there").generation;
         assert_eq!(kept, before, "what was read under it may be committed");
         topic
-            .create_subscription(&new, Offset::ZERO, now)
+            .create_subscription(&new, Offset::ZERO, by.clone())
             .expect("made");
         let given = topic.subscription(&new).expect("there").generation;
         assert!(given.get() > before.get() + limits::GENERATIONS_LOST_MAX);
-        topic.seek(&old, Offset::ZERO).expect("moved");
+        topic.seek(&old, Offset::ZERO, by).expect("moved");
         topic.delete_subscription(&new).expect("removed");
         assert!(matches!(
             topic.check_writable(),

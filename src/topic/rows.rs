@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::former;
 use crate::limits;
+use crate::protocol::api::PlaceChange;
 use crate::protocol::codec::{self, Malformed};
 use crate::time::Timestamp;
 use crate::types::{
@@ -36,6 +37,8 @@ pub enum RowKey {
     Producer(TopicId, ProducerId),
     /// A sealed or cold segment.
     Segment(u64),
+    /// What moved a subscription of a topic.
+    History(TopicId, SubscriptionName),
 }
 
 impl RowKey {
@@ -51,6 +54,9 @@ impl RowKey {
                 [&[4][..], &id.to_bytes(), &producer.to_bytes()].concat()
             }
             Self::Segment(number) => [&[5][..], &number.to_be_bytes()].concat(),
+            Self::History(id, name) => {
+                [&[6][..], &id.to_bytes(), name.as_str().as_bytes()].concat()
+            }
         }
     }
 
@@ -65,15 +71,16 @@ impl RowKey {
             let (id, rest) = rest.split_first_chunk::<16>()?;
             Some((TopicId::from_bytes(*id), rest))
         };
+        let named = || -> Option<(TopicId, SubscriptionName)> {
+            let (id, rest) = id()?;
+            Some((id, std::str::from_utf8(rest).ok()?.parse().ok()?))
+        };
         let key = match kind {
             1 if rest.is_empty() => Some(Self::Peer),
             2 => id()
                 .filter(|(_, rest)| rest.is_empty())
                 .map(|(id, _)| Self::Topic(id)),
-            3 => id().and_then(|(id, rest)| {
-                let name = std::str::from_utf8(rest).ok()?.parse().ok()?;
-                Some(Self::Subscription(id, name))
-            }),
+            3 => named().map(|(id, name)| Self::Subscription(id, name)),
             4 => id().and_then(|(id, rest)| {
                 let producer = ProducerId::from_bytes(rest.try_into().ok()?);
                 Some(Self::Producer(id, producer))
@@ -82,6 +89,7 @@ impl RowKey {
                 .try_into()
                 .ok()
                 .map(|number| Self::Segment(u64::from_be_bytes(number))),
+            6 => named().map(|(id, name)| Self::History(id, name)),
             _ => None,
         };
         key.ok_or_else(bad)
@@ -91,7 +99,10 @@ impl RowKey {
     pub fn topic(&self) -> TopicId {
         match self {
             Self::Peer | Self::Segment(_) => TopicId::zero(),
-            Self::Topic(id) | Self::Subscription(id, _) | Self::Producer(id, _) => *id,
+            Self::Topic(id)
+            | Self::Subscription(id, _)
+            | Self::Producer(id, _)
+            | Self::History(id, _) => *id,
         }
     }
 }
@@ -109,6 +120,8 @@ pub enum Row {
     Producer(ProducerRow),
     /// See [`SegmentRow`].
     Segment(SegmentRow),
+    /// See [`HistoryRow`].
+    History(HistoryRow),
 }
 
 impl Row {
@@ -120,6 +133,7 @@ impl Row {
             Self::Subscription(row) => encode_value(VALUE_VERSION, row),
             Self::Producer(row) => encode_value(VALUE_VERSION, row),
             Self::Segment(row) => encode_value(VALUE_VERSION, row),
+            Self::History(row) => encode_value(VALUE_VERSION, row),
         }
     }
 
@@ -137,6 +151,7 @@ impl Row {
             }
             RowKey::Producer(..) => Self::Producer(decode_value(bytes, "producer row")?),
             RowKey::Segment(_) => Self::Segment(decode_value(bytes, "segment row")?),
+            RowKey::History(..) => Self::History(decode_value(bytes, "history row")?),
         })
     }
 }
@@ -299,6 +314,14 @@ pub struct SubscriptionRow {
     pub last_commit: Option<Timestamp>,
 }
 
+/// What moved a subscription.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct HistoryRow {
+    /// The changes that were not ordinary commits, oldest first, at most
+    /// [`limits::HISTORY_CHANGES_MAX`], at least one.
+    pub changes: Vec<PlaceChange>,
+}
+
 /// What a producer published last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProducerRow {
@@ -345,6 +368,7 @@ pub struct SegmentRow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::api::{Author, ChangeKind};
 
     #[test]
     fn keys_round_trip_and_sort_by_number() {
@@ -356,6 +380,7 @@ mod tests {
             RowKey::Producer(id, ProducerId::from_bytes([9; 16])),
             RowKey::Segment(255),
             RowKey::Segment(256),
+            RowKey::History(id, "billing".parse().expect("good")),
         ];
         for pair in keys.windows(2) {
             assert!(
@@ -398,7 +423,22 @@ mod tests {
             last_used: Timestamp::default(),
             batches: vec![batch; limits::PRODUCER_BATCHES_KEPT],
         };
-        for row in [Row::Topic(topic), Row::Producer(producer)] {
+        let change = PlaceChange {
+            when: created,
+            kind: ChangeKind::Seek,
+            from: Some(Offset::ZERO),
+            to: Offset::ZERO,
+            generation: Generation::ZERO,
+            author: Author::new(&"n".repeat(300), "a".repeat(300)),
+        };
+        let history = HistoryRow {
+            changes: vec![change; limits::HISTORY_CHANGES_MAX],
+        };
+        for row in [
+            Row::Topic(topic),
+            Row::Producer(producer),
+            Row::History(history),
+        ] {
             assert!(row.encode().len() < limits::SLED_VALUE_BYTES_MAX - 64);
         }
     }

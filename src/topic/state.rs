@@ -30,12 +30,14 @@ pub struct Stock {
     pub subscriptions: u64,
     /// Producers of all topics.
     pub producers: u64,
+    /// Subscriptions of which it is known what moved them.
+    pub histories: u64,
 }
 
 impl Stock {
     /// All rows, that of the peer included.
     pub fn rows(&self) -> u64 {
-        1 + self.segments + self.topics + self.subscriptions + self.producers
+        1 + self.segments + self.topics + self.subscriptions + self.producers + self.histories
     }
 }
 
@@ -174,6 +176,9 @@ impl State {
                 .keys()
                 .map(|&producer| RowKey::Producer(id, producer)),
         );
+        let histories = topic.histories.keys();
+        self.dirty
+            .extend(histories.map(|name| RowKey::History(id, name.clone())));
         Ok(topic)
     }
 
@@ -247,6 +252,13 @@ impl State {
                 .cloned()
                 .map(Row::Producer),
             RowKey::Segment(number) => self.segments.get(number).copied().map(Row::Segment),
+            RowKey::History(id, name) => self
+                .topics
+                .get(id)?
+                .histories
+                .get(name)
+                .cloned()
+                .map(Row::History),
         }
     }
 
@@ -264,6 +276,14 @@ impl State {
                             _ = topic.subscriptions.insert(name.clone(), row)
                         }
                         _ => _ = topic.subscriptions.remove(name),
+                    }
+                }
+            }
+            (RowKey::History(id, name), row) => {
+                if let Some(topic) = self.topics.get_mut(id) {
+                    match row {
+                        Some(Row::History(row)) => _ = topic.histories.insert(name.clone(), row),
+                        _ => _ = topic.histories.remove(name),
                     }
                 }
             }
@@ -320,6 +340,8 @@ impl State {
                     .keys()
                     .map(|&producer| RowKey::Producer(topic.id, producer)),
             );
+            let histories = topic.histories.keys();
+            keys.extend(histories.map(|name| RowKey::History(topic.id, name.clone())));
         }
         keys
     }
@@ -339,6 +361,7 @@ impl State {
         for topic in self.topics.values() {
             stock.subscriptions += topic.subscriptions.len() as u64;
             stock.producers += topic.producers.len() as u64;
+            stock.histories += topic.histories.len() as u64;
         }
         stock
     }

@@ -147,6 +147,7 @@ fn a_full_topic_is_never_fuller_than_its_bounds() {
 /// Positions come, go, rise and fall at random.
 fn positions(seed: u64, steps: u64) {
     let mut dice = Dice(seed);
+    let by = || crate::topic::Authored::by_this_program(Timestamp::default());
     let mut topic = topic(TopicSettings::default());
     topic.row.end = Offset::new(1_000);
     let mut places: BTreeMap<SubscriptionName, u64> = BTreeMap::new();
@@ -156,7 +157,7 @@ fn positions(seed: u64, steps: u64) {
         let to = dice.below(1_001);
         match dice.below(8) {
             0 => {
-                let made = topic.create_subscription(&named, Offset::new(to), Timestamp::default());
+                let made = topic.create_subscription(&named, Offset::new(to), by());
                 assert_eq!(made.is_ok(), !places.contains_key(&named), "{what}");
                 places.entry(named).or_insert(to);
             }
@@ -165,7 +166,7 @@ fn positions(seed: u64, steps: u64) {
                 assert_eq!(removed, places.remove(&named).is_some(), "{what}");
             }
             2 => {
-                let moved = topic.seek(&named, Offset::new(to)).is_ok();
+                let moved = topic.seek(&named, Offset::new(to), by()).is_ok();
                 assert_eq!(moved, places.contains_key(&named), "{what}");
                 places.entry(named).and_modify(|place| *place = to);
             }

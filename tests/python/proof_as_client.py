@@ -479,7 +479,22 @@ class ClientProof:
         check(now > before, "a seek raises the generation")
         fields = fails("StaleGeneration", self.commit, before, 12)
         equal(fields, {"given": before, "current": now}, "the generations")
-        return "moved to 9; a late commit misses"
+        self.undo(now)
+        return "moved to 9, back and there again; a late commit misses"
+
+    def undo(self, generation):
+        told = self.subscription("SubscriptionHistory")
+        moves = [(change["kind"], change["from"], change["to"]) for change in told["changes"]]
+        equal(moves, [("created", None, 0), ("seek", 6, 9)], "the history")
+        check(told["changes"][1]["author"]["client"], "the history knows who it was")
+        dry = self.subscription("UndoSubscription", generation=None, dry_run=True)
+        equal((dry["from"], dry["to"]), (9, 6), "what an undo would do")
+        back = self.subscription("UndoSubscription", generation=generation, dry_run=False)
+        equal((back["from"], back["to"]), (9, 6), "what the undo did")
+        again = {"generation": generation, "dry_run": False}
+        fails("StaleGeneration", self.subscription, "UndoSubscription", **again)
+        there = self.subscription("UndoSubscription", generation=None, dry_run=False)
+        equal((there["from"], there["to"]), (6, 9), "what undoing the undo did")
 
     def resume(self):
         """As a subscriber that was restarted."""

@@ -26,6 +26,7 @@ REQUESTS = {
     "Stream": 52, "StreamCredit": 53,
     "CreateSubscription": 60, "DeleteSubscription": 61, "DescribeSubscription": 62,
     "ListSubscriptions": 63, "SeekSubscription": 64, "Commit": 65,
+    "SubscriptionHistory": 66, "UndoSubscription": 67,
 }  # fmt: skip
 
 # Requests that an index server answers alone, and both kinds of node; the rest is the peers'.
@@ -53,6 +54,7 @@ ANSWERS = {
     "CreateSubscription": "SubscriptionInfo", "DeleteSubscription": "Done",
     "DescribeSubscription": "SubscriptionInfo", "ListSubscriptions": "SubscriptionPage",
     "SeekSubscription": "Sought", "Commit": "Committed",
+    "SubscriptionHistory": "HistoryOfSubscription", "UndoSubscription": "Undone",
 }  # fmt: skip
 
 # Sections 3, 5 and 8: layouts, as `field type`; the texts of section 1 are strings.
@@ -141,6 +143,12 @@ LAYOUTS = {
     "Sought": "from u64, to u64, subscription SubscriptionInfo",
     "Commit": "topic id, name string, generation u64, offset u64",
     "Committed": "offset u64",
+    "SubscriptionHistory": "topic string, name string",
+    "HistoryOfSubscription": "subscription SubscriptionInfo, changes [PlaceChange]",
+    "PlaceChange": "when time, kind ChangeKind, from u64?, to u64, generation u64, author Author",
+    "Author": "client string, address string",
+    "UndoSubscription": "topic string, name string, generation u64?, dry_run bool",
+    "Undone": "change PlaceChange, from u64, to u64, subscription SubscriptionInfo",
     # 5.6
     "StreamCredit": "stream u32, bytes u64, records u64, end bool",
     # 8
@@ -155,6 +163,7 @@ ENUMS = {
     "PeerState": "online offline down",
     "MetricKind": "counter gauge histogram",
     "GapReason": "discarded lost damaged",
+    "ChangeKind": "created seek undo",
     "Position": "Beginning End Offset:u64 Back:u64 Time:time",
 }
 
@@ -195,6 +204,7 @@ ERRORS = {
     52: (27, "StaleGeneration", False, "given u64, current u64"),
     53: (28, "CommitPastEnd", False, "offset u64, end u64"),
     54: (29, "TooManySubscriptions", False, "max u64"),
+    55: (43, "NothingToUndo", False, "topic string, name string, reason string"),
     60: (30, "IndexUnavailable", True, "reason string"),
     61: (31, "PeerNotFound", False, "name string"),
     62: (32, "NoPeerOnline", True, ""),

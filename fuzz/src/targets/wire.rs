@@ -111,7 +111,7 @@ control! {
     Hello Ping Figures Metrics Lookup ListTopics ListPeers PlaceTopic RetirePeer RegisterPeer RegisterTopics Heartbeat Depart
     ClaimTopic ConfirmTopic DropTopic Watch CreateTopic DeleteTopic DescribeTopic DescribeTopics SetTopic RenameTopic
     PurgeTopic AcceptLoss FindOffset PeerStatus CreateSubscription DeleteSubscription DescribeSubscription
-    ListSubscriptions SeekSubscription Commit StreamCredit
+    ListSubscriptions SeekSubscription Commit StreamCredit SubscriptionHistory UndoSubscription
 }
 
 /// The bodies that do not go through the codec.

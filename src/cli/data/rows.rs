@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::cli::history::ChangeRow;
 use crate::cli::output::{self, Column, Row, left, right};
 use crate::journal::Kind;
 use crate::store::offline::{
@@ -111,6 +112,8 @@ pub(super) struct SubscriptionLine {
     created: Timestamp,
     #[serde(serialize_with = "output::as_text_or_null")]
     last_commit: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    history: Vec<ChangeRow>,
 }
 
 impl SubscriptionLine {
@@ -118,7 +121,10 @@ impl SubscriptionLine {
         topic: &ListedTopic,
         (name, row): &(SubscriptionName, SubscriptionRow),
     ) -> Self {
+        let history = topic.histories.get(name);
+        let history = history.map_or(&[][..], |history| &history.changes);
         Self {
+            history: history.iter().map(ChangeRow::from).collect(),
             topic: topic.row.name.clone(),
             name: name.clone(),
             committed_offset: row.committed,

@@ -8,11 +8,13 @@
 //! Here are the numbers of all requests and those that every node answers;
 //! the others lie in a file for each subject.
 
+mod history;
 mod registry;
 mod streams;
 mod subscriptions;
 mod topics;
 
+pub use history::*;
 pub use registry::*;
 pub use streams::*;
 pub use subscriptions::*;
@@ -155,6 +157,10 @@ apis! {
     SeekSubscription = 64 by Peer,
     /// Confirm what was consumed.
     Commit = 65 by Peer,
+    /// What moved one otherwise.
+    SubscriptionHistory = 66 by Peer,
+    /// Take the last such move back.
+    UndoSubscription = 67 by Peer,
 }
 
 /// A control request: its number, version and answer.

@@ -191,7 +191,8 @@ pub enum Position {
     Offset(Offset),
     /// So many records before the end.
     Back(u64),
-    /// The first record appended at or after that time.
+    /// Behind the last record appended before that time: the first one appended at or after it, or the gap in front
+    /// of that.
     Time(Timestamp),
 }
 

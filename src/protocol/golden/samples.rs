@@ -530,6 +530,47 @@ fn subscriptions() -> Vec<Sample> {
     .concat_all()
 }
 
+fn histories() -> Vec<Sample> {
+    let (topic, name) = (topic(), subscription());
+    let author = Author {
+        client: "billing 2.1".to_owned(),
+        address: "127.0.0.1:52100".to_owned(),
+    };
+    let change = |kind, from, to| PlaceChange {
+        when: time(5),
+        kind,
+        from,
+        to: Offset::new(to),
+        generation: Generation::new(5),
+        author: author.clone(),
+    };
+    let ask = SubscriptionHistory {
+        topic: topic.clone(),
+        name: name.clone(),
+    };
+    let from = Some(Offset::new(40));
+    let told = HistoryOfSubscription {
+        subscription: subscription_info(),
+        changes: vec![
+            change(ChangeKind::Created, None, 0),
+            change(ChangeKind::Seek, from, 42),
+        ],
+    };
+    let undo = UndoSubscription {
+        topic,
+        name,
+        generation: Some(Generation::new(5)),
+        dry_run: true,
+    };
+    let undone = Undone {
+        change: change(ChangeKind::Undo, from, 42),
+        from: Offset::new(42),
+        to: Offset::new(40),
+        subscription: subscription_info(),
+    };
+    [pair(ask, told), pair(undo, undone)].concat_all()
+}
+
 trait ConcatAll {
     fn concat_all(self) -> Vec<Sample>;
 }
@@ -560,6 +601,7 @@ pub(in crate::protocol) fn samples() -> Vec<Sample> {
         places(),
         of_streams(),
         subscriptions(),
+        histories(),
     ]
     .concat_all()
 }
@@ -693,6 +735,11 @@ fn subscription_errors() -> Vec<ApiError> {
             end: Offset::new(5),
         },
         ApiError::TooManySubscriptions { max: 10_000 },
+        ApiError::NothingToUndo {
+            topic: topic(),
+            name: subscription(),
+            reason: "was never moved".to_owned(),
+        },
     ]
 }
 

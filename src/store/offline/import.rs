@@ -27,7 +27,7 @@ use crate::protocol::batch::BatchHeader;
 use crate::protocol::error::ApiError;
 use crate::store::command::Context;
 use crate::store::{Store, StoreOptions, is_peer_dir, random_id};
-use crate::topic::{Row, RowKey, SubscriptionRow, TopicRow};
+use crate::topic::{HistoryRow, Row, RowKey, SubscriptionRow, TopicRow};
 use crate::types::{Gap, Offset, SubscriptionName, TopicId, TopicName};
 
 /// A topic that was imported.
@@ -159,7 +159,20 @@ fn state_bytes(checked: &CheckedTopic) -> usize {
         let key = RowKey::Subscription(TopicId::zero(), name);
         put(key, Row::Subscription(row)).encoded_bytes()
     });
-    topic.encoded_bytes() + subscriptions.sum::<usize>()
+    let histories = histories_of(checked).map(|(name, row)| {
+        let key = RowKey::History(TopicId::zero(), name);
+        put(key, Row::History(row)).encoded_bytes()
+    });
+    topic.encoded_bytes() + subscriptions.sum::<usize>() + histories.sum::<usize>()
+}
+
+fn histories_of(
+    checked: &CheckedTopic,
+) -> impl Iterator<Item = (SubscriptionName, HistoryRow)> + '_ {
+    checked.histories.iter().map(|(name, history)| {
+        let changes = history.changes.clone();
+        (name.clone(), HistoryRow { changes })
+    })
 }
 
 fn put(key: RowKey, row: Row) -> StateOp {
@@ -265,7 +278,10 @@ fn write_records(
                 fill.push(&entry(*topic, &batch, &header, &[&batch.batch]))?;
             }
             Section::End { .. } => return fill.finish(),
-            Section::Export(_) | Section::Subscription(_) | Section::TopicEnd(_) => {}
+            Section::Export(_)
+            | Section::Subscription(_)
+            | Section::History(_)
+            | Section::TopicEnd(_) => {}
         }
     }
 }
@@ -315,6 +331,10 @@ fn put_all(
         for (name, row) in subscriptions {
             keys.push(RowKey::Subscription(*id, name.clone()));
             topic.subscriptions.insert(name, row);
+        }
+        for (name, row) in histories_of(checked) {
+            keys.push(RowKey::History(*id, name.clone()));
+            topic.histories.insert(name, row);
         }
         context.shared.publish_topic(topic, None);
     }

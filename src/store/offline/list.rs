@@ -1,5 +1,6 @@
 //! What is in a directory: topics, subscriptions, segments, formats, identity.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use super::image::{Image, SegmentView};
 use crate::catalog::Applied;
 use crate::journal::{FORMAT_VERSION, Kind};
 use crate::store::is_peer_dir;
-use crate::topic::{PeerRow, SubscriptionRow, TopicRow};
+use crate::topic::{HistoryRow, PeerRow, SubscriptionRow, TopicRow};
 use crate::types::{SubscriptionName, TopicId, TopicName};
 
 /// Whose directory it is.
@@ -112,6 +113,8 @@ pub struct ListedTopic {
     pub row: TopicRow,
     /// Its subscriptions by name.
     pub subscriptions: Vec<(SubscriptionName, SubscriptionRow)>,
+    /// What moved them, of those of which it is known.
+    pub histories: BTreeMap<SubscriptionName, HistoryRow>,
 }
 
 impl ListedTopic {
@@ -163,6 +166,7 @@ pub fn list(dir: &Path) -> Result<Listing, OfflineError> {
         id: topic.id,
         row: topic.row.clone(),
         subscriptions: topic.subscriptions.clone().into_iter().collect(),
+        histories: topic.histories.clone(),
     });
     let listing = Listing {
         peer: image.state().peer().clone(),

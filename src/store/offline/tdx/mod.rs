@@ -5,7 +5,7 @@
 //! well, then a last section without which the file is not whole.
 //!
 //! ```text
-//!   preamble | Export | (Topic Subscription* Batch* TopicEnd)* | End
+//!   preamble | Export | (Topic (Subscription History?)* Batch* TopicEnd)* | End
 //! ```
 //!
 //! The format knows nothing of slots, groups, rows or sled, so it outlives all of them. Record
@@ -32,6 +32,7 @@ pub use read::ExportReader;
 pub use write::ExportWriter;
 
 use crate::journal::crc32c;
+use crate::protocol::api::PlaceChange;
 use crate::time::Timestamp;
 use crate::types::{
     Gap, Generation, LeaderEpoch, Offset, PeerId, SubscriptionName, TopicId, TopicName,
@@ -51,6 +52,7 @@ const SUBSCRIPTION: u8 = 3;
 const BATCH: u8 = 4;
 const TOPIC_END: u8 = 5;
 const END: u8 = 6;
+const HISTORY: u8 = 7;
 
 /// Why a file is no export, or not a whole one.
 #[derive(Debug, Error)]
@@ -152,6 +154,13 @@ pub struct ExportedSubscription {
     pub last_commit: Option<Timestamp>,
 }
 
+/// What moved the subscription before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportedHistory {
+    /// The changes, oldest first.
+    pub changes: Vec<PlaceChange>,
+}
+
 /// A record batch and where it stood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExportedBatch {
@@ -187,6 +196,8 @@ pub enum Section {
     Topic(ExportedTopic),
     /// A subscription of that topic.
     Subscription(ExportedSubscription),
+    /// What moved that subscription.
+    History(ExportedHistory),
     /// Some of its records.
     Batch(ExportedBatch),
     /// The topic ends.

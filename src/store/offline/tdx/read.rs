@@ -5,11 +5,12 @@ use std::io::{self, Read};
 use bytes::Bytes;
 
 use super::{
-    BATCH, END, EXPORT, EXPORT_VERSION, ExportFault, ExportInfo, ExportedBatch,
-    ExportedSubscription, ExportedTopic, Field, MAGIC, PREAMBLE_BYTES, SECTION_HEADER_BYTES,
-    SUBSCRIPTION, Section, TOPIC, TOPIC_END, TopicTotals, section_crc,
+    BATCH, END, EXPORT, EXPORT_VERSION, ExportFault, ExportInfo, ExportedBatch, ExportedHistory,
+    ExportedSubscription, ExportedTopic, Field, HISTORY, MAGIC, PREAMBLE_BYTES,
+    SECTION_HEADER_BYTES, SUBSCRIPTION, Section, TOPIC, TOPIC_END, TopicTotals, section_crc,
 };
 use crate::limits;
+use crate::protocol::api::{Author, ChangeKind, PlaceChange};
 use crate::time::Timestamp;
 use crate::types::{
     Durability, Gap, GapReason, Generation, LeaderEpoch, Offset, PeerId, Retention, TopicId,
@@ -146,6 +147,11 @@ impl Fields {
                 created: self.time()?,
                 last_commit: self.optional_time()?,
             }),
+            HISTORY => {
+                let count = self.u32()?;
+                let changes = (0..count).map(|_| self.change()).collect::<Field<_>>()?;
+                Section::History(ExportedHistory { changes })
+            }
             BATCH => Section::Batch(ExportedBatch {
                 base: Offset::new(self.u64()?),
                 epoch: LeaderEpoch::new(self.u32()?),
@@ -217,6 +223,25 @@ impl Fields {
                 2 => GapReason::Lost,
                 3 => GapReason::Damaged,
                 other => return Err(format!("gap reason {other}")),
+            },
+        })
+    }
+
+    fn change(&mut self) -> Field<PlaceChange> {
+        Ok(PlaceChange {
+            when: self.time()?,
+            kind: match self.take(1)?[0] {
+                1 => ChangeKind::Created,
+                2 => ChangeKind::Seek,
+                3 => ChangeKind::Undo,
+                other => return Err(format!("kind of change {other}")),
+            },
+            from: self.optional()?.map(Offset::new),
+            to: Offset::new(self.u64()?),
+            generation: Generation::new(self.u64()?),
+            author: Author {
+                client: self.text()?,
+                address: self.text()?,
             },
         })
     }
