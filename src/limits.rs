@@ -42,6 +42,9 @@ pub const ZSTD_WINDOW_BYTES_MAX: u64 = 32 * MIB as u64;
 /// What a publisher of ours puts into one batch unless a single message is larger, in bytes.
 pub const BATCH_BYTES_TARGET: usize = 256 * KIB;
 
+/// Largest batch that is sent for small messages, in bytes: the target with what is around it.
+pub const BATCH_BYTES_USUAL: usize = BATCH_BYTES_TARGET + 64 * KIB;
+
 /// Largest batch that a peer with such a largest message takes, packed, in bytes: one such message
 /// with what is around it, or what publishers usually send.
 pub const fn batch_bytes_max(message_bytes_max: usize) -> usize {

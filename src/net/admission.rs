@@ -159,6 +159,7 @@ impl Ticket {
             return;
         }
         self.give_answer(self.answer_bytes);
+        self.give_spare();
         let (own, process) = (&self.shared.answers, &self.shared.server.budget.answers);
         let own = own.take(bytes).await;
         let process = process.take(bytes).await;
@@ -223,6 +224,17 @@ impl Ticket {
         self.shared.answers.give(bytes);
         self.shared.server.budget.answers.give(bytes);
     }
+
+    fn give_spare(&mut self) {
+        if self.spares == 0 {
+            return;
+        }
+        let shared = &self.shared;
+        let spare = &shared.server.budget.spare;
+        spare.give(take(&mut self.spare_bytes));
+        let spares = take(&mut self.spares);
+        shared.spare_answers.fetch_sub(spares, Ordering::SeqCst);
+    }
 }
 
 impl outbox::Ticket for Option<Ticket> {
@@ -250,13 +262,8 @@ impl Drop for Ticket {
             return;
         }
         self.give_answer(self.answer_bytes);
+        self.give_spare();
         let shared = &self.shared;
-        if self.spares > 0 {
-            shared.server.budget.spare.give(self.spare_bytes);
-            shared
-                .spare_answers
-                .fetch_sub(self.spares, Ordering::SeqCst);
-        }
         shared.server.budget.requests.give(self.request_taken);
         shared
             .request_bytes

@@ -13,9 +13,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use crate::limits;
 use crate::net::dial::{CallError, Connection};
 use crate::protocol::api::StreamCredit;
 use crate::protocol::data::Credit;
+
+/// What is kept of a body, for as long as the application takes. A small one is copied: as a slice it would keep the whole
+/// buffer it was read into, and a window full of small answers would be a hundred times what was given.
+fn kept(body: Bytes) -> Bytes {
+    match body.len() {
+        small if small <= limits::READ_BUFFER_BYTES_MIN => Bytes::copy_from_slice(&body),
+        _ => body,
+    }
+}
 
 /// What the connection's task and the taker share.
 #[derive(Debug, Default)]
@@ -62,7 +72,7 @@ impl Incoming {
             if queue.is_unwanted {
                 return Ok(());
             }
-            queue.bodies.push_back(body);
+            queue.bodies.push_back(kept(body));
         } else if !is_new {
             return Ok(());
         }
@@ -78,7 +88,7 @@ impl Incoming {
             && !body.is_empty()
             && !queue.is_unwanted
         {
-            queue.bodies.push_back(body.clone());
+            queue.bodies.push_back(kept(body.clone()));
         }
         queue.end = Some(answer.map(|_| ()));
         drop(queue);
@@ -165,5 +175,27 @@ impl Drop for Inlet {
         if !has_ended {
             self.tell(Credit::default(), true);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A slow subscriber of a topic with small messages held 16 KiB for each of them.
+    #[test]
+    fn a_small_answer_does_not_keep_what_it_was_read_with() {
+        let buffer = Bytes::from(vec![7; 2 * limits::READ_BUFFER_BYTES_MIN]);
+        let incoming = Incoming::default();
+        incoming.allow(u64::MAX);
+        let small = buffer.slice(..100);
+        let large = buffer.slice(..limits::READ_BUFFER_BYTES_MIN + 1);
+        for body in [&small, &large] {
+            incoming.add(body.clone()).expect("there is credit");
+        }
+        let queue = incoming.lock();
+        assert_eq!(queue.bodies, [small, large]);
+        assert_ne!(queue.bodies[0].as_ptr(), buffer.as_ptr());
+        assert_eq!(queue.bodies[1].as_ptr(), buffer.as_ptr(), "not copied");
     }
 }

@@ -8,8 +8,10 @@
 //!      └───────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Nothing is held while it waits for credit or for records, and a batch that turns out larger than the memory
-//! taken for it is let go and read again once there is memory for all of it: what is read is always paid for.
+//! Nothing is held while it waits for credit or for records. Memory is taken for a usual batch at least, and a larger one that
+//! turns out not to fit is let go and read again once there is memory for all of it: however little a client asks for
+//! at once, what is sent is paid for. Only where memory is used up, and a stream gets the little that is kept for
+//! that, a usual batch comes all the same, as it does to a fetch.
 //!
 //! Records, gaps and errors are those of a fetch from where the stream stands, in the same order: offsets that
 //! are missing are told before the next record, also where they went missing while the stream waited. The end of the
@@ -27,8 +29,16 @@ use crate::protocol::error::ApiError;
 /// Where a stream stands, and how it goes on.
 struct Course {
     fetch: Fetch,
-    /// Bytes of memory to take: those wanted, or more where the last batch needed more.
-    bytes: usize,
+    /// The largest batch of the last answer, in bytes: the next is likely as large.
+    largest: usize,
+}
+
+impl Course {
+    /// Bytes of memory to take for the next answer.
+    fn bytes(&self) -> usize {
+        let wanted = self.fetch.max_bytes as usize;
+        wanted.max(limits::BATCH_BYTES_USUAL).max(self.largest)
+    }
 }
 
 impl PeerService {
@@ -51,7 +61,7 @@ impl PeerService {
         let Some(outlet) = reply.into_outlet(stream.credit, keep_alive) else {
             return;
         };
-        let mut course = Course { fetch, bytes };
+        let mut course = Course { fetch, largest: 0 };
         loop {
             let next = self.next_part(&mut course, &outlet);
             match outlet.unless_ended(next).await {
@@ -74,13 +84,13 @@ impl PeerService {
             let credit = outlet.credit().await;
             self.store.until_readable(&course.fetch).await;
             let mut place = outlet.place();
-            let granted = place.reserve_up_to(course.bytes).await;
+            let granted = place.reserve_up_to(course.bytes()).await;
             let mut fetched = self.fetch_within(course, granted).await?;
             let mut records = fetched.keep_records(credit);
             let largest = largest_batch(&fetched);
-            if largest > granted {
-                // Only a first batch can be. Whoever holds memory does not wait for more, and so begins anew.
-                course.bytes = largest;
+            course.largest = largest;
+            if largest > granted.max(limits::BATCH_BYTES_USUAL) {
+                // Only a first batch can be that large. Whoever holds memory does not wait for more, and so begins anew.
                 drop(fetched);
                 place.reserve(largest).await;
                 fetched = self.fetch_within(course, largest).await?;

@@ -314,6 +314,26 @@ fn a_slow_application_holds_its_window_and_one_answer() {
 }
 
 #[test]
+fn batches_larger_than_an_answer_come_whole_and_one_by_one() {
+    let cluster = Cluster::start();
+    cluster.run(&["topic", "create", "t"]).ok();
+    for size in [900 << 10, 10, 700 << 10, 1_000 << 10, 10] {
+        let message = vec![b'x'; size];
+        cluster.feed(&["pub", "t", "--whole", "-q"], &message).ok();
+    }
+    run(async {
+        let client = client(&cluster).await;
+        let options = SubscriberOptions {
+            window_bytes: 1,
+            max_bytes: 1,
+            ..from_beginning()
+        };
+        let mut reader = follow(&client, "t", options).await;
+        records(&mut reader, 0..5).await;
+    });
+}
+
+#[test]
 fn a_thousand_streams_share_a_connection() {
     let cluster = Cluster::start();
     cluster.run(&["topic", "create", "t"]).ok();

@@ -1,5 +1,7 @@
 //! How much a fetch brings, and when it waits.
 
+use std::pin::Pin;
+
 use super::*;
 
 /// Long enough that a test which waits it out has failed.
@@ -130,5 +132,39 @@ async fn a_small_answer_keeps_nothing_but_itself() {
     let (store, _) = open(dir.path());
     assert!(is_copied(&store, id, 1).await, "one batch from the disk");
     assert!(is_copied(&store, id, small).await, "some from the disk");
+    store.stop().expect("a clean stop");
+}
+
+/// A stream that waited at the end of a topic was not told that the topic had another epoch until a record came.
+#[tokio::test]
+async fn who_waits_for_records_is_told_of_another_epoch_and_of_the_end() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (store, _) = open(dir.path());
+    let id = create(&store, "orders", Durability::Fsync).await;
+    let name = "orders".parse().expect("a name");
+    let changes: [Pin<Box<dyn Future<Output = ()>>>; 2] = [
+        Box::pin(async {
+            let raised = store.set_epoch(id, LeaderEpoch::new(2)).await;
+            raised.expect("it is here");
+        }),
+        Box::pin(async {
+            store.delete_topic(name, Some(id)).await.expect("deleted");
+        }),
+    ];
+    for ((epoch, error), change) in [(1, "StaleEpoch"), (2, "UnknownTopicId")]
+        .into_iter()
+        .zip(changes)
+    {
+        let waiting = Fetch {
+            epoch: LeaderEpoch::new(epoch),
+            ..fetch(id, 0)
+        };
+        assert_eq!(store.check_fetch(&waiting).await, Ok(()));
+        let readable = store.until_readable(&waiting);
+        let told = tokio::time::timeout(AT_ONCE, async { tokio::join!(readable, change) });
+        told.await.expect("it is told at once");
+        let found = store.check_fetch(&waiting).await.expect_err("it changed");
+        assert_eq!(found.name(), error, "{found}");
+    }
     store.stop().expect("a clean stop");
 }
