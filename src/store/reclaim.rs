@@ -318,12 +318,14 @@ impl Reclaimer {
         if !is_free || Instant::now() < self.copy_after || self.asker.stop.is_stopped() {
             return;
         }
-        // For want of space what was copied gives its slots back before more are taken (J15).
-        if self.is_starved() && self.asker.is_about_to_release() {
-            return;
-        }
         let choice = self.choice(self.horizon());
         if choice.gain == 0 {
+            return;
+        }
+        // For want of space what was copied gives its slots back before more are taken (J15).
+        let slots = (choice.sources.len() as u64).saturating_sub(choice.gain);
+        let is_short = self.is_starved() || !self.asker.pool.has_room_for(slots);
+        if is_short && self.asker.is_about_to_release() {
             return;
         }
         let usages: Vec<Usage> = self
