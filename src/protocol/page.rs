@@ -320,7 +320,7 @@ fn every_variant_is_on_the_page() {
     let enums = |layout: &&Layout| matches!(layout, Layout::Enum(_));
     assert_eq!(
         page.layouts.values().filter(enums).count(),
-        7,
+        8,
         "one is not compared"
     );
 }
