@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A request with one answer has a [`Reply`] at the server and a [`Pending`] at the client; one with many
-//! has an [`Outlet`] and an [`Inlet`], and between them the client's credit ([`streams`]).
+//! has an [`Outlet`] and an [`Inlet`], and between them the client's credit (`streams`).
 //!
 //! The listening socket and the stop signal are handed in from outside; nothing
 //! here decides what a request means. A server implements [`Service`].
