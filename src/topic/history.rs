@@ -188,10 +188,10 @@ mod tests {
             (ChangeKind::Undo, at(40)),
         ];
         assert_eq!(told, expected);
-        let generations = topic.history(&name).iter().map(|change| change.generation);
+        let mut generations = topic.history(&name).iter().map(|change| change.generation);
         let current = topic.subscription(&name).expect("there").generation;
         assert!(generations.clone().is_sorted());
-        assert_eq!(generations.last(), Some(current));
+        assert_eq!(generations.next_back(), Some(current));
         assert_eq!(topic.history(&name)[1].author.client, "map 1.0");
     }
 

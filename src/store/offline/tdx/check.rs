@@ -166,8 +166,8 @@ impl Checking {
         };
         let count = found.changes.len();
         let is_bounded = (1..=limits::HISTORY_CHANGES_MAX).contains(&count);
-        let given = found.changes.iter().map(|change| change.generation);
-        let leads_there = given.clone().is_sorted() && given.last() == Some(of.generation);
+        let mut given = found.changes.iter().map(|change| change.generation);
+        let leads_there = given.clone().is_sorted() && given.next_back() == Some(of.generation);
         if !is_bounded || !leads_there || !found.changes.iter().all(is_kept) {
             return Err(format!("the history of subscription {} is none", of.name));
         }

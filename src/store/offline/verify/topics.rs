@@ -77,8 +77,8 @@ fn histories(topic: &Topic, mut add: impl FnMut(String)) {
             ));
             continue;
         };
-        let given = history.changes.iter().map(|change| change.generation);
-        if !given.clone().is_sorted() || given.last() != Some(subscription.generation) {
+        let mut given = history.changes.iter().map(|change| change.generation);
+        if !given.clone().is_sorted() || given.next_back() != Some(subscription.generation) {
             add(format!(
                 "the history of subscription {name} does not lead to its generation {}",
                 subscription.generation
