@@ -20,11 +20,12 @@
 //! - **T2** An offset is given once; replaying an entry gives the same one.
 //! - **T3** A producer's sequences are appended in order, each once, as long as the producer is remembered.
 //! - **T4** A committed offset never falls within a generation and never passes the readable end.
-//! - **T5** Generations of a topic's subscriptions never repeat, not even those that were lost to damage.
+//! - **T5** Generations of a topic's subscriptions and consumer groups never repeat, not even those that were lost to damage.
 //!
 //! Absent on purpose: what is durable (the caller knows), and what lies where on the disk.
 
 mod batch;
+pub mod consumers;
 mod model;
 mod producers;
 mod rows;

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::batch::{Admission, BatchFacts};
+use super::consumers::Consumers;
 use super::producers;
-use super::rows::{ProducerRow, QuarantineRow, SubscriptionRow, TopicRow};
+use super::rows::{ProducerRow, QuarantineRow, RowKey, SubscriptionRow, TopicRow};
 use crate::limits;
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
@@ -23,6 +24,8 @@ pub struct Topic {
     pub subscriptions: BTreeMap<SubscriptionName, SubscriptionRow>,
     /// Its producers.
     pub producers: HashMap<ProducerId, ProducerRow>,
+    /// Its consumer groups.
+    pub consumers: Consumers,
 }
 
 impl Topic {
@@ -33,7 +36,22 @@ impl Topic {
             row,
             subscriptions: BTreeMap::new(),
             producers: HashMap::new(),
+            consumers: Consumers::default(),
         }
+    }
+
+    /// The names of the rows that belong to it, each before what belongs to it in turn.
+    pub fn keys(&self) -> impl Iterator<Item = RowKey> {
+        let id = self.id;
+        let subscriptions = self.subscriptions.keys();
+        let subscriptions = subscriptions.map(move |name| RowKey::Subscription(id, name.clone()));
+        let producers = self.producers.keys();
+        let producers = producers.map(move |&producer| RowKey::Producer(id, producer));
+        let groups = self.consumers.groups();
+        let groups = groups.map(move |(name, _)| RowKey::ConsumerGroup(id, name.clone()));
+        let pages = self.consumers.pages();
+        let pages = pages.map(move |(generation, page)| RowKey::ConsumerPage(id, generation, page));
+        subscriptions.chain(producers).chain(groups).chain(pages)
     }
 
     /// Refuses to publish, and to change what is kept, while the end is uncertain. Subscriptions are not refused:

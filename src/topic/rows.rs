@@ -7,6 +7,7 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::consumers::{ConsumerGroupRow, ConsumerPageRow};
 use crate::limits;
 use crate::protocol::codec::{self, Malformed};
 use crate::time::Timestamp;
@@ -31,6 +32,10 @@ pub enum RowKey {
     Producer(TopicId, ProducerId),
     /// A sealed or cold segment.
     Segment(u64),
+    /// A consumer group of a topic.
+    ConsumerGroup(TopicId, SubscriptionName),
+    /// A page of offsets of the consumer group with that generation.
+    ConsumerPage(TopicId, Generation, u64),
 }
 
 impl RowKey {
@@ -46,6 +51,13 @@ impl RowKey {
                 [&[4][..], &id.to_bytes(), &producer.to_bytes()].concat()
             }
             Self::Segment(number) => [&[5][..], &number.to_be_bytes()].concat(),
+            Self::ConsumerGroup(id, name) => {
+                [&[7][..], &id.to_bytes(), name.as_str().as_bytes()].concat()
+            }
+            Self::ConsumerPage(id, generation, page) => {
+                let (generation, page) = (generation.get().to_be_bytes(), page.to_be_bytes());
+                [&[8][..], &id.to_bytes(), &generation, &page].concat()
+            }
         }
     }
 
@@ -77,6 +89,16 @@ impl RowKey {
                 .try_into()
                 .ok()
                 .map(|number| Self::Segment(u64::from_be_bytes(number))),
+            7 => id().and_then(|(id, rest)| {
+                let name = std::str::from_utf8(rest).ok()?.parse().ok()?;
+                Some(Self::ConsumerGroup(id, name))
+            }),
+            8 => id().and_then(|(id, rest)| {
+                let (generation, page) = rest.split_first_chunk()?;
+                let generation = Generation::new(u64::from_be_bytes(*generation));
+                let page = u64::from_be_bytes(page.try_into().ok()?);
+                Some(Self::ConsumerPage(id, generation, page))
+            }),
             _ => None,
         };
         key.ok_or_else(bad)
@@ -86,7 +108,11 @@ impl RowKey {
     pub fn topic(&self) -> TopicId {
         match self {
             Self::Peer | Self::Segment(_) => TopicId::zero(),
-            Self::Topic(id) | Self::Subscription(id, _) | Self::Producer(id, _) => *id,
+            Self::Topic(id)
+            | Self::Subscription(id, _)
+            | Self::Producer(id, _)
+            | Self::ConsumerGroup(id, _)
+            | Self::ConsumerPage(id, ..) => *id,
         }
     }
 }
@@ -104,6 +130,10 @@ pub enum Row {
     Producer(ProducerRow),
     /// See [`SegmentRow`].
     Segment(SegmentRow),
+    /// See [`ConsumerGroupRow`].
+    ConsumerGroup(ConsumerGroupRow),
+    /// See [`ConsumerPageRow`].
+    ConsumerPage(ConsumerPageRow),
 }
 
 impl Row {
@@ -115,6 +145,8 @@ impl Row {
             Self::Subscription(row) => encode_value(row),
             Self::Producer(row) => encode_value(row),
             Self::Segment(row) => encode_value(row),
+            Self::ConsumerGroup(row) => encode_value(row),
+            Self::ConsumerPage(row) => encode_value(row),
         }
     }
 
@@ -128,6 +160,12 @@ impl Row {
             }
             RowKey::Producer(..) => Self::Producer(decode_value(bytes, "producer row")?),
             RowKey::Segment(_) => Self::Segment(decode_value(bytes, "segment row")?),
+            RowKey::ConsumerGroup(..) => {
+                Self::ConsumerGroup(decode_value(bytes, "consumer group row")?)
+            }
+            RowKey::ConsumerPage(..) => {
+                Self::ConsumerPage(decode_value(bytes, "consumer page row")?)
+            }
         })
     }
 }
@@ -327,6 +365,9 @@ mod tests {
             RowKey::Producer(id, ProducerId::from_bytes([9; 16])),
             RowKey::Segment(255),
             RowKey::Segment(256),
+            RowKey::ConsumerGroup(id, "billing".parse().expect("good")),
+            RowKey::ConsumerPage(id, Generation::new(7), 255),
+            RowKey::ConsumerPage(id, Generation::new(7), 256),
         ];
         for pair in keys.windows(2) {
             assert!(
@@ -339,7 +380,14 @@ mod tests {
         for key in keys {
             assert_eq!(RowKey::decode(&key.encode()), Ok(key));
         }
-        for bad in [&b""[..], b"\x01x", b"\x02short", b"\x09", b"\x05\0\0"] {
+        for bad in [
+            &b""[..],
+            b"\x01x",
+            b"\x02short",
+            b"\x09",
+            b"\x05\0\0",
+            b"\x08short",
+        ] {
             assert!(RowKey::decode(bad).is_err(), "{bad:?} was accepted");
         }
     }
@@ -369,7 +417,27 @@ mod tests {
             last_used: Timestamp::default(),
             batches: vec![batch; limits::PRODUCER_BATCHES_KEPT],
         };
-        for row in [Row::Topic(topic), Row::Producer(producer)] {
+        let name: TopicName = "a".repeat(limits::NAME_BYTES_MAX).parse().expect("good");
+        let options = crate::protocol::api::ConsumerGroupOptions {
+            ack_deadline_ms: 1,
+            deliveries_max: 1,
+            backoff_ms: vec![1; limits::BACKOFF_STEPS_MAX],
+            unacked_max: 1,
+            ordered_by_key: true,
+            dead_letters: name,
+        };
+        let group = ConsumerGroupRow {
+            last_settled: Some(created),
+            ..ConsumerGroupRow::new(Generation::ZERO, Offset::ZERO, options, created)
+        };
+        let failed = (0..=255).map(|at| super::super::consumers::FailedRow::new(at, 1, true));
+        let page = ConsumerPageRow {
+            settled: [u64::MAX; 4],
+            failed: failed.collect(),
+        };
+        let consumers = [Row::ConsumerGroup(group), Row::ConsumerPage(page)];
+        let others = [Row::Topic(topic), Row::Producer(producer)];
+        for row in others.into_iter().chain(consumers) {
             assert!(row.encode().len() < limits::SLED_VALUE_BYTES_MAX - 64);
         }
     }

@@ -31,6 +31,12 @@ impl Topic {
                 name: name.clone(),
             });
         }
+        if self.consumers.group(name).is_some() {
+            return Err(ApiError::ConsumerGroupExists {
+                topic: self.row.name.clone(),
+                name: name.clone(),
+            });
+        }
         if self.subscriptions.len() >= limits::SUBSCRIPTIONS_PER_TOPIC_MAX {
             return Err(ApiError::TooManySubscriptions {
                 max: limits::SUBSCRIPTIONS_PER_TOPIC_MAX as u64,
@@ -95,7 +101,8 @@ impl Topic {
         Ok((commit.offset, true))
     }
 
-    fn next_generation(&mut self) -> Generation {
+    /// A generation that nothing of this topic ever had (T5).
+    pub(super) fn next_generation(&mut self) -> Generation {
         self.row.generation = self.row.generation.next();
         self.row.generation
     }

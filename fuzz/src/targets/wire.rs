@@ -10,6 +10,7 @@ use tidings::protocol::codec::Malformed;
 use tidings::protocol::data::{Fetch, Fetched, Publish, Published};
 use tidings::protocol::error::ApiError;
 use tidings::protocol::frame::{Frame, FrameError, HEADER_BYTES, Prefix};
+use tidings::protocol::taken::Taken;
 
 use super::names_an_error;
 
@@ -111,13 +112,16 @@ control! {
     Hello Ping Figures Metrics Lookup ListTopics ListPeers PlaceTopic RetirePeer RegisterPeer RegisterTopics Heartbeat Depart
     ClaimTopic ConfirmTopic DropTopic Watch CreateTopic DeleteTopic DescribeTopic DescribeTopics SetTopic RenameTopic
     PurgeTopic AcceptLoss FindOffset PeerStatus CreateSubscription DeleteSubscription DescribeSubscription
-    ListSubscriptions SeekSubscription Commit
+    ListSubscriptions SeekSubscription Commit CreateConsumerGroup SetConsumerGroup DescribeConsumerGroup
+    ListConsumerGroups DeleteConsumerGroup SeekConsumerGroup JoinConsumerGroup SettleRecords LeaveConsumerGroup
+    ReplayDeadLetters
 }
 
 /// The bodies that do not go through the codec.
 const RAW: &[(Api, Check, Check)] = &[
     (Api::Publish, publish, published),
     (Api::Fetch, fetch, fetched),
+    (Api::TakeRecords, take, taken),
 ];
 
 fn bodies() -> impl Iterator<Item = &'static (Api, Check, Check)> {
@@ -188,6 +192,18 @@ fn fetch(body: &[u8]) {
 fn fetched(body: &[u8]) {
     let encode = |answer: &Fetched| Ok(answer.encode().concat());
     round_trip(body, of_slice(Fetched::decode), encode);
+}
+
+fn take(body: &[u8]) {
+    if let Err(error) = api::TakeRecords::decode(body) {
+        assert_eq!(error.what, Api::TakeRecords.name());
+    }
+    round_trip(body, api::TakeRecords::decode, api::TakeRecords::encode);
+}
+
+fn taken(body: &[u8]) {
+    let encode = |answer: &Taken| Ok(answer.encode().concat());
+    round_trip(body, of_slice(Taken::decode), encode);
 }
 
 fn of_slice<T>(

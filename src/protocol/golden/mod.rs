@@ -20,9 +20,11 @@ use super::codec::Malformed;
 use super::data::{Fetch, FetchItem, Fetched, Publish, Published, StoredBatch};
 use super::error::ApiError;
 use super::frame::{Frame, FrameHeader};
+use super::taken::Taken;
 use crate::limits;
 use crate::types::{Durability, GapReason, LeaderEpoch, Offset, ProducerId, Sequence};
 
+mod consumers;
 mod samples;
 
 pub(super) use samples::{errors, samples};
@@ -110,6 +112,10 @@ fn raw() -> Vec<(&'static str, Vec<u8>)> {
         ("Publish.answer", published().encode().to_vec()),
         ("Fetch.request", fetch().encode()),
         ("Fetch.answer", fetched().encode().concat()),
+        (
+            "TakeRecords.answer",
+            consumers::taken(batch(Compression::None)).encode().concat(),
+        ),
     ]
 }
 
@@ -221,6 +227,8 @@ fn the_bytes_decode_to_what_they_always_did() {
     assert_eq!(Published::decode(bytes("Publish.answer")), Ok(published()));
     assert_eq!(Fetch::decode(bytes("Fetch.request")), Ok(fetch()));
     assert_eq!(Fetched::decode(bytes("Fetch.answer")), Ok(fetched()));
+    let taken = consumers::taken(bytes("batch.none"));
+    assert_eq!(Taken::decode(bytes("TakeRecords.answer")), Ok(taken));
 }
 
 #[test]

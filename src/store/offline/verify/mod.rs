@@ -109,6 +109,10 @@ fn row_text(key: &RowKey) -> String {
         RowKey::Subscription(_, name) => format!("the row of subscription {name}"),
         RowKey::Producer(_, id) => format!("the row of producer {id}"),
         RowKey::Segment(number) => format!("the row of segment {number}"),
+        RowKey::ConsumerGroup(_, name) => format!("the row of consumer group {name}"),
+        RowKey::ConsumerPage(_, generation, page) => {
+            format!("page {page} of the consumer group with generation {generation}")
+        }
     }
 }
 
