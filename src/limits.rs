@@ -273,6 +273,14 @@ pub const SUBSCRIPTIONS_PER_TOPIC_MAX: usize = 10_000;
 pub const CONSUMER_GROUPS_PER_TOPIC_MAX: usize = 4_000;
 /// Offsets that one row says of which are settled, and which failed: all of them failed are little less than a value.
 pub const CONSUMER_PAGE_OFFSETS: u64 = 256;
+/// Pages between the oldest open record of a consumer group and the newest one that it looked at: 1,048,576 offsets.
+pub const CONSUMER_PAGES_MAX: u64 = 4_096;
+/// Most records of a consumer group that wait for older ones of their keys: some 25 MiB.
+pub const CONSUMER_PARKED_MAX: u64 = 262_144;
+/// Rows of a consumer group in one change, in bytes: publishers share the group of the journal.
+pub const CONSUMER_FLUSH_BYTES: usize = 128 * KIB;
+/// And most pages in it.
+pub const CONSUMER_FLUSH_PAGES_MAX: usize = 1_024;
 /// Most members of one consumer group at a time; all of them are told.
 pub const CONSUMER_MEMBERS_MAX: usize = 1_000;
 /// Shortest time that a member may hold a record without a word about it: the clock of a group ticks so often.
@@ -610,6 +618,9 @@ const _: () = {
     assert!(DESCRIBED_PER_PAGE_MAX <= PAGE_ENTRIES_MAX);
     assert!(DESCRIBED_PER_PAGE_MAX * 2 * SLED_VALUE_BYTES_MAX < CONTROL_BYTES_MAX);
     assert!(DESCRIBED_PER_PAGE_MAX * 2 * (NAME_BYTES_MAX + 128) < CONTROL_BYTES_MAX);
+    assert!(CONSUMER_FLUSH_PAGES_MAX + 256 < STATE_OPERATIONS_MAX);
+    assert!(CONSUMER_FLUSH_BYTES + SLED_VALUE_BYTES_MAX < SLOT_BYTES_MIN as usize / 4);
+    assert!(CONSUMER_PAGE_OFFSETS * 15 + 128 < SLED_VALUE_BYTES_MAX as u64);
     assert!(SETTLED_RUNS_MAX * (REJECT_REASON_BYTES_MAX + 64) < CONTROL_BYTES_MAX);
     assert!(ACK_DEADLINE_MIN.as_millis() < ACK_DEADLINE_DEFAULT.as_millis());
     assert!(ACK_DEADLINE_DEFAULT.as_millis() < ACK_DEADLINE_MAX.as_millis());
