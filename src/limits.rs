@@ -277,6 +277,19 @@ pub const CONSUMER_PAGE_OFFSETS: u64 = 256;
 pub const CONSUMER_PAGES_MAX: u64 = 4_096;
 /// Most records of a consumer group that wait for older ones of their keys: some 25 MiB.
 pub const CONSUMER_PARKED_MAX: u64 = 262_144;
+/// What all consumer groups of a peer may remember, in runs of offsets and pages: some 200 MiB. With more, none looks at
+/// new records; those that were given out come again as ever.
+pub const CONSUMER_PIECES_MAX: usize = 2_000_000;
+/// Batches that are read for one take to give out records again: they may lie far from each other.
+pub const CONSUMER_READS_MAX: usize = 16;
+/// Batches that were unpacked to give out a part of them and are kept for the next part, of all groups, in bytes.
+pub const CONSUMER_UNPACKED_BYTES: usize = 32 * MIB;
+/// A consumer group that nobody uses is let go of after so long.
+pub const CONSUMER_DESK_KEPT: Duration = Duration::from_secs(10);
+/// Dead letters that could not be written are tried again so often.
+pub const DEAD_LETTERS_RETRIED_EVERY: Duration = Duration::from_secs(5);
+/// Most dead letters in one batch.
+pub const DEAD_LETTERS_AT_ONCE: usize = 256;
 /// Rows of a consumer group in one change, in bytes: publishers share the group of the journal.
 pub const CONSUMER_FLUSH_BYTES: usize = 128 * KIB;
 /// And most pages in it.

@@ -179,6 +179,8 @@ metrics! {
     TOPICS_UNTOLD = "tidings_topics_untold", GAUGE, One, [], "Topics beyond those told one by one";
     SUBSCRIPTIONS = "tidings_subscriptions", GAUGE, One, [], "Durable subscriptions";
     SUBSCRIPTIONS_UNTOLD = "tidings_subscriptions_untold", GAUGE, One, [], "Subscriptions beyond those told one by one";
+    REDELIVERED = "tidings_redelivered_records_total", COUNTER, One, [], "Records given to members of consumer groups that had been given out before";
+    DEAD_LETTERED = "tidings_dead_letters_total", COUNTER, One, [], "Records that consumer groups moved to dead-letter topics";
     PRODUCERS = "tidings_producers", GAUGE, One, [], "Publishers remembered, to know their repetitions";
     STORED = "tidings_stored_bytes", GAUGE, Bytes, [], "Bytes of record batches that live";
     JOURNAL_BYTES = "tidings_journal_bytes", GAUGE, Bytes, [], "Bytes of all journal files";

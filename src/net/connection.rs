@@ -395,5 +395,7 @@ const fn has_large_answer(api: Api) -> bool {
             | Api::ListPeers
             | Api::DescribeTopics
             | Api::ListSubscriptions
+            | Api::ListConsumerGroups
+            | Api::DescribeConsumerGroup
     )
 }

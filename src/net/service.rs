@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 
 use crate::limits;
 use crate::net::admission::Ticket;
@@ -117,6 +118,14 @@ impl Reply {
             ticket: Some(ticket),
             header,
             began: Traffic::is_timed(header.api).then(Instant::now),
+        }
+    }
+
+    /// Cancelled when the connection is over, for what lasts as long as it.
+    pub fn gone(&self) -> CancellationToken {
+        match &self.ticket {
+            Some(ticket) => ticket.shared.gone.clone(),
+            None => CancellationToken::new(),
         }
     }
 

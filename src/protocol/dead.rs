@@ -57,6 +57,14 @@ impl Obituary {
         })
     }
 
+    /// The topic that a dead letter came from, if it says that: the header that is left out last.
+    pub fn origin_of<'a>(
+        mut headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+    ) -> Option<TopicName> {
+        let (_, value) = headers.find(|(name, _)| *name == TOPIC)?;
+        std::str::from_utf8(value).ok()?.parse().ok()
+    }
+
     /// The headers, in the order of [`NAMES`].
     pub fn headers(&self) -> [(&'static str, String); 6] {
         [

@@ -21,6 +21,7 @@ mod applier;
 mod asker;
 mod cold;
 mod command;
+mod consumers;
 mod copier;
 mod copying;
 mod expiry;
@@ -61,6 +62,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use command::Done;
+pub use consumers::{ConsumerRows, ListedGroup, Stretch};
 pub use open::{OpenError, is_peer_dir, random_id};
 pub use recovery::RecoveryError;
 pub use topics::NewTopic;

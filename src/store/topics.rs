@@ -294,7 +294,7 @@ impl Store {
         })
     }
 
-    async fn resolve(
+    pub(super) async fn resolve(
         &self,
         topic: &Arc<TopicShared>,
         position: Position,
@@ -321,7 +321,7 @@ impl Store {
         }
     }
 
-    async fn plan_purge(&self, id: TopicId, to: Offset) -> Result<Plan, ApiError> {
+    pub(super) async fn plan_purge(&self, id: TopicId, to: Offset) -> Result<Plan, ApiError> {
         let topic = self.shared_topic(id)?;
         self.on_disk(&topic, move |shared, topic| {
             Ok(retention::plan_purge(shared, topic, to))
@@ -617,7 +617,11 @@ fn subscriptions_after(
     found
 }
 
-fn append_time_at(shared: &Shared, topic: &TopicShared, from: Offset) -> Option<Timestamp> {
+pub(super) fn append_time_at(
+    shared: &Shared,
+    topic: &TopicShared,
+    from: Offset,
+) -> Option<Timestamp> {
     let request = ReadRequest {
         from: from.max(topic.start()),
         max_bytes: 1,

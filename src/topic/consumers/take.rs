@@ -52,6 +52,11 @@ impl Group {
         max.saturating_sub(self.runs.held_by(member))
     }
 
+    /// Whether any record that comes again can be given out.
+    pub fn has_ready(&self) -> bool {
+        self.runs.ready().next().is_some()
+    }
+
     /// Whether new records can be given out of a topic that ends there.
     pub fn fresh(&self, end: Offset) -> Fresh {
         if self.cursor >= end.get() {
