@@ -345,6 +345,8 @@ pub const DAMAGE_LINE_BYTES_MAX: usize = KIB;
 pub const METRICS_TOPICS_MAX: usize = 10_000;
 /// Subscriptions of those topics whose lag is told.
 pub const METRICS_SUBSCRIPTIONS_MAX: usize = 10_000;
+/// Consumer groups of those topics that are told one by one.
+pub const METRICS_GROUPS_MAX: usize = 10_000;
 /// Topics whose subscriptions the writer is asked for in one command.
 pub const STANDINGS_TOPICS_AT_ONCE: usize = 1_000;
 /// How long the writer may take to tell; where it waits for the disk, what it told last is told again.

@@ -158,6 +158,7 @@ impl Peer {
         let figures = Arc::new(PeerFigures::new(Parts {
             store: self.store.clone(),
             registrar: registrar.clone(),
+            consumers: consumers.clone(),
             traffic: traffic.clone(),
             surroundings: surroundings.clone(),
             stop: stop.clone(),
@@ -169,7 +170,7 @@ impl Peer {
             (figures, consumers.clone()),
             &self.options,
         );
-        let ticking = tokio::spawn(consumers.run());
+        let ticking = tokio::spawn(consumers.clone().run());
         let registering = tokio::spawn(registrar.clone().run(stop.clone()));
         let failing = tokio::spawn(stop_on_failure(self.store.clone(), stop.clone()));
         let server = Server::new(Arc::new(service), stop.clone())
@@ -181,6 +182,7 @@ impl Peer {
         let _ = registering.await;
         let _ = ticking.await;
         registrar.depart(self.options.leave).await;
+        consumers.close();
         let store = self.store.clone();
         let stopped = tokio::task::spawn_blocking(move || store.stop()).await;
         match stopped {

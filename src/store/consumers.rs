@@ -145,6 +145,26 @@ impl Store {
         .await
     }
 
+    /// Groups in which records are on their way to the dead letters: they go on at the start of a peer.
+    ///
+    /// # Errors
+    /// Only if the store has stopped.
+    pub async fn dying_groups(&self) -> Result<Vec<(TopicId, SubscriptionName)>, ApiError> {
+        self.change(TopicId::zero(), move |context| {
+            let groups = context.state.topics().flat_map(|topic| {
+                let groups = topic.consumers.groups();
+                groups.map(move |(name, row)| (topic, name, row))
+            });
+            let dying = groups.filter(|(topic, _, row)| {
+                let mut pages = topic.consumers.pages_of(row.generation);
+                pages.any(|(_, page)| page.failed.iter().any(|failed| failed.dies()))
+            });
+            let dying = dying.map(|(topic, name, _)| (topic.id, name.clone()));
+            Ok((dying.collect(), Vec::new()))
+        })
+        .await
+    }
+
     /// Makes rows of a group durable.
     ///
     /// # Errors

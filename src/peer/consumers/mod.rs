@@ -38,7 +38,7 @@ use crate::limits;
 use crate::net::shutdown::CancellationToken;
 use crate::protocol::error::ApiError;
 use crate::store::Store;
-use crate::types::{SubscriptionName, TopicId};
+use crate::types::{Offset, SubscriptionName, TopicId};
 use desk::{Clock, Desk};
 use unpacked::Unpacked;
 
@@ -132,6 +132,24 @@ impl Desks {
         }
     }
 
+    /// Serves nobody any more: the peer has answered what it was asked, and ends.
+    pub fn close(&self) {
+        let desks: Vec<Arc<Desk>> = self.desks().values().cloned().collect();
+        for desk in desks {
+            desk.close(ApiError::ShuttingDown);
+        }
+    }
+
+    /// How many records members hold, of each group that somebody uses.
+    pub fn in_flight(&self) -> HashMap<(TopicId, SubscriptionName), u64> {
+        let desks: Vec<Arc<Desk>> = self.desks().values().cloned().collect();
+        let of = |desk: Arc<Desk>| {
+            let tally = desk.lock().group.tally(Offset::ZERO);
+            ((desk.topic, desk.name.clone()), tally.in_flight)
+        };
+        desks.into_iter().map(of).collect()
+    }
+
     /// Whether there is room to remember more records.
     fn has_room(&self) -> bool {
         self.pieces.load(Ordering::Relaxed) < limits::CONSUMER_PIECES_MAX
@@ -147,6 +165,10 @@ impl Desks {
 
     /// Looks at the clock until the peer ends.
     pub async fn run(self: Arc<Self>) {
+        for (topic, name) in self.store.dying_groups().await.unwrap_or_default() {
+            // One that cannot be served is served when somebody asks for it, or not at all.
+            let _ = self.desk(topic, &name).await;
+        }
         let mut every = tokio::time::interval(limits::CONSUMER_TICK);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while self.stop.run_until_cancelled(every.tick()).await.is_some() {

@@ -24,6 +24,9 @@ use crate::protocol::taken::{Taken, TakenItem, TakenRun};
 use crate::topic::consumers::{Fresh, Offer, Taker};
 use crate::types::Offset;
 
+/// How often a take looks in vain for what seemed to be there before it waits: others were faster, or it waits for its keys.
+const ATTEMPTS: u32 = 3;
+
 /// A batch of which something may be given out.
 struct Found {
     stored: StoredBatch,
@@ -84,7 +87,7 @@ impl Desks {
         let deadline = Instant::now() + wait;
         let desk = self.desk(request.topic, &request.name).await?;
         let mut end = self.store.watch_end(request.topic)?;
-        let mut in_vain = false;
+        let mut in_vain = 0;
         loop {
             let (seat, ..) = self.look(&desk, request, client)?;
             let woken = seat.wake.notified();
@@ -92,20 +95,20 @@ impl Desks {
             woken.as_mut().enable();
             end.mark_unchanged();
             let (_, is_there, is_blocked) = self.look(&desk, request, client)?;
-            if is_there && !in_vain {
+            if is_there && in_vain < ATTEMPTS {
                 let wanted = (request.bytes as usize).clamp(1, limits::FETCH_BYTES_MAX);
                 let bytes = reply.reserve_up_to(wanted).await;
                 let _in_line = desk.line.lock().await;
                 match self.attempt(&desk, request, (client, bytes)).await? {
                     Some(taken) => return Ok(taken),
-                    None => in_vain = true,
+                    None => in_vain += 1,
                 }
                 continue;
             }
             // Where the group is as far ahead as it goes, or what was there could not be given out, nothing says when that ends.
             let again = Instant::now() + limits::CONSUMER_TICK;
-            let looks_again = (is_blocked || in_vain) && again < deadline;
-            in_vain = false;
+            let looks_again = (is_blocked || in_vain == ATTEMPTS) && again < deadline;
+            in_vain = 0;
             tokio::select! {
                 () = woken => {}
                 changed = end.changed() => changed.unwrap_or(()),

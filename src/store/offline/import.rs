@@ -17,7 +17,8 @@ use std::path::Path;
 
 use super::image::Image;
 use super::tdx::{
-    self, CheckedExport, CheckedTopic, ExportFault, ExportReader, ExportedBatch, Section,
+    self, CheckedExport, CheckedTopic, ExportFault, ExportReader, ExportedBatch, ExportedGroup,
+    ExportedPage, Section,
 };
 use super::work::{ColdFill, Written, change, state_bytes_max, stop};
 use super::{DirKind, OfflineError, kind_of, refuse_if_used};
@@ -27,7 +28,7 @@ use crate::protocol::batch::BatchHeader;
 use crate::protocol::error::ApiError;
 use crate::store::command::Context;
 use crate::store::{Store, StoreOptions, is_peer_dir, random_id};
-use crate::topic::{Row, RowKey, SubscriptionRow, TopicRow};
+use crate::topic::{Row, RowChange, RowKey, State, SubscriptionRow, TopicRow};
 use crate::types::{Gap, Offset, SubscriptionName, TopicId, TopicName};
 
 /// A topic that was imported.
@@ -154,12 +155,26 @@ fn free_bytes(dir: &Path) -> Result<u64, OfflineError> {
 /// Bytes the rows of a topic take in the state entry, at most.
 fn state_bytes(checked: &CheckedTopic) -> usize {
     let (row, subscriptions, _) = rows_of(checked);
+    let groups: usize = (checked.groups.iter())
+        .map(|(group, pages)| group_bytes(group, pages))
+        .sum();
     let topic = put(RowKey::Topic(TopicId::zero()), Row::Topic(row));
     let subscriptions = subscriptions.into_iter().map(|(name, row)| {
         let key = RowKey::Subscription(TopicId::zero(), name);
         put(key, Row::Subscription(row)).encoded_bytes()
     });
-    topic.encoded_bytes() + subscriptions.sum::<usize>()
+    topic.encoded_bytes() + subscriptions.sum::<usize>() + groups
+}
+
+fn group_bytes(group: &ExportedGroup, pages: &[ExportedPage]) -> usize {
+    let (id, generation) = (TopicId::zero(), group.row.generation);
+    let key = RowKey::ConsumerGroup(id, group.name.clone());
+    let row = put(key, Row::ConsumerGroup(group.row.clone()));
+    let pages = pages.iter().map(|page| {
+        let key = RowKey::ConsumerPage(id, generation, page.page);
+        put(key, Row::ConsumerPage(page.row.clone())).encoded_bytes()
+    });
+    row.encoded_bytes() + pages.sum::<usize>()
 }
 
 fn put(key: RowKey, row: Row) -> StateOp {
@@ -265,7 +280,11 @@ fn write_records(
                 fill.push(&entry(*topic, &batch, &header, &[&batch.batch]))?;
             }
             Section::End { .. } => return fill.finish(),
-            Section::Export(_) | Section::Subscription(_) | Section::TopicEnd(_) => {}
+            Section::Export(_)
+            | Section::Subscription(_)
+            | Section::ConsumerGroup(_)
+            | Section::ConsumerPage(_)
+            | Section::TopicEnd(_) => {}
         }
     }
 }
@@ -288,7 +307,25 @@ fn entry<'a>(
     }
 }
 
-/// Topics, subscriptions and segments, all of them or none.
+/// A consumer group with its pages; the names of their rows, the group's first.
+fn put_group(
+    state: &mut State,
+    id: TopicId,
+    group: &ExportedGroup,
+    pages: &[ExportedPage],
+) -> Vec<RowKey> {
+    state.put_consumer_group(id, &group.name, Some(group.row.clone()));
+    let mut keys = vec![RowKey::ConsumerGroup(id, group.name.clone())];
+    for page in pages {
+        let key = RowKey::ConsumerPage(id, group.row.generation, page.page);
+        let row = Some(Row::ConsumerPage(page.row.clone()));
+        keys.push(key.clone());
+        state.apply(RowChange { key, row });
+    }
+    keys
+}
+
+/// Topics, subscriptions, consumer groups and segments, all of them or none.
 fn put_all(
     context: &mut Context<'_>,
     topics: &[(TopicId, CheckedTopic)],
@@ -317,6 +354,9 @@ fn put_all(
             topic.subscriptions.insert(name, row);
         }
         context.shared.publish_topic(topic, None);
+        for (group, pages) in &checked.groups {
+            keys.extend(put_group(context.state, *id, group, pages));
+        }
     }
     keys.extend(segments.iter().map(|segment| segment.put(context)));
     Ok(keys)

@@ -8,6 +8,7 @@ use super::image::{Image, SegmentView};
 use crate::catalog::Applied;
 use crate::journal::{FORMAT_VERSION, Kind};
 use crate::store::is_peer_dir;
+use crate::topic::consumers::ConsumerGroupRow;
 use crate::topic::{PeerRow, SubscriptionRow, TopicRow};
 use crate::types::{SubscriptionName, TopicId, TopicName};
 
@@ -112,6 +113,8 @@ pub struct ListedTopic {
     pub row: TopicRow,
     /// Its subscriptions by name.
     pub subscriptions: Vec<(SubscriptionName, SubscriptionRow)>,
+    /// Its consumer groups by name, and how many records of each are not settled.
+    pub consumer_groups: Vec<(SubscriptionName, ConsumerGroupRow, u64)>,
 }
 
 impl ListedTopic {
@@ -172,6 +175,14 @@ pub fn list(dir: &Path) -> Result<Listing, OfflineError> {
         id: topic.id,
         row: topic.row.clone(),
         subscriptions: topic.subscriptions.clone().into_iter().collect(),
+        consumer_groups: topic
+            .consumers
+            .groups()
+            .map(|(name, row)| {
+                let unsettled = topic.consumers.unsettled(row, topic.row.end);
+                (name.clone(), row.clone(), unsettled)
+            })
+            .collect(),
     });
     let listing = Listing {
         peer: image.state().peer().clone(),

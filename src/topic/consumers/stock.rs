@@ -6,8 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use super::rows::{ConsumerGroupRow, ConsumerPageRow};
-use crate::types::{Generation, SubscriptionName};
+use super::rows::{ConsumerGroupRow, ConsumerPageRow, page_start};
+use crate::limits;
+use crate::types::{Generation, Offset, SubscriptionName};
 
 /// The consumer groups of a topic.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -46,6 +47,24 @@ impl Consumers {
     ) -> impl Iterator<Item = (u64, &ConsumerPageRow)> {
         let range = self.pages.range((generation, 0)..=(generation, u64::MAX));
         range.map(|((_, page), row)| (*page, row))
+    }
+
+    /// How many offsets of a group are not settled, in a topic that ends there. Where there are gaps they count.
+    pub fn unsettled(&self, row: &ConsumerGroupRow, end: Offset) -> u64 {
+        let pages = self.pages_of(row.generation);
+        let settled = pages.map(|(page, content)| {
+            let below = row
+                .floor
+                .since(page_start(page))
+                .min(limits::CONSUMER_PAGE_OFFSETS);
+            let all = content
+                .settled
+                .iter()
+                .map(|word| u64::from(word.count_ones()));
+            // What lies below the floor is settled, and noted as that.
+            all.sum::<u64>().saturating_sub(below)
+        });
+        end.since(row.floor).saturating_sub(settled.sum())
     }
 
     /// How many groups and pages there are.

@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::io::Read;
 
 use super::{
-    ExportFault, ExportInfo, ExportReader, ExportedBatch, ExportedSubscription, ExportedTopic,
-    Field, PREAMBLE_BYTES, Section, TopicTotals,
+    ExportFault, ExportInfo, ExportReader, ExportedBatch, ExportedGroup, ExportedPage,
+    ExportedSubscription, ExportedTopic, Field, PREAMBLE_BYTES, Section, TopicTotals,
 };
 use crate::limits;
+use crate::protocol::api::ConsumerGroupChanges;
 use crate::protocol::batch::CheckedBatch;
 use crate::time::Timestamp;
+use crate::topic::consumers::{changed_options, page_start};
 use crate::types::{Offset, SubscriptionName};
 
 /// A topic of a checked export.
@@ -19,6 +21,8 @@ pub struct CheckedTopic {
     pub topic: ExportedTopic,
     /// Its subscriptions.
     pub subscriptions: Vec<ExportedSubscription>,
+    /// Its consumer groups with their pages.
+    pub groups: Vec<(ExportedGroup, Vec<ExportedPage>)>,
     /// What its records come to.
     pub totals: TopicTotals,
     /// Bytes of its largest batch.
@@ -61,6 +65,12 @@ pub fn check(from: impl Read) -> Result<CheckedExport, ExportFault> {
             (Section::Subscription(found), Some(open)) => {
                 open.subscription(found)
                     .map_err(|what| malformed(at, what))?;
+            }
+            (Section::ConsumerGroup(found), Some(open)) => {
+                open.group(found).map_err(|what| malformed(at, what))?;
+            }
+            (Section::ConsumerPage(found), Some(open)) => {
+                open.page(found).map_err(|what| malformed(at, what))?;
             }
             (Section::Batch(found), Some(open)) => {
                 open.batch(found).map_err(|what| malformed(at, what))?;
@@ -116,6 +126,7 @@ impl Checking {
             found: CheckedTopic {
                 topic,
                 subscriptions: Vec::new(),
+                groups: Vec::new(),
                 totals: TopicTotals::default(),
                 largest_batch: 0,
             },
@@ -138,11 +149,53 @@ impl Checking {
         if !self.names.insert(found.name.clone()) {
             return Err(format!("subscription {} comes twice", found.name));
         }
-        if self.names.len() > limits::SUBSCRIPTIONS_PER_TOPIC_MAX {
+        if self.found.subscriptions.len() >= limits::SUBSCRIPTIONS_PER_TOPIC_MAX {
             return Err("too many subscriptions".to_owned());
         }
         self.found.totals.subscriptions += 1;
         self.found.subscriptions.push(found);
+        Ok(())
+    }
+
+    fn group(&mut self, found: ExportedGroup) -> Field<()> {
+        if self.found.totals.batches > 0 {
+            return Err("consumer groups come before records".to_owned());
+        }
+        let (topic, row, name) = (&self.found.topic, &found.row, &found.name);
+        if row.floor > topic.end || row.generation > topic.generation {
+            return Err(format!(
+                "consumer group {name} is beyond the end or the generation of its topic"
+            ));
+        }
+        let none = ConsumerGroupChanges::default();
+        changed_options(&topic.name, &row.options, none).map_err(|error| error.to_string())?;
+        if !self.names.insert(found.name.clone()) {
+            return Err(format!("the name {name} comes twice"));
+        }
+        if self.found.groups.len() >= limits::CONSUMER_GROUPS_PER_TOPIC_MAX {
+            return Err("too many consumer groups".to_owned());
+        }
+        self.found.groups.push((found, Vec::new()));
+        Ok(())
+    }
+
+    fn page(&mut self, found: ExportedPage) -> Field<()> {
+        let Some((group, pages)) = self.found.groups.last_mut() else {
+            return Err("a page belongs to a consumer group".to_owned());
+        };
+        let after = pages
+            .last()
+            .map_or(group.row.floor_page(), |last| last.page + 1);
+        let places = found.row.failed.windows(2);
+        let rising = places.into_iter().all(|pair| pair[0].at < pair[1].at);
+        let is_beyond = page_start(found.page) >= self.found.topic.end;
+        if found.page < after || is_beyond || !rising || self.found.totals.batches > 0 {
+            return Err(format!(
+                "page {} of {} is out of place",
+                found.page, group.name
+            ));
+        }
+        pages.push(found);
         Ok(())
     }
 

@@ -5,7 +5,7 @@
 //! well, then a last section without which the file is not whole.
 //!
 //! ```text
-//!   preamble | Export | (Topic Subscription* Batch* TopicEnd)* | End
+//!   preamble | Export | (Topic Subscription* (ConsumerGroup ConsumerPage*)* Batch* TopicEnd)* | End
 //! ```
 //!
 //! The format knows nothing of slots, groups, rows or sled, so it outlives all of them. Record
@@ -33,6 +33,7 @@ pub use write::ExportWriter;
 
 use crate::journal::crc32c;
 use crate::time::Timestamp;
+use crate::topic::consumers::{ConsumerGroupRow, ConsumerPageRow};
 use crate::types::{
     Gap, Generation, LeaderEpoch, Offset, PeerId, SubscriptionName, TopicId, TopicName,
     TopicSettings,
@@ -51,6 +52,8 @@ const SUBSCRIPTION: u8 = 3;
 const BATCH: u8 = 4;
 const TOPIC_END: u8 = 5;
 const END: u8 = 6;
+const CONSUMER_GROUP: u8 = 7;
+const CONSUMER_PAGE: u8 = 8;
 
 /// Why a file is no export, or not a whole one.
 #[derive(Debug, Error)]
@@ -152,6 +155,24 @@ pub struct ExportedSubscription {
     pub last_commit: Option<Timestamp>,
 }
 
+/// A consumer group; its pages follow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportedGroup {
+    /// Its name.
+    pub name: SubscriptionName,
+    /// What is known of it.
+    pub row: ConsumerGroupRow,
+}
+
+/// A page of offsets of the group before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportedPage {
+    /// Its number.
+    pub page: u64,
+    /// What became of its offsets.
+    pub row: ConsumerPageRow,
+}
+
 /// A record batch and where it stood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExportedBatch {
@@ -187,6 +208,10 @@ pub enum Section {
     Topic(ExportedTopic),
     /// A subscription of that topic.
     Subscription(ExportedSubscription),
+    /// A consumer group of that topic.
+    ConsumerGroup(ExportedGroup),
+    /// A page of that group.
+    ConsumerPage(ExportedPage),
     /// Some of its records.
     Batch(ExportedBatch),
     /// The topic ends.
