@@ -140,15 +140,15 @@ impl Desks {
         let mut batches = HashMap::new();
         let room = self.store.batch_bytes_max();
         for dead in dying {
-            let Some((base, opened)) = self.record_at(desk, dead.offset, &mut batches).await?
-            else {
-                desk.lock()
-                    .group
-                    .lose((dead.offset, dead.offset.next()), desk.clock.now());
-                continue;
-            };
-            let index = u32::try_from(dead.offset.since(base)).unwrap_or(u32::MAX);
-            let Some(record) = opened.record(index) else {
+            let found = self.record_at(desk, dead.offset, &mut batches).await?;
+            let place = |base| u32::try_from(dead.offset.since(base)).unwrap_or(u32::MAX);
+            let record = found
+                .as_ref()
+                .and_then(|(base, opened)| opened.record(place(*base)));
+            let Some(record) = record else {
+                // It was discarded, or is damaged: there is nothing to write.
+                let piece = (dead.offset, dead.offset.next());
+                desk.lock().group.lose(piece, desk.clock.now());
                 continue;
             };
             let obituary = Obituary {

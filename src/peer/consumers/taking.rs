@@ -99,10 +99,12 @@ impl Desks {
                 let wanted = (request.bytes as usize).clamp(1, limits::FETCH_BYTES_MAX);
                 let bytes = reply.reserve_up_to(wanted).await;
                 let _in_line = desk.line.lock().await;
-                match self.attempt(&desk, request, (client, bytes)).await? {
-                    Some(taken) => return Ok(taken),
-                    None => in_vain += 1,
+                let cursor = desk.open()?.group.cursor();
+                if let Some(taken) = self.attempt(&desk, request, (client, bytes)).await? {
+                    return Ok(taken);
                 }
+                // What was only passed over, for its keys are elsewhere, is no reason to wait.
+                in_vain += u32::from(desk.open()?.group.cursor() == cursor);
                 continue;
             }
             // Where the group is as far ahead as it goes, or what was there could not be given out, nothing says when that ends.
@@ -210,17 +212,22 @@ impl Desks {
         bytes: usize,
         reading: &mut Reading,
     ) -> Result<(), ApiError> {
-        let mut left = &plan.again[..];
+        let (mut left, mut at) = (&plan.again[..], Offset::ZERO);
         for _ in 0..limits::CONSUMER_READS_MAX {
-            let Some(&(from, _)) = left.first() else {
+            let Some(&(from, to)) = left.first() else {
                 return Ok(());
             };
+            let from = from.max(at);
             let room = bytes.saturating_sub(reading.bytes);
             if room == 0 && reading.bytes > 0 {
                 return Ok(());
             }
-            // One batch at a time: the next one chosen may lie far behind.
-            let read = self.store.stretch(desk.topic, from, 1).await?;
+            // Of a single record just its batch: the next one chosen may lie far behind.
+            let wanted = match to.since(from) {
+                1 => 1,
+                _ => room.clamp(1, limits::BATCH_BYTES_TARGET),
+            };
+            let read = self.store.stretch(desk.topic, from, wanted).await?;
             for item in read.items {
                 let (first, end) = span(&item);
                 let inside: Vec<(Offset, Offset)> = left
@@ -248,12 +255,9 @@ impl Desks {
             if read.next <= from {
                 return Ok(());
             }
-            let done = left.iter().take_while(|(_, to)| *to <= read.next).count();
+            at = read.next;
+            let done = left.iter().take_while(|(_, to)| *to <= at).count();
             left = &left[done..];
-            // The rest of an interval that goes on behind the batch waits for the next take.
-            if left.first().is_some_and(|(from, _)| *from < read.next) {
-                left = &left[1..];
-            }
         }
         Ok(())
     }

@@ -17,8 +17,6 @@ mod dirt;
 mod flush;
 mod group;
 mod keys;
-#[cfg(test)]
-mod model;
 mod rows;
 mod runs;
 mod settle;

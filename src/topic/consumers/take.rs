@@ -256,6 +256,16 @@ impl Group {
             self.row.skipped = self.row.skipped.saturating_add(piece.1 - piece.0);
             self.settle_piece(first, piece, now);
         }
+        let ahead = (from.get().max(self.cursor), to.get());
+        let known: Vec<u64> = (self.ahead.failed_within(ahead.0, ahead.1))
+            .map(|(offset, _)| offset)
+            .collect();
+        for offset in known {
+            self.ahead.settle(offset, offset + 1);
+            self.dirt.touch(offset, offset + 1);
+            self.row.skipped = self.row.skipped.saturating_add(1);
+        }
+        self.move_cursor(self.cursor);
     }
 
     /// The topic begins at `start` now: what lies before is gone.

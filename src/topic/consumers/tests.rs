@@ -1,3 +1,5 @@
+mod model;
+
 use super::*;
 use crate::limits;
 use crate::protocol::api::{ConsumerGroupChanges, ConsumerGroupOptions, SettledRun, Verdict};
@@ -163,4 +165,24 @@ fn a_gap_uses_up_no_window() {
     assert_eq!(group.row().skipped, 9_999_999);
     let flush = group.compose(&[], now(3)).expect("it changed");
     assert!(flush.pages.len() <= 2, "nothing of the middle is written");
+}
+
+/// Dead letters of records that are gone were tried for ever: a group that was read back did not let go of them.
+#[test]
+fn a_record_that_dies_and_is_gone_is_settled_also_ahead_of_the_cursor() {
+    let mut page = ConsumerPageRow::default();
+    page.failed = vec![FailedRow::new(3, 1, true), FailedRow::new(5, 1, false)];
+    let row = ConsumerGroupRow::new(Generation::new(1), Offset::ZERO, options(), now(0).wall);
+    let mut group = Group::load(row, std::iter::once((0, &page)), now(0));
+    assert_eq!(group.dying(9).len(), 1);
+    group.lose((Offset::new(3), Offset::new(4)), now(1));
+    assert!(group.dying(9).is_empty() && !group.has_dying());
+    assert_eq!(
+        (group.row().skipped, group.tally(Offset::new(10)).unsettled),
+        (1, 9)
+    );
+    let flush = group.compose(&[], now(2)).expect("it changed");
+    let (number, row) = &flush.pages[0];
+    let row = row.as_ref().expect("it says something");
+    assert!(*number == 0 && row.is_settled(3) && row.failed.len() == 1);
 }

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::runs::{NEVER, Place};
-use super::*;
+use super::super::runs::{NEVER, Place};
+use super::super::*;
 use crate::limits;
 use crate::protocol::api::{ConsumerGroupOptions, Instead, NotHeld, SettledRun, Verdict};
 use crate::protocol::taken::TakenRun;
