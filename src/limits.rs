@@ -303,6 +303,59 @@ pub const SUBSCRIPTIONS_PER_TOPIC_MAX: usize = 10_000;
 pub const HISTORY_CHANGES_MAX: usize = 20;
 /// What is kept there of a client's name and of its address, in bytes each: an address with a zone has 58.
 pub const AUTHOR_BYTES_MAX: usize = 64;
+/// Most consumer groups of one topic.
+pub const CONSUMER_GROUPS_PER_TOPIC_MAX: usize = 4_000;
+/// Offsets that one row says of which are settled, and which failed: all of them failed are little less than a value.
+pub const CONSUMER_PAGE_OFFSETS: u64 = 256;
+/// Pages between the oldest open record of a consumer group and the newest one that it looked at: 1,048,576 offsets.
+pub const CONSUMER_PAGES_MAX: u64 = 4_096;
+/// Most records of a consumer group that wait for older ones of their keys: some 25 MiB.
+pub const CONSUMER_PARKED_MAX: u64 = 262_144;
+/// What all consumer groups of a peer may remember, in runs of offsets and pages: some 200 MiB. With more, none looks at
+/// new records; those that were given out come again as ever.
+pub const CONSUMER_PIECES_MAX: usize = 2_000_000;
+/// Batches that are read for one take to give out records again: they may lie far from each other.
+pub const CONSUMER_READS_MAX: usize = 16;
+/// Batches that were unpacked to give out a part of them and are kept for the next part, of all groups, in bytes.
+pub const CONSUMER_UNPACKED_BYTES: usize = 32 * MIB;
+/// A consumer group that nobody uses is let go of after so long.
+pub const CONSUMER_DESK_KEPT: Duration = Duration::from_secs(10);
+/// Dead letters that could not be written are tried again so often.
+pub const DEAD_LETTERS_RETRIED_EVERY: Duration = Duration::from_secs(5);
+/// Most dead letters in one batch.
+pub const DEAD_LETTERS_AT_ONCE: usize = 256;
+/// Rows of a consumer group in one change, in bytes: publishers share the group of the journal.
+pub const CONSUMER_FLUSH_BYTES: usize = 128 * KIB;
+/// And most pages in it.
+pub const CONSUMER_FLUSH_PAGES_MAX: usize = 1_024;
+/// Most members of one consumer group at a time; all of them are told.
+pub const CONSUMER_MEMBERS_MAX: usize = 1_000;
+/// Shortest time that a member may hold a record without a word about it: the clock of a group ticks so often.
+pub const ACK_DEADLINE_MIN: Duration = CONSUMER_TICK;
+/// Longest one.
+pub const ACK_DEADLINE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// The one of a group for which none was named.
+pub const ACK_DEADLINE_DEFAULT: Duration = Duration::from_secs(30);
+/// How often a consumer group looks for deadlines and back-offs that have passed.
+pub const CONSUMER_TICK: Duration = Duration::from_millis(100);
+/// Most failed deliveries that can be asked for before a record goes to the dead letters.
+pub const DELIVERIES_MAX: u32 = 10_000;
+/// Those of a group for which none was named.
+pub const DELIVERIES_DEFAULT: u32 = 10;
+/// Most steps of a group's back-off: they lie in its row.
+pub const BACKOFF_STEPS_MAX: usize = 16;
+/// Longest step, and longest delay of a record that was refused.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The steps of a group for which none were named, in milliseconds.
+pub const BACKOFF_MS_DEFAULT: &[u64] = &[1_000, 5_000, 30_000, 60_000];
+/// Most records that one member may be allowed to hold.
+pub const UNACKED_MAX: u32 = 65_536;
+/// Those of a group for which none was named.
+pub const UNACKED_DEFAULT: u32 = 1_000;
+/// Most runs of offsets in one settlement.
+pub const SETTLED_RUNS_MAX: usize = 4_096;
+/// Longest reason of a rejected record, in bytes: it becomes a header of the dead letter.
+pub const REJECT_REASON_BYTES_MAX: usize = KIB;
 /// Most topics of one peer.
 pub const TOPICS_PER_PEER_MAX: usize = 1_000_000;
 /// Gaps remembered per topic (lost or accepted as lost) from which on an `os` topic gets no new bound, so that
@@ -326,6 +379,8 @@ pub const DAMAGE_LINE_BYTES_MAX: usize = KIB;
 pub const METRICS_TOPICS_MAX: usize = 10_000;
 /// Subscriptions of those topics whose lag is told.
 pub const METRICS_SUBSCRIPTIONS_MAX: usize = 10_000;
+/// Consumer groups of those topics that are told one by one.
+pub const METRICS_GROUPS_MAX: usize = 10_000;
 /// Topics whose subscriptions the writer is asked for in one command.
 pub const STANDINGS_TOPICS_AT_ONCE: usize = 1_000;
 /// How long the writer may take to tell; where it waits for the disk, what it told last is told again.
@@ -366,7 +421,8 @@ pub const RETENTION_STEPS_AT_ONCE: usize = 64;
 pub const CLOCKS_APART_MAX: Duration = Duration::from_secs(3600);
 /// Segments freed by one state entry.
 pub const SEGMENTS_FREED_AT_ONCE: usize = 256;
-/// Rows in one state entry of a snapshot: bounds the entry to some 90 KiB of the largest rows but topics'.
+/// Rows in one state entry of a snapshot: bounds the entry to some 90 KiB of the largest rows but topics' and pages of
+/// consumer groups in which everything failed, which are 250 KiB at the very most.
 pub const SNAPSHOT_ENTRY_ROWS: usize = 64;
 /// What a snapshot adds to one group, in bytes: publishers share the group, so it is kept small against it.
 pub const SNAPSHOT_GROUP_BYTES: usize = 128 * KIB;
@@ -630,6 +686,14 @@ const _: () = {
     assert!(DESCRIBED_PER_PAGE_MAX <= PAGE_ENTRIES_MAX);
     assert!(DESCRIBED_PER_PAGE_MAX * 2 * SLED_VALUE_BYTES_MAX < CONTROL_BYTES_MAX);
     assert!(DESCRIBED_PER_PAGE_MAX * 2 * (NAME_BYTES_MAX + 128) < CONTROL_BYTES_MAX);
+    assert!(CONSUMER_FLUSH_PAGES_MAX + 256 < STATE_OPERATIONS_MAX);
+    assert!(CONSUMER_FLUSH_BYTES + SLED_VALUE_BYTES_MAX < SLOT_BYTES_MIN as usize / 4);
+    assert!(CONSUMER_PAGE_OFFSETS * 15 + 128 < SLED_VALUE_BYTES_MAX as u64);
+    assert!(SETTLED_RUNS_MAX * (REJECT_REASON_BYTES_MAX + 64) < CONTROL_BYTES_MAX);
+    assert!(ACK_DEADLINE_MIN.as_millis() < ACK_DEADLINE_DEFAULT.as_millis());
+    assert!(ACK_DEADLINE_DEFAULT.as_millis() < ACK_DEADLINE_MAX.as_millis());
+    assert!(DELIVERIES_DEFAULT <= DELIVERIES_MAX && UNACKED_DEFAULT <= UNACKED_MAX);
+    assert!(BACKOFF_MS_DEFAULT.len() <= BACKOFF_STEPS_MAX);
     assert!(DAMAGE_LINES_MAX * (DAMAGE_LINE_BYTES_MAX + 8) + 4 * KIB < CONTROL_BYTES_MAX);
     assert!(
         PEERS_MAX * (10 * 8 + PEER_NAME_BYTES_MAX + ADDRESS_BYTES_MAX + 32)

@@ -122,6 +122,11 @@ id128!(
     ProducerId, "producer id"
 );
 
+id128!(
+    /// One membership of a consumer group: random, made by the client for each.
+    MemberId, "member id"
+);
+
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident, $repr:ty) => {
         $(#[$doc])*
@@ -199,7 +204,7 @@ number!(
     Sequence, u64
 );
 number!(
-    /// Tells lives of a subscription apart: raised by seek and re-creation, so that a late commit misses.
+    /// Tells lives of a subscription or consumer group apart: raised by seek and re-creation, so that a late commit misses.
     Generation, u64
 );
 number!(

@@ -182,6 +182,10 @@ metrics! {
     TOPICS_UNTOLD = "tidings_topics_untold", GAUGE, One, [], "Topics beyond those told one by one";
     SUBSCRIPTIONS = "tidings_subscriptions", GAUGE, One, [], "Durable subscriptions";
     SUBSCRIPTIONS_UNTOLD = "tidings_subscriptions_untold", GAUGE, One, [], "Subscriptions beyond those told one by one";
+    GROUPS = "tidings_consumer_groups", GAUGE, One, [], "Consumer groups";
+    GROUPS_UNTOLD = "tidings_consumer_groups_untold", GAUGE, One, [], "Consumer groups beyond those told one by one";
+    REDELIVERED = "tidings_redelivered_records_total", COUNTER, One, [], "Records given to members of consumer groups that had been given out before";
+    DEAD_LETTERED = "tidings_dead_letters_total", COUNTER, One, [], "Records that consumer groups moved to dead-letter topics";
     PRODUCERS = "tidings_producers", GAUGE, One, [], "Publishers remembered, to know their repetitions";
     STORED = "tidings_stored_bytes", GAUGE, Bytes, [], "Bytes of record batches that live";
     JOURNAL_BYTES = "tidings_journal_bytes", GAUGE, Bytes, [], "Bytes of all journal files";
@@ -209,6 +213,8 @@ metrics! {
     TOPIC_START = "tidings_topic_start_offset", GAUGE, One, ["topic"], "First offset kept";
     TOPIC_END = "tidings_topic_end_offset", GAUGE, One, ["topic"], "First offset that readers cannot have yet";
     LAG = "tidings_subscription_lag_records", GAUGE, One, ["topic", "subscription"], "Records between what was committed and the end";
+    GROUP_UNSETTLED = "tidings_group_unsettled_records", GAUGE, One, ["topic", "group"], "Records of a consumer group that nobody has settled";
+    GROUP_IN_FLIGHT = "tidings_group_in_flight_records", GAUGE, One, ["topic", "group"], "Records that members of a consumer group hold";
 
     // An index server.
     INDEX_TOPICS = "tidings_index_topics", GAUGE, One, [], "Topics registered";

@@ -403,5 +403,7 @@ const fn has_large_answer(api: Api) -> bool {
             | Api::ListPeers
             | Api::DescribeTopics
             | Api::ListSubscriptions
+            | Api::ListConsumerGroups
+            | Api::DescribeConsumerGroup
     )
 }

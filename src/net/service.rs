@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 
 use crate::limits;
 use crate::net::admission::Ticket;
@@ -127,6 +128,13 @@ impl Reply {
 
     pub(super) fn ticket(&mut self) -> Option<&mut Ticket> {
         self.ticket.as_mut()
+    }
+    /// Cancelled when the connection is over, for what lasts as long as it.
+    pub fn gone(&self) -> CancellationToken {
+        match &self.ticket {
+            Some(ticket) => ticket.shared.gone.clone(),
+            None => CancellationToken::new(),
+        }
     }
 
     /// What the answer took is counted from now on: before, there was nothing to answer with.

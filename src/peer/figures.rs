@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::consumers::Desks;
 use super::registrar::Registrar;
 use crate::figures::{Collected, Collecting, Source, Together, catalogue as all};
 use crate::limits;
@@ -13,9 +14,9 @@ use crate::net::{Surroundings, Traffic, figures};
 use crate::process;
 use crate::protocol::api::{FiguresAnswer, Metrics, MetricsPage, PeerStatusAnswer};
 use crate::protocol::error::ApiError;
-use crate::store::{Standing, Store, TopicFigures};
+use crate::store::{GroupStanding, Standing, Store, TopicFigures};
 use crate::time::Timestamp;
-use crate::types::TopicId;
+use crate::types::{SubscriptionName, TopicId};
 
 /// How a peer is called among the nodes of its process.
 pub(super) const ROLE: &str = "peer";
@@ -33,12 +34,16 @@ pub(super) struct PeerFigures {
     stop: CancellationToken,
     /// Where the subscriptions stood when the writer last told.
     standings: Mutex<Arc<Vec<Standing>>>,
+    /// The same of consumer groups.
+    group_standings: Mutex<Arc<Vec<GroupStanding>>>,
+    consumers: Arc<Desks>,
 }
 
 /// What a peer's figures are made of.
 pub(super) struct Parts {
     pub store: Store,
     pub registrar: Arc<Registrar>,
+    pub consumers: Arc<Desks>,
     pub traffic: Arc<Traffic>,
     pub surroundings: Surroundings,
     pub stop: CancellationToken,
@@ -56,6 +61,8 @@ impl PeerFigures {
             started: Timestamp::now(),
             stop: parts.stop,
             standings: Mutex::default(),
+            group_standings: Mutex::default(),
+            consumers: parts.consumers,
         }
     }
 
@@ -122,6 +129,7 @@ impl PeerFigures {
         let figures = self.store.figures();
         tell(&all::TOPICS, self.store.topic_count() as u64);
         tell(&all::SUBSCRIPTIONS, figures.subscriptions);
+        tell(&all::GROUPS, figures.consumer_groups);
         tell(&all::PRODUCERS, figures.producers);
         tell(&all::TAIL_BYTES, figures.tail_cache_bytes);
         tell(&all::WINDOWS_BYTES, figures.read_windows_bytes);
@@ -161,6 +169,19 @@ impl PeerFigures {
         known.clone()
     }
 
+    /// The same of the consumer groups.
+    async fn group_standings(&self, topics: &[TopicFigures]) -> Arc<Vec<GroupStanding>> {
+        let ids: Vec<TopicId> = topics.iter().map(|topic| topic.id).collect();
+        let asked = (self.store).group_standings(&ids, limits::METRICS_GROUPS_MAX);
+        let told = tokio::time::timeout(limits::STANDINGS_PATIENCE, asked).await;
+        let known = self.group_standings.lock();
+        let mut known = known.unwrap_or_else(PoisonError::into_inner);
+        if let Ok(Ok(standings)) = told {
+            *known = Arc::new(standings);
+        }
+        known.clone()
+    }
+
     async fn collect_topics(&self) -> Collected {
         let store = self.store.clone();
         // Ten thousand topics take some milliseconds, which no connection should wait for.
@@ -169,17 +190,25 @@ impl PeerFigures {
             .await
             .unwrap_or_default();
         let standings = self.standings(&topics).await;
+        let groups = self.group_standings(&topics).await;
+        let in_flight = self.consumers.in_flight();
         let figures = self.store.figures();
         let untold = [
             (self.store.topic_count() as u64).saturating_sub(topics.len() as u64),
             figures.subscriptions.saturating_sub(standings.len() as u64),
+            figures.consumer_groups.saturating_sub(groups.len() as u64),
         ];
-        let telling = move || of_topics(&topics, &standings);
+        let telling = move || {
+            let mut collected = of_topics(&topics, &standings);
+            of_groups(&topics, &groups, &in_flight, &mut collected);
+            collected
+        };
         let mut collected = tokio::task::spawn_blocking(telling)
             .await
             .unwrap_or_default();
         collected.number(&all::TOPICS_UNTOLD, untold[0]);
         collected.number(&all::SUBSCRIPTIONS_UNTOLD, untold[1]);
+        collected.number(&all::GROUPS_UNTOLD, untold[2]);
         collected
     }
 }
@@ -239,8 +268,36 @@ fn of_topics(topics: &[TopicFigures], standings: &[Standing]) -> Collected {
     collected
 }
 
+fn of_groups(
+    topics: &[TopicFigures],
+    groups: &[GroupStanding],
+    in_flight: &HashMap<(TopicId, SubscriptionName), u64>,
+    collected: &mut Collected,
+) {
+    let named = topics.iter().map(|topic| (topic.id, &topic.name));
+    let named: HashMap<_, _> = named.collect();
+    type Of<'a> = &'a dyn Fn(&GroupStanding) -> u64;
+    let holds = |group: &GroupStanding| {
+        let place = (group.topic, group.name.clone());
+        in_flight.get(&place).copied().unwrap_or(0)
+    };
+    let figures: [(_, Of<'_>); 2] = [
+        (&all::GROUP_UNSETTLED, &|group| group.unsettled),
+        (&all::GROUP_IN_FLIGHT, &holds),
+    ];
+    for (metric, of) in figures {
+        let family = collected.family(metric);
+        for group in groups {
+            if let Some(topic) = named.get(&group.topic) {
+                family.number([(*topic).clone(), group.name.as_str().into()], of(group));
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::directory::Directory;
     use super::super::registrar::RegistrarOptions;
     use super::*;
     use crate::protocol::api::Position;
@@ -256,8 +313,12 @@ mod tests {
             indexes: Vec::new(),
             heartbeat: std::time::Duration::from_secs(60),
         });
+        let advertise = "127.0.0.1:1".parse().expect("an address");
+        let directory = Directory::new(store.clone(), registrar.clone(), advertise);
+        let of_index = (registrar.clone(), Arc::new(directory));
         PeerFigures::new(Parts {
             store: store.clone(),
+            consumers: Desks::new(store.clone(), of_index, CancellationToken::new()),
             registrar,
             traffic,
             surroundings: Surroundings::default(),

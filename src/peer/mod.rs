@@ -17,6 +17,8 @@
 //!
 //! Deliberately missing: replication, moving topics, and who may do what.
 
+mod consumers;
+mod creating;
 mod directory;
 mod figures;
 mod known;
@@ -38,6 +40,8 @@ use crate::net::shutdown::CancellationToken;
 use crate::net::{Server, Surroundings, Traffic};
 use crate::store::{OpenError, Opened, Store, StoreOptions};
 use crate::types::{Address, PeerId, PeerName};
+use consumers::Desks;
+use directory::Directory;
 use figures::{Parts, PeerFigures, ROLE};
 use registrar::{Registrar, RegistrarOptions};
 use service::PeerService;
@@ -145,9 +149,17 @@ impl Peer {
             indexes: self.options.indexes.clone(),
             heartbeat: self.options.heartbeat,
         });
+        let directory = Arc::new(Directory::new(
+            self.store.clone(),
+            registrar.clone(),
+            self.options.advertise.clone(),
+        ));
+        let of_index = (registrar.clone(), directory.clone());
+        let consumers = Desks::new(self.store.clone(), of_index, stop.clone());
         let figures = Arc::new(PeerFigures::new(Parts {
             store: self.store.clone(),
             registrar: registrar.clone(),
+            consumers: consumers.clone(),
             traffic: traffic.clone(),
             surroundings: surroundings.clone(),
             stop: stop.clone(),
@@ -155,9 +167,11 @@ impl Peer {
         let _shown = surroundings.board.show(ROLE, figures.clone());
         let service = PeerService::new(
             self.store.clone(),
-            (registrar.clone(), figures),
+            (registrar.clone(), directory),
+            (figures, consumers.clone()),
             &self.options,
         );
+        let ticking = tokio::spawn(consumers.clone().run());
         let registering = tokio::spawn(registrar.clone().run(stop.clone()));
         let failing = tokio::spawn(stop_on_failure(self.store.clone(), stop.clone()));
         let server = Server::new(Arc::new(service), stop.clone())
@@ -167,7 +181,9 @@ impl Peer {
         stop.cancel();
         failing.abort();
         let _ = registering.await;
+        let _ = ticking.await;
         registrar.depart(self.options.leave).await;
+        consumers.close();
         let store = self.store.clone();
         let stopped = tokio::task::spawn_blocking(move || store.stop()).await;
         match stopped {

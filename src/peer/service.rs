@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::PeerOptions;
+use super::consumers::Desks;
+use super::creating::create_topic;
 use super::directory::Directory;
 use super::figures::PeerFigures;
 use super::registrar::{Registrar, unavailable};
@@ -21,14 +23,15 @@ use crate::protocol::api::{
 use crate::protocol::batch::CheckedBatch;
 use crate::protocol::data::{Fetch, Publish, Published, Stream};
 use crate::protocol::error::ApiError;
-use crate::store::{NewTopic, Store, random_id};
-use crate::types::{Address, LeaderEpoch, TopicId, TopicName};
+use crate::store::Store;
+use crate::types::{Address, LeaderEpoch, TopicName};
 
 /// Answers requests to a peer.
 pub(super) struct PeerService {
     pub(super) store: Store,
     registrar: Arc<Registrar>,
-    directory: Directory,
+    directory: Arc<Directory>,
+    pub(super) consumers: Arc<Desks>,
     hello: HelloAnswer,
     message_bytes_max: usize,
     advertise: Address,
@@ -38,7 +41,8 @@ pub(super) struct PeerService {
 impl PeerService {
     pub fn new(
         store: Store,
-        (registrar, figures): (Arc<Registrar>, Arc<PeerFigures>),
+        (registrar, directory): (Arc<Registrar>, Arc<Directory>),
+        (figures, consumers): (Arc<PeerFigures>, Arc<Desks>),
         options: &PeerOptions,
     ) -> Self {
         let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -56,7 +60,8 @@ impl PeerService {
             indexes: options.indexes.clone(),
         };
         Self {
-            directory: Directory::new(store.clone(), registrar.clone(), options.advertise.clone()),
+            directory,
+            consumers,
             hello,
             message_bytes_max: options.message_bytes_max,
             advertise: options.advertise.clone(),
@@ -169,34 +174,8 @@ impl PeerService {
                 Err(ApiError::TopicExists { name: request.name })
             };
         }
-        let id = TopicId::from_bytes(random_id());
-        let epoch = match self.registrar.claim(&request.name, id).await {
-            Ok(epoch) => epoch,
-            Err(ApiError::TopicExists { name }) if request.if_not_exists => {
-                return Err(self.directory.redirect(&name).await);
-            }
-            Err(error) => return Err(error),
-        };
-        let name = request.name.clone();
-        let new = NewTopic {
-            name: request.name,
-            id,
-            epoch,
-            settings: request.settings,
-        };
-        let topic = match self.store.create_topic(new).await {
-            Ok(topic) => topic,
-            Err(error) => {
-                self.registrar.release(&name, id).await;
-                return Err(error);
-            }
-        };
-        if let Err(error) = self.registrar.confirm(&name, id, epoch).await {
-            // Nobody was told of it: take it back rather than leave a topic that may lose its name.
-            let _ = self.store.delete_topic(name.clone(), Some(id)).await;
-            self.registrar.release(&name, id).await;
-            return Err(error);
-        }
+        let parts = (&self.store, &*self.registrar, &*self.directory);
+        let topic = create_topic(parts, request).await?;
         Ok(CreatedTopic {
             topic,
             created: true,
@@ -260,7 +239,7 @@ impl PeerService {
     }
 
     /// An answer about a topic that is not stored here tells where it is.
-    async fn or_redirect<T>(
+    pub(super) async fn or_redirect<T>(
         &self,
         name: &TopicName,
         outcome: Result<T, ApiError>,
@@ -412,6 +391,17 @@ impl Service for PeerService {
             Api::SubscriptionHistory | Api::UndoSubscription => {
                 self.call_about_histories(&call, reply)
             }
+            Api::CreateConsumerGroup
+            | Api::SetConsumerGroup
+            | Api::DescribeConsumerGroup
+            | Api::ListConsumerGroups
+            | Api::DeleteConsumerGroup
+            | Api::SeekConsumerGroup
+            | Api::JoinConsumerGroup
+            | Api::TakeRecords
+            | Api::SettleRecords
+            | Api::LeaveConsumerGroup
+            | Api::ReplayDeadLetters => self.call_about_consumers(&call, reply),
             _ => self.call_about_topics(&call, reply),
         }
     }

@@ -1,5 +1,7 @@
 //! A peer on a real socket and a real disk, with an index that does what a test wants.
 
+mod consumers;
+
 use std::collections::HashSet;
 use std::sync::Mutex;
 
@@ -31,6 +33,8 @@ struct Inner {
     /// Names that belong to somebody else.
     taken: HashSet<TopicName>,
     registered: bool,
+    /// No name is granted.
+    refuse_claims: bool,
 }
 
 impl FakeIndex {
@@ -94,6 +98,10 @@ impl Service for FakeIndex {
                 })
             }
             Api::Heartbeat => Handling::answer::<Heartbeat>(reply, known()),
+            Api::ClaimTopic if self.lock().refuse_claims => {
+                let name = call.decode::<ClaimTopic>().expect("well formed").name;
+                Handling::answer::<ClaimTopic>(reply, Err(ApiError::TopicExists { name }))
+            }
             Api::ClaimTopic => {
                 let claimed = known().map(|_| Claimed {
                     epoch: LeaderEpoch::new(1),

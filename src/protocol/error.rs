@@ -10,8 +10,8 @@ use thiserror::Error;
 use crate::limits;
 use crate::protocol::codec::{self, Malformed};
 use crate::types::{
-    Address, Generation, LeaderEpoch, Offset, PeerName, Sequence, SubscriptionName, TopicId,
-    TopicName,
+    Address, Generation, LeaderEpoch, MemberId, Offset, PeerName, Sequence, SubscriptionName,
+    TopicId, TopicName,
 };
 
 /// An error as one node answers it to another. The order of the variants is
@@ -224,7 +224,7 @@ pub enum ApiError {
     },
     /// The subscription was moved or made anew since; read its position again.
     #[error(
-        "stale generation {given}: the subscription is at {current}, it was moved or made anew"
+        "stale generation {given}: it is at {current} now, the subscription or consumer group was moved or made anew"
     )]
     StaleGeneration {
         /// What was sent.
@@ -361,6 +361,50 @@ pub enum ApiError {
         /// What was found.
         reason: String,
     },
+    /// No such consumer group.
+    #[error("consumer group {name} on topic {topic} does not exist")]
+    ConsumerGroupNotFound {
+        /// The topic.
+        topic: TopicName,
+        /// The group.
+        name: SubscriptionName,
+    },
+    /// A consumer group of that name exists already; a subscription of the topic cannot have its name either.
+    #[error("a consumer group {name} on topic {topic} exists already")]
+    ConsumerGroupExists {
+        /// The topic.
+        topic: TopicName,
+        /// The group.
+        name: SubscriptionName,
+    },
+    /// The topic has as many consumer groups as it takes.
+    #[error("too many consumer groups: a topic takes {max}")]
+    TooManyConsumerGroups {
+        /// How many it takes.
+        max: u64,
+    },
+    /// The consumer group has as many members as it takes.
+    #[error("too many members: a consumer group takes {max}")]
+    TooManyMembers {
+        /// How many it takes.
+        max: u64,
+    },
+    /// Whoever takes or settles did not join on this connection, or its membership has ended.
+    #[error("{member} is not a member of consumer group {name} on this connection: join first")]
+    NotAMember {
+        /// The group.
+        name: SubscriptionName,
+        /// Who it was.
+        member: MemberId,
+    },
+    /// A record that a replay cannot publish again; those before it were.
+    #[error("dead letter at offset {offset} cannot be replayed: {reason}")]
+    NotReplayable {
+        /// Which one.
+        offset: Offset,
+        /// Why.
+        reason: String,
+    },
 }
 
 impl ApiError {
@@ -403,6 +447,12 @@ impl ApiError {
             Self::CommitPastEnd { .. } => (53, "CommitPastEnd"),
             Self::TooManySubscriptions { .. } => (54, "TooManySubscriptions"),
             Self::NothingToUndo { .. } => (55, "NothingToUndo"),
+            Self::ConsumerGroupNotFound { .. } => (70, "ConsumerGroupNotFound"),
+            Self::ConsumerGroupExists { .. } => (71, "ConsumerGroupExists"),
+            Self::TooManyConsumerGroups { .. } => (72, "TooManyConsumerGroups"),
+            Self::TooManyMembers { .. } => (73, "TooManyMembers"),
+            Self::NotAMember { .. } => (74, "NotAMember"),
+            Self::NotReplayable { .. } => (75, "NotReplayable"),
             Self::IndexUnavailable { .. } => (60, "IndexUnavailable"),
             Self::PeerNotFound { .. } => (61, "PeerNotFound"),
             Self::NoPeerOnline => (62, "NoPeerOnline"),

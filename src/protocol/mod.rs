@@ -7,7 +7,7 @@
 //! ```
 //!
 //! little endian, `length` counting what follows it. Control bodies are encoded
-//! by [`codec`]; `Publish` and the answer to `Fetch` carry record batches raw.
+//! by [`codec`]; `Publish` and the answers to `Fetch` and `TakeRecords` carry record batches raw.
 //! `docs/protocol.md` specifies every byte; the vectors in `data/fixtures/protocol/`
 //! pin them.
 //!
@@ -17,8 +17,10 @@ pub mod api;
 pub mod batch;
 pub mod codec;
 pub mod data;
+pub mod dead;
 pub mod error;
 pub mod frame;
+pub mod taken;
 
 #[cfg(test)]
 mod golden;

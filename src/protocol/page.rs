@@ -8,7 +8,9 @@ use serde_json::{Map, Value, json};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::api::{AnsweredBy, Api, ChangeKind, MetricKind, PeerState, Position, Role};
+use super::api::{
+    AnsweredBy, Api, ChangeKind, Instead, MetricKind, PeerState, Position, Role, Verdict,
+};
 use super::codec;
 use super::error::{ApiError, ErrorBody};
 use super::golden::{errors, samples};
@@ -156,8 +158,10 @@ fn is_text(what: &str) -> bool {
     texts.split(' ').any(|text| text == what)
 }
 
+/// Whether a variant's column is the type of what it carries; a layout's name is one word with a capital.
 fn is_type(column: &str) -> bool {
-    is_text(column) || ["u32", "u64", "time", "id"].contains(&column)
+    let is_layout = column.starts_with(|c: char| c.is_ascii_uppercase()) && !column.contains(' ');
+    is_text(column) || is_layout || ["u32", "u64", "time", "id"].contains(&column)
 }
 
 fn take<'a>(rest: &mut &'a [u8], bytes: usize) -> &'a [u8] {
@@ -316,6 +320,27 @@ fn every_variant_is_on_the_page() {
         &page,
         "ChangeKind",
         &[ChangeKind::Created, ChangeKind::Seek, ChangeKind::Undo],
+    );
+    let reason = "bad".to_owned();
+    check_variants(
+        &page,
+        "Verdict",
+        &[
+            Verdict::Ack,
+            Verdict::Nak { delay_ms: Some(9) },
+            Verdict::Reject { reason },
+            Verdict::Extend,
+        ],
+    );
+    check_variants(
+        &page,
+        "Instead",
+        &[
+            Instead::Settled,
+            Instead::Waiting,
+            Instead::Elsewhere,
+            Instead::Untouched,
+        ],
     );
     let enums = |layout: &&Layout| matches!(layout, Layout::Enum(_));
     assert_eq!(

@@ -69,6 +69,10 @@ pub(super) struct Change {
     pub topic: TopicId,
     /// Decides and changes, or is told that it cannot; `None`: refused, and the asker knows.
     pub run: Run,
+    /// A batch for another topic that is appended in the same group, or nothing is changed.
+    pub batch: Option<(TopicId, CheckedBatch)>,
+    /// Bytes of the rows it writes, about, where those are many.
+    pub row_bytes: usize,
 }
 
 impl Change {
@@ -108,7 +112,30 @@ impl Change {
                 }
             }
         });
-        Self { topic, run }
+        Self {
+            topic,
+            run,
+            batch: None,
+            row_bytes: 0,
+        }
+    }
+
+    /// With a batch that another topic gets in the same group: both are durable, or neither.
+    pub fn with_batch(mut self, topic: TopicId, batch: CheckedBatch) -> Self {
+        self.batch = Some((topic, batch));
+        self
+    }
+
+    /// With the bytes that its rows take.
+    pub fn with_rows(mut self, bytes: usize) -> Self {
+        self.row_bytes = bytes;
+        self
+    }
+
+    /// Bytes it adds to a group, about.
+    pub fn bytes(&self) -> usize {
+        let batch = self.batch.as_ref();
+        self.row_bytes + batch.map_or(0, |(_, batch)| batch.bytes().len())
     }
 }
 

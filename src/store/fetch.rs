@@ -124,7 +124,11 @@ impl Store {
         matches!(changed, Ok(Ok(()))) && self.shared.topic(topic.id).is_some()
     }
 
-    async fn read(&self, topic: &Arc<TopicShared>, fetch: &Fetch) -> Result<ReadResult, ApiError> {
+    pub(super) async fn read(
+        &self,
+        topic: &Arc<TopicShared>,
+        fetch: &Fetch,
+    ) -> Result<ReadResult, ApiError> {
         let request = ReadRequest {
             from: fetch.offset,
             max_bytes: (fetch.max_bytes as usize).clamp(1, limits::FETCH_BYTES_MAX),

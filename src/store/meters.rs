@@ -25,6 +25,7 @@ pub(super) struct Meters {
     /// Rows of the state by kind, as of the last time somebody counted them.
     subscriptions: AtomicU64,
     producers: AtomicU64,
+    consumer_groups: AtomicU64,
 }
 
 impl Default for Meters {
@@ -44,6 +45,7 @@ impl Default for Meters {
             reads_ahead: catalogue::READ_AHEAD.counter(all),
             subscriptions: AtomicU64::new(0),
             producers: AtomicU64::new(0),
+            consumer_groups: AtomicU64::new(0),
             registry,
         }
     }
@@ -97,13 +99,15 @@ impl Meters {
         let set = |to: &AtomicU64, count| to.store(count, Ordering::Relaxed);
         set(&self.subscriptions, stock.subscriptions);
         set(&self.producers, stock.producers);
+        set(&self.consumer_groups, stock.consumer_groups);
         stock.rows()
     }
 
-    /// Subscriptions and producers there are.
-    pub fn stock(&self) -> (u64, u64) {
+    /// Subscriptions, producers and consumer groups there are.
+    pub fn stock(&self) -> (u64, u64, u64) {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        (of(&self.subscriptions), of(&self.producers))
+        let groups = of(&self.consumer_groups);
+        (of(&self.subscriptions), of(&self.producers), groups)
     }
 }
 

@@ -21,6 +21,7 @@ mod applier;
 mod asker;
 mod cold;
 mod command;
+mod consumers;
 mod copier;
 mod copying;
 mod expiry;
@@ -63,10 +64,11 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use command::Done;
+pub use consumers::{ConsumerRows, ListedGroup, Stretch};
 pub use open::{OpenError, is_peer_dir, random_id};
 pub use recovery::RecoveryError;
 pub use topics::NewTopic;
-pub use watching::{Standing, TopicFigures};
+pub use watching::{GroupStanding, Standing, TopicFigures};
 
 use crate::figures::catalogue;
 use crate::limits;
@@ -148,6 +150,8 @@ pub struct StoreFigures {
     pub subscriptions: u64,
     /// Producers that are remembered, likewise.
     pub producers: u64,
+    /// Consumer groups of all topics, likewise.
+    pub consumer_groups: u64,
     /// Segments that hold something.
     pub segments: u64,
     /// Slots that hold nothing.
@@ -392,7 +396,7 @@ impl Store {
         let shared = &self.shared;
         let registry = &shared.meters.registry;
         let syncs = registry.value(&catalogue::SYNC);
-        let (subscriptions, producers) = shared.meters.stock();
+        let (subscriptions, producers, consumer_groups) = shared.meters.stock();
         let segments = shared.segments.count() as u64;
         let free_slots = self.pool.free_slots() as u64;
         StoreFigures {
@@ -400,6 +404,7 @@ impl Store {
             live_bytes: shared.live_bytes(),
             subscriptions,
             producers,
+            consumer_groups,
             segments,
             free_slots,
             journal_bytes: (segments + free_slots) * u64::from(shared.dir.slot_bytes()),

@@ -13,7 +13,8 @@
 //! 1. Each row is emitted as it is at its place in the stream; rows deleted since
 //!    the begin are passed over. Later changes follow as ordinary entries, which
 //!    the replay applies on top. So every order of change and emission is right.
-//! 2. A topic's row comes before its subscriptions and producers. What the replay
+//! 2. A topic's row comes before what belongs to it, that of a consumer group before its pages; and whoever changes a
+//!    page writes the group's row in front of it. What the replay
 //!    meets of a topic before that row is contained in it.
 //! 3. The marks are no facts and take no number; rows take their topic's next one.
 //! 4. The end names the begin and the number of rows after the group it is in.
@@ -148,16 +149,10 @@ impl Emission {
 
 /// The keys of a topic's rows but its own, as they are when its own is emitted.
 fn keys_of(state: &State, id: TopicId) -> VecDeque<RowKey> {
-    let Ok(topic) = state.topic(id) else {
-        return VecDeque::new();
-    };
-    let subscriptions = topic.subscriptions.keys();
-    let (producers, histories) = (topic.producers.keys(), topic.histories.keys());
-    subscriptions
-        .map(|name| RowKey::Subscription(id, name.clone()))
-        .chain(histories.map(|name| RowKey::History(id, name.clone())))
-        .chain(producers.map(|&producer| RowKey::Producer(id, producer)))
-        .collect()
+    match state.topic(id) {
+        Ok(topic) => topic.keys().collect(),
+        Err(_) => VecDeque::new(),
+    }
 }
 
 fn push_rows(

@@ -188,42 +188,55 @@ impl Staging {
             }
             Err(error) => return (append.done)(Err(error)),
         };
-        self.raise_bound(state, append.topic, facts.count, now);
-        let topic = state.topic_mut(append.topic).expect("admitted just now");
-        let append_time = topic.append_time(now);
-        topic.appended(&facts, base, append_time);
-        let end = topic.row.end;
-        let durability = topic.row.settings.durability;
-        let surplus = topic.surplus_producers();
-        if !facts.producer.is_zero() {
-            state.mark_dirty(RowKey::Producer(append.topic, facts.producer));
-        }
-        let early = durability == Durability::Os && end <= durable_bound;
-        let published = Published {
-            base_offset: base,
-            end_offset: end,
-            durability,
-            duplicate: false,
-        };
+        let published = self.push_records(state, (append.topic, append.batch), base, now);
+        let durability = published.durability;
+        let early = durability == Durability::Os && published.end_offset <= durable_bound;
         let waiter = Waiter::Append(append.done, published);
         if early {
             self.early.push(waiter)
         } else {
             self.waiters.push(waiter)
         }
+    }
+
+    /// Stages a batch that was admitted at `base`.
+    fn push_records(
+        &mut self,
+        state: &mut State,
+        (id, batch): (TopicId, CheckedBatch),
+        base: Offset,
+        now: Timestamp,
+    ) -> Published {
+        let facts = facts_of(&batch);
+        self.raise_bound(state, id, facts.count, now);
+        let topic = state.topic_mut(id).expect("admitted just now");
+        let append_time = topic.append_time(now);
+        topic.appended(&facts, base, append_time);
+        let epoch = topic.row.epoch;
+        let published = Published {
+            base_offset: base,
+            end_offset: topic.row.end,
+            durability: topic.row.settings.durability,
+            duplicate: false,
+        };
+        let surplus = topic.surplus_producers();
+        if !facts.producer.is_zero() {
+            state.mark_dirty(RowKey::Producer(id, facts.producer));
+        }
         self.push(StagedEntry {
             kind: EntryKind::Records,
-            topic: append.topic,
+            topic: id,
             number: base.get(),
-            epoch: append.epoch,
+            epoch,
             records: facts.count,
             append_time,
-            crc: append.batch.header().crc,
-            payload: append.batch.into_bytes(),
+            crc: batch.header().crc,
+            payload: batch.into_bytes(),
         });
         if !surplus.is_empty() {
-            self.forget_producers(state, append.topic, &surplus, now);
+            self.forget_producers(state, id, &surplus, now);
         }
+        published
     }
 
     /// Refuses a batch, unless it was stored before.
@@ -266,12 +279,26 @@ impl Staging {
         }
     }
 
-    /// Decides on a change and stages its rows.
+    /// Decides on a change and stages its rows, and the batch that goes with it. Where that is not admitted, nothing changes.
     pub fn change(&mut self, state: &mut State, change: Change, shared: &Shared, now: Timestamp) {
+        let admitted = change
+            .batch
+            .as_ref()
+            .map(|batch| admit(state, shared, batch));
+        let base = match admitted.transpose() {
+            Ok(base) => base,
+            Err(refusal) => {
+                (change.run)(Err(refusal));
+                return;
+            }
+        };
         let mut context = Context { state, shared, now };
         let Some(staged) = (change.run)(Ok(&mut context)) else {
             return;
         };
+        if let (Some(batch), Some(base)) = (change.batch, base) {
+            self.push_records(state, batch, base, now);
+        }
         self.waiters.push(Waiter::Change(staged.done));
         if !staged.keys.is_empty() {
             self.push_rows(state, change.topic, staged.number, &staged.keys, now);
@@ -299,6 +326,25 @@ impl Staging {
             }
         }
         touched
+    }
+}
+
+/// Where a batch of the peer's own goes, under the rules for everybody's.
+fn admit(
+    state: &State,
+    shared: &Shared,
+    (id, batch): &(TopicId, CheckedBatch),
+) -> Result<Offset, ApiError> {
+    if let Some(refusal) = shared.refusal() {
+        return Err(refusal);
+    }
+    let topic = state.topic(*id)?;
+    match topic.admit(topic.row.epoch, &facts_of(batch))? {
+        Admission::Append(base) => Ok(base),
+        Admission::Duplicate { .. } => Err(ApiError::InvalidArgument {
+            what: "batch".to_owned(),
+            reason: "it was stored before".to_owned(),
+        }),
     }
 }
 

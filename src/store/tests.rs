@@ -11,6 +11,7 @@ use crate::types::{Durability, Gap, GapReason, ProducerId, Sequence, TopicName, 
 
 mod ahead;
 mod cold;
+mod consumers;
 mod copier;
 mod duplicates;
 mod fetching;

@@ -296,7 +296,7 @@ impl Store {
         })
     }
 
-    async fn resolve(
+    pub(super) async fn resolve(
         &self,
         topic: &Arc<TopicShared>,
         position: Position,
@@ -323,7 +323,7 @@ impl Store {
         }
     }
 
-    async fn plan_purge(&self, id: TopicId, to: Offset) -> Result<Plan, ApiError> {
+    pub(super) async fn plan_purge(&self, id: TopicId, to: Offset) -> Result<Plan, ApiError> {
         let topic = self.shared_topic(id)?;
         self.on_disk(&topic, move |shared, topic| {
             Ok(retention::plan_purge(shared, topic, to))
@@ -645,7 +645,11 @@ fn subscriptions_after(
     found
 }
 
-fn append_time_at(shared: &Shared, topic: &TopicShared, from: Offset) -> Option<Timestamp> {
+pub(super) fn append_time_at(
+    shared: &Shared,
+    topic: &TopicShared,
+    from: Offset,
+) -> Option<Timestamp> {
     let request = ReadRequest {
         from: from.max(topic.start()),
         max_bytes: 1,

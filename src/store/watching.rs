@@ -65,6 +65,17 @@ pub struct Standing {
     pub committed: Offset,
 }
 
+/// How much of a consumer group is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupStanding {
+    /// Its topic.
+    pub topic: TopicId,
+    /// Its name.
+    pub name: SubscriptionName,
+    /// Records that are not settled, durably.
+    pub unsettled: u64,
+}
+
 impl Store {
     /// The recorder of this node: further parts of it count there too.
     pub fn registry(&self) -> &Arc<Registry> {
@@ -89,13 +100,34 @@ impl Store {
         topics: &[TopicId],
         max: usize,
     ) -> Result<Vec<Standing>, ApiError> {
+        self.of_topics(topics, max, standings_of).await
+    }
+
+    /// How much of the consumer groups of these topics is open, at most `max` of them; likewise.
+    ///
+    /// # Errors
+    /// The store stopped.
+    pub async fn group_standings(
+        &self,
+        topics: &[TopicId],
+        max: usize,
+    ) -> Result<Vec<GroupStanding>, ApiError> {
+        self.of_topics(topics, max, group_standings_of).await
+    }
+
+    async fn of_topics<T: Send + 'static>(
+        &self,
+        topics: &[TopicId],
+        max: usize,
+        tell: fn(&State, &[TopicId], usize) -> Vec<T>,
+    ) -> Result<Vec<T>, ApiError> {
         let chunks = topics.chunks(limits::STANDINGS_TOPICS_AT_ONCE);
         let asked: Vec<_> = chunks
             .map(|some| {
                 let (store, some) = (self.clone(), some.to_vec());
                 let asking = async move {
                     let telling = move |context: &mut Context<'_>| {
-                        Ok((standings_of(context.state, &some, max), Vec::new()))
+                        Ok((tell(context.state, &some, max), Vec::new()))
                     };
                     store.change(TopicId::zero(), telling).await
                 };
@@ -119,6 +151,19 @@ fn standings_of(state: &State, topics: &[TopicId], max: usize) -> Vec<Standing> 
             topic: topic.id,
             name: name.clone(),
             committed: row.committed,
+        })
+    });
+    all.take(max).collect()
+}
+
+fn group_standings_of(state: &State, topics: &[TopicId], max: usize) -> Vec<GroupStanding> {
+    let known = topics.iter().filter_map(|id| state.topic(*id).ok());
+    let all = known.flat_map(|topic| {
+        let groups = topic.consumers.groups();
+        groups.map(|(name, row)| GroupStanding {
+            topic: topic.id,
+            name: name.clone(),
+            unsettled: topic.consumers.unsettled(row, topic.row.end),
         })
     });
     all.take(max).collect()

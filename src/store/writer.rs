@@ -253,7 +253,8 @@ impl Writer {
     fn next_command(&mut self, staging: &Staging) -> Option<Command> {
         let bytes = match self.pending.front()? {
             Command::Append(append) => append.batch.bytes().len(),
-            Command::Change(_) | Command::Snapshot(_) => 0,
+            Command::Change(change) => change.bytes(),
+            Command::Snapshot(_) => 0,
         };
         let fits = staging.is_empty() || staging.bytes + bytes <= self.group_bytes;
         if fits { self.pending.pop_front() } else { None }

@@ -20,7 +20,7 @@
 //! - **T2** An offset is given once; replaying an entry gives the same one.
 //! - **T3** A producer's sequences are appended in order, each once, as long as the producer is remembered.
 //! - **T4** A committed offset never falls within a generation and never passes the readable end.
-//! - **T5** Generations of a topic's subscriptions never repeat, not even those that were lost to damage.
+//! - **T5** Generations of a topic's subscriptions and consumer groups never repeat, not even those that were lost to damage.
 //! - **T6** A topic that refuses when it is full never holds more bytes or records than its bounds; a batch is
 //!   stored whole or not at all, and one that is stored already is no new one.
 //! - **T7** Whatever changes a committed offset and is not a commit is kept with it: when, who, from where to where.
@@ -28,6 +28,7 @@
 //! Absent on purpose: what is durable (the caller knows), and what lies where on the disk.
 
 mod batch;
+pub mod consumers;
 mod former;
 mod history;
 mod model;

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::batch::{Admission, BatchFacts};
+use super::consumers::Consumers;
 use super::producers;
-use super::rows::{HistoryRow, ProducerRow, QuarantineRow, SubscriptionRow, TopicRow};
+use super::rows::{HistoryRow, ProducerRow, QuarantineRow, RowKey, SubscriptionRow, TopicRow};
 use crate::limits;
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
@@ -26,6 +27,8 @@ pub struct Topic {
     pub histories: BTreeMap<SubscriptionName, HistoryRow>,
     /// Its producers.
     pub producers: HashMap<ProducerId, ProducerRow>,
+    /// Its consumer groups.
+    pub consumers: Consumers,
 }
 
 impl Topic {
@@ -37,7 +40,26 @@ impl Topic {
             subscriptions: BTreeMap::new(),
             histories: BTreeMap::new(),
             producers: HashMap::new(),
+            consumers: Consumers::default(),
         }
+    }
+
+    /// The names of the rows that belong to it, each before what belongs to it in turn.
+    pub fn keys(&self) -> impl Iterator<Item = RowKey> {
+        let id = self.id;
+        let subscriptions = self.subscriptions.keys();
+        let subscriptions = subscriptions.map(move |name| RowKey::Subscription(id, name.clone()));
+        let producers = self.producers.keys();
+        let producers = producers.map(move |&producer| RowKey::Producer(id, producer));
+        let histories = self.histories.keys();
+        let histories = histories.map(move |name| RowKey::History(id, name.clone()));
+        let groups = self.consumers.groups();
+        let groups = groups.map(move |(name, _)| RowKey::ConsumerGroup(id, name.clone()));
+        let pages = self.consumers.pages();
+        let pages = pages.map(move |(generation, page)| RowKey::ConsumerPage(id, generation, page));
+        let of_subscriptions = subscriptions.chain(histories);
+        let of_groups = groups.chain(pages);
+        of_subscriptions.chain(producers).chain(of_groups)
     }
 
     /// Refuses to publish, and to change what is kept, while the end is uncertain. Subscriptions are not refused:

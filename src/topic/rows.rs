@@ -9,6 +9,7 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::consumers::{ConsumerGroupRow, ConsumerPageRow};
 use super::former;
 use crate::limits;
 use crate::protocol::api::PlaceChange;
@@ -39,6 +40,10 @@ pub enum RowKey {
     Segment(u64),
     /// What moved a subscription of a topic.
     History(TopicId, SubscriptionName),
+    /// A consumer group of a topic.
+    ConsumerGroup(TopicId, SubscriptionName),
+    /// A page of offsets of the consumer group with that generation.
+    ConsumerPage(TopicId, Generation, u64),
 }
 
 impl RowKey {
@@ -56,6 +61,13 @@ impl RowKey {
             Self::Segment(number) => [&[5][..], &number.to_be_bytes()].concat(),
             Self::History(id, name) => {
                 [&[6][..], &id.to_bytes(), name.as_str().as_bytes()].concat()
+            }
+            Self::ConsumerGroup(id, name) => {
+                [&[7][..], &id.to_bytes(), name.as_str().as_bytes()].concat()
+            }
+            Self::ConsumerPage(id, generation, page) => {
+                let (generation, page) = (generation.get().to_be_bytes(), page.to_be_bytes());
+                [&[8][..], &id.to_bytes(), &generation, &page].concat()
             }
         }
     }
@@ -90,6 +102,16 @@ impl RowKey {
                 .ok()
                 .map(|number| Self::Segment(u64::from_be_bytes(number))),
             6 => named().map(|(id, name)| Self::History(id, name)),
+            7 => id().and_then(|(id, rest)| {
+                let name = std::str::from_utf8(rest).ok()?.parse().ok()?;
+                Some(Self::ConsumerGroup(id, name))
+            }),
+            8 => id().and_then(|(id, rest)| {
+                let (generation, page) = rest.split_first_chunk()?;
+                let generation = Generation::new(u64::from_be_bytes(*generation));
+                let page = u64::from_be_bytes(page.try_into().ok()?);
+                Some(Self::ConsumerPage(id, generation, page))
+            }),
             _ => None,
         };
         key.ok_or_else(bad)
@@ -102,7 +124,9 @@ impl RowKey {
             Self::Topic(id)
             | Self::Subscription(id, _)
             | Self::Producer(id, _)
-            | Self::History(id, _) => *id,
+            | Self::History(id, _)
+            | Self::ConsumerGroup(id, _)
+            | Self::ConsumerPage(id, ..) => *id,
         }
     }
 }
@@ -122,6 +146,10 @@ pub enum Row {
     Segment(SegmentRow),
     /// See [`HistoryRow`].
     History(HistoryRow),
+    /// See [`ConsumerGroupRow`].
+    ConsumerGroup(ConsumerGroupRow),
+    /// See [`ConsumerPageRow`].
+    ConsumerPage(ConsumerPageRow),
 }
 
 impl Row {
@@ -134,6 +162,8 @@ impl Row {
             Self::Producer(row) => encode_value(VALUE_VERSION, row),
             Self::Segment(row) => encode_value(VALUE_VERSION, row),
             Self::History(row) => encode_value(VALUE_VERSION, row),
+            Self::ConsumerGroup(row) => encode_value(VALUE_VERSION, row),
+            Self::ConsumerPage(row) => encode_value(VALUE_VERSION, row),
         }
     }
 
@@ -152,6 +182,12 @@ impl Row {
             RowKey::Producer(..) => Self::Producer(decode_value(bytes, "producer row")?),
             RowKey::Segment(_) => Self::Segment(decode_value(bytes, "segment row")?),
             RowKey::History(..) => Self::History(decode_value(bytes, "history row")?),
+            RowKey::ConsumerGroup(..) => {
+                Self::ConsumerGroup(decode_value(bytes, "consumer group row")?)
+            }
+            RowKey::ConsumerPage(..) => {
+                Self::ConsumerPage(decode_value(bytes, "consumer page row")?)
+            }
         })
     }
 }
@@ -381,6 +417,9 @@ mod tests {
             RowKey::Segment(255),
             RowKey::Segment(256),
             RowKey::History(id, "billing".parse().expect("good")),
+            RowKey::ConsumerGroup(id, "billing".parse().expect("good")),
+            RowKey::ConsumerPage(id, Generation::new(7), 255),
+            RowKey::ConsumerPage(id, Generation::new(7), 256),
         ];
         for pair in keys.windows(2) {
             assert!(
@@ -393,7 +432,14 @@ mod tests {
         for key in keys {
             assert_eq!(RowKey::decode(&key.encode()), Ok(key));
         }
-        for bad in [&b""[..], b"\x01x", b"\x02short", b"\x09", b"\x05\0\0"] {
+        for bad in [
+            &b""[..],
+            b"\x01x",
+            b"\x02short",
+            b"\x09",
+            b"\x05\0\0",
+            b"\x08short",
+        ] {
             assert!(RowKey::decode(bad).is_err(), "{bad:?} was accepted");
         }
     }
@@ -434,11 +480,31 @@ mod tests {
         let history = HistoryRow {
             changes: vec![change; limits::HISTORY_CHANGES_MAX],
         };
-        for row in [
+        let name: TopicName = "a".repeat(limits::NAME_BYTES_MAX).parse().expect("good");
+        let options = crate::protocol::api::ConsumerGroupOptions {
+            ack_deadline_ms: 1,
+            deliveries_max: 1,
+            backoff_ms: vec![1; limits::BACKOFF_STEPS_MAX],
+            unacked_max: 1,
+            ordered_by_key: true,
+            dead_letters: name,
+        };
+        let group = ConsumerGroupRow {
+            last_settled: Some(created),
+            ..ConsumerGroupRow::new(Generation::ZERO, Offset::ZERO, options, created)
+        };
+        let failed = (0..=255).map(|at| super::super::consumers::FailedRow::new(at, 1, true));
+        let page = ConsumerPageRow {
+            settled: [u64::MAX; 4],
+            failed: failed.collect(),
+        };
+        let consumers = [Row::ConsumerGroup(group), Row::ConsumerPage(page)];
+        let others = [
             Row::Topic(topic),
             Row::Producer(producer),
             Row::History(history),
-        ] {
+        ];
+        for row in others.into_iter().chain(consumers) {
             assert!(row.encode().len() < limits::SLED_VALUE_BYTES_MAX - 64);
         }
     }

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::consumers::ConsumerGroupRow;
 use super::model::Topic;
 use super::producers;
 use super::rows::{PeerRow, Row, RowKey, SegmentRow, TopicRow};
 use crate::limits;
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
-use crate::types::{StateNumber, TopicId, TopicName};
+use crate::types::{StateNumber, SubscriptionName, TopicId, TopicName};
 
 /// A row as it is now, or that it is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,12 +33,17 @@ pub struct Stock {
     pub producers: u64,
     /// Subscriptions of which it is known what moved them.
     pub histories: u64,
+    /// Consumer groups of all topics.
+    pub consumer_groups: u64,
+    /// Pages of them.
+    pub consumer_pages: u64,
 }
 
 impl Stock {
     /// All rows, that of the peer included.
     pub fn rows(&self) -> u64 {
-        1 + self.segments + self.topics + self.subscriptions + self.producers + self.histories
+        let of_topics = self.topics + self.subscriptions + self.producers + self.histories;
+        1 + self.segments + of_topics + self.consumer_groups + self.consumer_pages
     }
 }
 
@@ -164,21 +170,7 @@ impl State {
             .ok_or(ApiError::UnknownTopicId { id })?;
         self.release_name(&topic.row.name, id);
         self.dirty.insert(RowKey::Topic(id));
-        self.dirty.extend(
-            topic
-                .subscriptions
-                .keys()
-                .map(|name| RowKey::Subscription(id, name.clone())),
-        );
-        self.dirty.extend(
-            topic
-                .producers
-                .keys()
-                .map(|&producer| RowKey::Producer(id, producer)),
-        );
-        let histories = topic.histories.keys();
-        self.dirty
-            .extend(histories.map(|name| RowKey::History(id, name.clone())));
+        self.dirty.extend(topic.keys());
         Ok(topic)
     }
 
@@ -259,10 +251,19 @@ impl State {
                 .get(name)
                 .cloned()
                 .map(Row::History),
+            RowKey::ConsumerGroup(id, name) => {
+                let group = self.topics.get(id)?.consumers.group(name)?;
+                Some(Row::ConsumerGroup(group.clone()))
+            }
+            RowKey::ConsumerPage(id, generation, page) => {
+                let page = self.topics.get(id)?.consumers.page(*generation, *page)?;
+                Some(Row::ConsumerPage(page.clone()))
+            }
         }
     }
 
-    /// Applies a row of the journal or of the catalog. A deleted topic takes its subscriptions and producers along.
+    /// Applies a row of the journal or of the catalog. A deleted topic takes along what belongs to it,
+    /// the row of a consumer group the pages that say nothing beside it.
     pub fn apply(&mut self, change: RowChange) {
         let RowChange { key, row } = change;
         match (&key, row) {
@@ -295,11 +296,44 @@ impl State {
                     }
                 }
             }
+            (RowKey::ConsumerGroup(id, name), row) => {
+                let row = match row {
+                    Some(Row::ConsumerGroup(row)) => Some(row),
+                    _ => None,
+                };
+                self.put_consumer_group(*id, name, row);
+            }
+            (RowKey::ConsumerPage(id, generation, page), row) => {
+                if let Some(topic) = self.topics.get_mut(id) {
+                    match row {
+                        Some(Row::ConsumerPage(row)) => {
+                            topic.consumers.put_page(*generation, *page, row)
+                        }
+                        _ => topic.consumers.remove_page(*generation, *page),
+                    }
+                }
+            }
             (RowKey::Segment(number), Some(Row::Segment(row))) => self.put_segment(*number, row),
             (RowKey::Segment(number), None) => _ = self.remove_segment(*number),
             _ => {}
         }
         self.dirty.insert(key);
+    }
+
+    /// Puts the row of a consumer group, or removes it. Pages that say nothing beside it go with it.
+    pub fn put_consumer_group(
+        &mut self,
+        id: TopicId,
+        name: &SubscriptionName,
+        row: Option<ConsumerGroupRow>,
+    ) {
+        if let Some(topic) = self.topics.get_mut(&id) {
+            let gone = topic.consumers.put_group(name, row);
+            let keys = gone.into_iter();
+            let keys = keys.map(|(generation, page)| RowKey::ConsumerPage(id, generation, page));
+            self.dirty.extend(keys);
+            self.dirty.insert(RowKey::ConsumerGroup(id, name.clone()));
+        }
     }
 
     fn put_topic(&mut self, id: TopicId, row: TopicRow) {
@@ -328,20 +362,7 @@ impl State {
         keys.extend(self.segments.keys().map(|&number| RowKey::Segment(number)));
         for topic in self.topics.values() {
             keys.push(RowKey::Topic(topic.id));
-            keys.extend(
-                topic
-                    .subscriptions
-                    .keys()
-                    .map(|name| RowKey::Subscription(topic.id, name.clone())),
-            );
-            keys.extend(
-                topic
-                    .producers
-                    .keys()
-                    .map(|&producer| RowKey::Producer(topic.id, producer)),
-            );
-            let histories = topic.histories.keys();
-            keys.extend(histories.map(|name| RowKey::History(topic.id, name.clone())));
+            keys.extend(topic.keys());
         }
         keys
     }
@@ -362,6 +383,9 @@ impl State {
             stock.subscriptions += topic.subscriptions.len() as u64;
             stock.producers += topic.producers.len() as u64;
             stock.histories += topic.histories.len() as u64;
+            let (groups, pages) = topic.consumers.count();
+            stock.consumer_groups += groups as u64;
+            stock.consumer_pages += pages as u64;
         }
         stock
     }

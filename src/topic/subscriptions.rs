@@ -33,6 +33,12 @@ impl Topic {
                 name: name.clone(),
             });
         }
+        if self.consumers.group(name).is_some() {
+            return Err(ApiError::ConsumerGroupExists {
+                topic: self.row.name.clone(),
+                name: name.clone(),
+            });
+        }
         if self.subscriptions.len() >= limits::SUBSCRIPTIONS_PER_TOPIC_MAX {
             return Err(ApiError::TooManySubscriptions {
                 max: limits::SUBSCRIPTIONS_PER_TOPIC_MAX as u64,
@@ -122,10 +128,12 @@ impl Topic {
     /// position belongs in here, and nowhere else. Looks at all of them: not for the path of a commit.
     pub fn lowest_position(&self) -> Option<Offset> {
         let positions = self.subscriptions.values().map(|row| row.committed);
-        positions.min()
+        let floors = self.consumers.groups().map(|(_, row)| row.floor);
+        positions.chain(floors).min()
     }
 
-    fn next_generation(&mut self) -> Generation {
+    /// A generation that nothing of this topic ever had (T5).
+    pub(super) fn next_generation(&mut self) -> Generation {
         self.row.generation = self.row.generation.next();
         self.row.generation
     }

@@ -9,7 +9,7 @@ from checks import check, equal, fails, say
 from malformed import bodies
 from tidings_client import (
     ERROR, OF_BOTH, OF_INDEX, REQUESTS, ApiError, Connection, decode_batch, decode_error,
-    decode_fetched, decode_published, encode, encode_batch, fetch_body, frame, hello_body,
+    decode_fetched, decode_published, decode_taken, encode, encode_batch, fetch_body, frame, hello_body,
     publish_body, record, stream_body,
 )  # fmt: skip
 
@@ -52,7 +52,8 @@ class ClientProof:
             self.greet, self.strangers, self.odd_requests, self.malformed, self.second_hello,
             self.missing_topic, self.create, self.cluster, self.publish, self.retry,
             self.refused, self.largest, self.read, self.sizes, self.long_poll, self.stream,
-            self.streams_end, self.places, self.subscribe, self.seek, self.resume, self.list_subscriptions, self.settings,
+            self.streams_end, self.places, self.subscribe, self.seek, self.resume, self.list_subscriptions,
+            self.group, self.settle, self.dead_letters, self.manage_groups, self.settings,
             self.purge, self.rename, self.delete,
         ]  # fmt: skip
 
@@ -533,6 +534,133 @@ class ClientProof:
         anew = self.host.call("CreateSubscription", **other, **new)
         check(anew["generation"] > before["generation"], "made anew has a higher generation")
         return "pages of one, deleted, made anew under a higher generation"
+
+    def take(self, member, records, wait_ms=0):
+        """Offset, delivery and record of each, taken on the connection of a member."""
+        fields = {**self.seat(member), "records": records, "bytes": 1 << 20, "wait_ms": wait_ms}
+        answer = decode_taken(member.call_raw("TakeRecords", encode("TakeRecords", fields)))
+        Connection.answered.add("TakeRecords")
+        equal(answer["ack_deadline"], self.jobs["options"]["ack_deadline_ms"], "the deadline")
+        found = []
+        for item in answer["items"]:
+            records = iter(decode_batch(item["batch"])[0])
+            for first, count, delivery in item["runs"]:
+                found += [(first + n, delivery, next(records)) for n in range(count)]
+            check(next(records, None) is None, "a batch has just the records of its runs")
+        return found
+
+    def seat(self, member):
+        return {
+            "topic": self.jobs["topic_id"],
+            "name": "workers",
+            "generation": self.jobs["generation"],
+            "member": member.id,
+        }
+
+    def say(self, member, taken, verdict):
+        runs = [
+            {"first": offset, "count": 1, "delivery": delivery, "verdict": verdict}
+            for offset, delivery, _ in taken
+        ]
+        return member.call("SettleRecords", **self.seat(member), runs=runs)["not_held"]
+
+    def member(self):
+        member = Connection(self.host_address)
+        member.id = os.urandom(16)
+        member.call("JoinConsumerGroup", **self.seat(member))
+        return member
+
+    def group(self):
+        """Each record goes to one member."""
+        topic = self.create_topic(self.name + ".jobs")["topic"]
+        jobs = [record(0, f"job {n}".encode()) for n in range(6)]
+        self.host.publish(topic, encode_batch(jobs))
+        options = {
+            "ack_deadline_ms": 60_000, "deliveries_max": 2, "backoff_ms": [], "unacked_max": None,
+            "ordered_by_key": None, "dead_letters": None,
+        }  # fmt: skip
+        making = {
+            "topic": topic["name"], "name": "workers", "from": "Beginning", "options": options,
+        }  # fmt: skip
+        self.jobs = self.host.call("CreateConsumerGroup", **making, if_not_exists=False)
+        equal(self.jobs["options"]["dead_letters"], f"dead.{topic['name']}.workers", "the default")
+        fails("ConsumerGroupExists", self.host.call, "CreateConsumerGroup", **making, if_not_exists=False)
+        making = {"topic": topic["name"], "name": "workers", "from": "End", "if_not_exists": True}
+        fails("ConsumerGroupExists", self.host.call, "CreateSubscription", **making)
+        self.first, self.second = self.member(), self.member()
+        self.mine, self.yours = self.take(self.first, 4), self.take(self.second, 10)
+        equal([(o, d) for o, d, _ in self.mine], [(n, 1) for n in range(4)], "what came first")
+        equal([r["value"] for _, _, r in self.yours], [b"job 4", b"job 5"], "what came then")
+        equal(self.take(self.first, 10), [], "what is left")
+        return "6 records between two members"
+
+    def settle(self):
+        equal(self.say(self.first, self.mine[:2], "Ack"), [], "what was refused")
+        told = self.say(self.second, self.mine[:3], "Ack")
+        expected = [
+            {"first": 0, "count": 2, "instead": "Settled"},
+            {"first": 2, "count": 1, "instead": "Elsewhere"},
+        ]
+        equal(told, expected, "what was refused")
+        self.say(self.first, self.mine[2:3], "Extend")
+        equal(self.say(self.first, self.mine[2:3], ("Nak", {"delay_ms": 0})), [], "a nak")
+        again = self.take(self.second, 10, wait_ms=5000)
+        equal([(o, d) for o, d, _ in again], [(2, 2)], "what comes again")
+        equal(self.say(self.second, again + self.yours, "Ack"), [], "what was refused")
+        stranger = Connection(self.host_address)
+        stranger.id = self.first.id
+        fails("NotAMember", self.say, stranger, self.mine[3:], "Ack")
+        stranger.close()
+        return "acknowledged once each; refused, extended, given again"
+
+    def dead_letters(self):
+        dead = self.jobs["options"]["dead_letters"]
+        equal(self.say(self.first, self.mine[3:], ("Reject", {"reason": "too heavy"})), [], "a reject")
+        deadline = time.monotonic() + 10
+        describing = {"topic": self.jobs["topic"], "name": "workers"}
+        while self.host.call("DescribeConsumerGroup", **describing)["dead"] == 0:
+            check(time.monotonic() < deadline, "the dead letter is written")
+            time.sleep(0.05)
+        found = self.entry.call("Lookup", name=dead, local_only=False)
+        (letter,) = records_from(self.host, found, 0, 1)
+        headers = dict(letter["headers"])
+        equal(headers["tidings-dead-reason"], b"too heavy", "the reason")
+        equal(headers["tidings-dead-topic"], self.jobs["topic"].encode(), "where it came from")
+        equal((headers["tidings-dead-offset"], letter["value"]), (b"3", b"job 3"), "the record")
+        answer = self.host.call("ReplayDeadLetters", topic=dead, before=1)
+        equal(answer, {"next": 1, "replayed": 1}, "the replay")
+        again = self.take(self.second, 10, wait_ms=5000)
+        equal([(o, r["value"], r["headers"]) for o, _, r in again], [(6, b"job 3", [])], "again")
+        equal(self.say(self.second, again, "Ack"), [], "what was refused")
+        self.host.call("DeleteTopic", name=dead, id=None)
+        return "one, with its reason and origin, and replayed"
+
+    def manage_groups(self):
+        named = {"topic": self.jobs["topic"], "name": "workers"}
+        changes = {
+            "ack_deadline_ms": 1000, "deliveries_max": None, "backoff_ms": None, "unacked_max": None,
+            "ordered_by_key": None, "dead_letters": None,
+        }  # fmt: skip
+        told = self.host.call("SetConsumerGroup", **named, changes=changes)
+        equal((told["options"]["ack_deadline_ms"], told["acknowledged"]), (1000, 6), "the group")
+        bad = {**changes, "ack_deadline_ms": 1}
+        fails("InvalidArgument", self.host.call, "SetConsumerGroup", **named, changes=bad)
+        listing = {"topic": self.jobs["topic"], "after": None, "limit": 5}
+        page = self.host.call("ListConsumerGroups", **listing)
+        equal([group["name"] for group in page["groups"]], ["workers"], "the list")
+        self.first.call("LeaveConsumerGroup", **{
+            field: value for field, value in self.seat(self.first).items() if field != "generation"
+        })  # fmt: skip
+        sought = self.host.call("SeekConsumerGroup", **named, to=("Offset", 5), dry_run=False)
+        equal((sought["from"], sought["to"]), (7, 5), "where it stood and stands")
+        fails("StaleGeneration", self.take, self.second, 1)
+        self.host.call("DeleteConsumerGroup", **named)
+        fails("ConsumerGroupNotFound", self.take, self.second, 1)
+        self.host.call("DeleteTopic", name=self.jobs["topic"], id=None)
+        fails("UnknownTopicId", self.take, self.second, 1)
+        self.first.close()
+        self.second.close()
+        return "changed, listed, left, moved, removed"
 
     def settings(self):
         def change(**changes):

@@ -27,6 +27,10 @@ REQUESTS = {
     "CreateSubscription": 60, "DeleteSubscription": 61, "DescribeSubscription": 62,
     "ListSubscriptions": 63, "SeekSubscription": 64, "Commit": 65,
     "SubscriptionHistory": 66, "UndoSubscription": 67,
+    "CreateConsumerGroup": 70, "SetConsumerGroup": 71, "DescribeConsumerGroup": 72,
+    "ListConsumerGroups": 73, "DeleteConsumerGroup": 74, "SeekConsumerGroup": 75,
+    "JoinConsumerGroup": 76, "TakeRecords": 77, "SettleRecords": 78, "LeaveConsumerGroup": 79,
+    "ReplayDeadLetters": 80,
 }  # fmt: skip
 
 # Requests that an index server answers alone, and both kinds of node; the rest is the peers'.
@@ -55,6 +59,11 @@ ANSWERS = {
     "DescribeSubscription": "SubscriptionInfo", "ListSubscriptions": "SubscriptionPage",
     "SeekSubscription": "Sought", "Commit": "Committed",
     "SubscriptionHistory": "HistoryOfSubscription", "UndoSubscription": "Undone",
+    "CreateConsumerGroup": "ConsumerGroupInfo", "SetConsumerGroup": "ConsumerGroupInfo",
+    "DescribeConsumerGroup": "ConsumerGroupInfo", "ListConsumerGroups": "ConsumerGroupPage",
+    "DeleteConsumerGroup": "Done", "SeekConsumerGroup": "SoughtConsumerGroup",
+    "JoinConsumerGroup": "Done", "SettleRecords": "SettledRecords", "LeaveConsumerGroup": "Done",
+    "ReplayDeadLetters": "ReplayedDeadLetters",
 }  # fmt: skip
 
 # Sections 3, 5 and 8: layouts, as `field type`; the texts of section 1 are strings.
@@ -151,6 +160,37 @@ LAYOUTS = {
     "Undone": "change PlaceChange, from u64, to u64, subscription SubscriptionInfo",
     # 5.6
     "StreamCredit": "stream u32, bytes u64, records u64, end bool",
+    # 5.7
+    "ConsumerGroupOptions": "ack_deadline_ms u64, deliveries_max u32, backoff_ms [u64],"
+    " unacked_max u32, ordered_by_key bool, dead_letters string",
+    "ConsumerGroupChanges": "ack_deadline_ms u64?, deliveries_max u32?, backoff_ms [u64]?,"
+    " unacked_max u32?, ordered_by_key bool?, dead_letters string?",
+    "CreateConsumerGroup": "topic string, name string, from Position,"
+    " options ConsumerGroupChanges, if_not_exists bool",
+    "ConsumerGroupInfo": "topic string, topic_id id, epoch u32, name string, generation u64,"
+    " options ConsumerGroupOptions, created time, start_offset u64, end_offset u64, floor u64,"
+    " unsettled u64, in_flight u64, failed u64, dying u64, lag_ms u64, acknowledged u64,"
+    " dead u64, skipped u64, last_settled time?, stuck string?, members [ConsumerMemberInfo]",
+    "ConsumerMemberInfo": "id id, client string, since time, in_flight u64",
+    "SetConsumerGroup": "topic string, name string, changes ConsumerGroupChanges",
+    "DescribeConsumerGroup": "topic string, name string",
+    "ListConsumerGroups": "topic string?, after (string,string)?, limit u32",
+    "ConsumerGroupPage": "groups [ConsumerGroupInfo], more bool",
+    "DeleteConsumerGroup": "topic string, name string",
+    "SeekConsumerGroup": "topic string, name string, to Position, dry_run bool",
+    "SoughtConsumerGroup": "from u64, to u64, group ConsumerGroupInfo",
+    "JoinConsumerGroup": "topic id, name string, generation u64, member id",
+    "TakeRecords": "topic id, name string, generation u64, member id, records u32, bytes u32,"
+    " wait_ms u32",
+    "SettleRecords": "topic id, name string, generation u64, member id, runs [SettledRun]",
+    "SettledRun": "first u64, count u32, delivery u32, verdict Verdict",
+    "Nak": "delay_ms u64?",
+    "Reject": "reason string",
+    "SettledRecords": "not_held [NotHeld]",
+    "NotHeld": "first u64, count u32, instead Instead",
+    "LeaveConsumerGroup": "topic id, name string, member id",
+    "ReplayDeadLetters": "topic string, before u64",
+    "ReplayedDeadLetters": "next u64, replayed u64",
     # 8
     "ErrorBody": "code u16, retryable bool, message string, detail bytes",
 }
@@ -164,6 +204,8 @@ ENUMS = {
     "MetricKind": "counter gauge histogram",
     "GapReason": "discarded lost damaged",
     "ChangeKind": "created seek undo",
+    "Instead": "Settled Waiting Elsewhere Untouched",
+    "Verdict": "Ack Nak:Nak Reject:Reject Extend",
     "Position": "Beginning End Offset:u64 Back:u64 Time:time",
 }
 
@@ -213,6 +255,12 @@ ERRORS = {
     65: (35, "PeerNameTaken", False, "name string"),
     66: (36, "ClaimPending", True, "name string"),
     67: (37, "PeerNotOnline", True, "peer string, state string"),
+    70: (48, "ConsumerGroupNotFound", False, "topic string, name string"),
+    71: (49, "ConsumerGroupExists", False, "topic string, name string"),
+    72: (50, "TooManyConsumerGroups", False, "max u64"),
+    73: (51, "TooManyMembers", False, "max u64"),
+    74: (52, "NotAMember", False, "name string, member id"),
+    75: (53, "NotReplayable", False, "offset u64, reason string"),
     80: (38, "StorageStopped", True, "reason string"),
     81: (39, "InvalidArgument", False, "what string, reason string"),
     82: (41, "Unanswered", False, ""),
@@ -564,6 +612,23 @@ def decode_fetched(body):
             raise ProtocolError(f"item kind {kind}")
         fetched["items"].append(item)
     return fetched
+
+
+def decode_taken(body):
+    r = Reader(body)
+    deadline, items = r.number("u64"), []
+    while r.left():
+        item = {"append_time": r.number("i64")}
+        runs, length = r.number("u32"), r.number("u32")
+        item["runs"] = [tuple(r.number(kind) for kind in ("u64", "u32", "u32")) for _ in range(runs)]
+        after = 0
+        for first, count, delivery in item["runs"]:
+            if first < after or count == 0 or delivery == 0 or first + count >= 1 << 64:
+                raise ProtocolError(f"runs that make no sense: {item['runs']}")
+            after = first + count
+        item["batch"] = r.raw(length)
+        items.append(item)
+    return {"ack_deadline": deadline, "items": items}
 
 
 # --- sections 2 and 3: frames and the hello ---------------------------------------

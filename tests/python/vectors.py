@@ -3,9 +3,15 @@
 from checks import Mismatch, equal, say
 from tidings_client import (
     ANSWER, ANSWER_AND_MORE, ANSWERS, ERRORS, REQUESTS, ProtocolError, Unsupported, crc32c, decode,
-    decode_batch, decode_error, decode_fetched, decode_published, encode, encode_batch,
-    fetch_body, frame, hello_body, publish_body, record, stream_body,
+    decode_batch, decode_error, decode_fetched, decode_published, decode_taken, encode,
+    encode_batch, fetch_body, frame, hello_body, publish_body, record, stream_body,
 )  # fmt: skip
+
+# Bodies that are not control bodies.
+RAW = {
+    "Publish.request", "Publish.answer", "Fetch.request", "Fetch.answer", "Stream.request",
+    "Stream.answer", "TakeRecords.answer",
+}  # fmt: skip
 
 # What some of the vectors hold, so that they are not only read but understood.
 SAMPLES = {
@@ -46,6 +52,24 @@ SAMPLES = {
         "generation": 5,
         "offset": 42,
     },
+    "SettleRecords.request": {
+        "topic": bytes(range(0x10, 0x20)),
+        "name": "billing",
+        "generation": 5,
+        "member": bytes(range(0x50, 0x60)),
+        "runs": [
+            {"first": 42, "count": 2, "delivery": 1, "verdict": "Ack"},
+            {"first": 44, "count": 2, "delivery": 1, "verdict": ("Nak", {"delay_ms": None})},
+            {"first": 46, "count": 2, "delivery": 1, "verdict": ("Nak", {"delay_ms": 250})},
+            {
+                "first": 48,
+                "count": 2,
+                "delivery": 1,
+                "verdict": ("Reject", {"reason": "no such quake"}),
+            },
+            {"first": 50, "count": 2, "delivery": 1, "verdict": "Extend"},
+        ],
+    },
 }
 
 # The same for answers: some fields each.
@@ -61,6 +85,7 @@ PARTS = {
         "gaps": [{"from": 20, "to": 30, "reason": "lost"}],
     },
     "CreateSubscription.answer": {"committed_offset": 42, "last_commit": None},
+    "DescribeConsumerGroup.answer": {"floor": 42, "unsettled": 1600, "dying": 1, "dead": 7},
 }
 
 
@@ -99,7 +124,7 @@ def kind_of(name):
 def check_bodies(vectors):
     """Every request and every answer: decoded, and encoded again to the same bytes."""
     names = [f"{r}.{kind}" for r in REQUESTS for kind in ("request", "answer")]
-    control = [name for name in names if name.split(".")[0] not in ("Publish", "Fetch", "Stream")]
+    control = [name for name in names if name not in RAW]
     told = [name for name in vectors if name.endswith((".request", ".answer"))]
     equal(sorted(names), sorted(told), "the requests and answers there are")
     for name in control:
@@ -148,6 +173,11 @@ def check_raw(vectors):
     equal(fetched["items"][0], {"from": 20, "to": 30, "reason": 3}, "Fetch.answer")
     found = decode_batch(fetched["items"][1]["batch"])
     equal(found, (vector_records(), id_from(0x40), 7), "the batch of Fetch.answer")
+    answer = decode_taken(vectors["TakeRecords.answer"])
+    equal(answer["ack_deadline"], 30_000, "TakeRecords.answer")
+    (taken,) = answer["items"]
+    equal(taken["runs"], [(42, 2, 1), (45, 1, 3)], "TakeRecords.answer")
+    equal(decode_batch(taken["batch"])[0], vector_records(), "the batch of TakeRecords.answer")
     return len(encoded)
 
 

@@ -12,7 +12,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tidings::figures::catalogue;
 use tidings::limits;
-use tidings::protocol::api::{Api, DescribeTopic};
+use tidings::protocol::api::{
+    Api, ConsumerGroupChanges, CreateConsumerGroup, DescribeTopic, Position,
+};
 use tidings::protocol::data::Fetch;
 use tidings::types::Offset;
 
@@ -359,7 +361,18 @@ fn the_page_tells_what_a_running_process_does() {
         .run(&["pull", "quakes.ci", "--as", "map", "--from", "beginning"])
         .ok();
     watched.run(&["topic", "info", "nothing.here"]).fails(1);
+    let group = CreateConsumerGroup {
+        topic: "quakes.ci".parse().expect("good"),
+        name: "workers".parse().expect("good"),
+        from: Position::Beginning,
+        options: ConsumerGroupChanges::default(),
+        if_not_exists: false,
+    };
+    let made = Wire::greet(watched.address_of(" peer ")).ask(&group);
+    made.expect("a group");
     let scrape = watched.scrape();
+    let unsettled = "tidings_group_unsettled_records{topic=\"quakes.ci\",group=\"workers\"}";
+    assert_eq!(scrape.value(unsettled), 1.0, "nobody took it");
     let with_series: BTreeSet<&str> = scrape
         .series
         .keys()

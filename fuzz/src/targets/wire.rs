@@ -10,6 +10,7 @@ use tidings::protocol::codec::Malformed;
 use tidings::protocol::data::{Fetch, Fetched, Publish, Published, Stream};
 use tidings::protocol::error::ApiError;
 use tidings::protocol::frame::{Frame, FrameError, HEADER_BYTES, Prefix};
+use tidings::protocol::taken::Taken;
 
 use super::names_an_error;
 
@@ -111,7 +112,9 @@ control! {
     Hello Ping Figures Metrics Lookup ListTopics ListPeers PlaceTopic RetirePeer RegisterPeer RegisterTopics Heartbeat Depart
     ClaimTopic ConfirmTopic DropTopic Watch CreateTopic DeleteTopic DescribeTopic DescribeTopics SetTopic RenameTopic
     PurgeTopic AcceptLoss FindOffset PeerStatus CreateSubscription DeleteSubscription DescribeSubscription
-    ListSubscriptions SeekSubscription Commit StreamCredit SubscriptionHistory UndoSubscription
+    ListSubscriptions SeekSubscription Commit StreamCredit SubscriptionHistory UndoSubscription CreateConsumerGroup
+    SetConsumerGroup DescribeConsumerGroup ListConsumerGroups DeleteConsumerGroup SeekConsumerGroup JoinConsumerGroup
+    SettleRecords LeaveConsumerGroup ReplayDeadLetters
 }
 
 /// The bodies that do not go through the codec.
@@ -119,6 +122,7 @@ const RAW: &[(Api, Check, Check)] = &[
     (Api::Publish, publish, published),
     (Api::Fetch, fetch, fetched),
     (Api::Stream, stream, fetched),
+    (Api::TakeRecords, take, taken),
 ];
 
 fn bodies() -> impl Iterator<Item = &'static (Api, Check, Check)> {
@@ -193,6 +197,18 @@ fn stream(body: &[u8]) {
 fn fetched(body: &[u8]) {
     let encode = |answer: &Fetched| Ok(answer.encode().concat());
     round_trip(body, of_slice(Fetched::decode), encode);
+}
+
+fn take(body: &[u8]) {
+    if let Err(error) = api::TakeRecords::decode(body) {
+        assert_eq!(error.what, Api::TakeRecords.name());
+    }
+    round_trip(body, api::TakeRecords::decode, api::TakeRecords::encode);
+}
+
+fn taken(body: &[u8]) {
+    let encode = |answer: &Taken| Ok(answer.encode().concat());
+    round_trip(body, of_slice(Taken::decode), encode);
 }
 
 fn of_slice<T>(

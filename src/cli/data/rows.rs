@@ -10,6 +10,7 @@ use crate::store::offline::{
 };
 use crate::time::Timestamp;
 use crate::topic::SubscriptionRow;
+use crate::topic::consumers::ConsumerGroupRow;
 use crate::types::{
     Durability, Gap, Generation, LeaderEpoch, Offset, Retention, SubscriptionName, TopicId,
     TopicName, WhenFull,
@@ -159,6 +160,69 @@ impl Row for SubscriptionLine {
             output::number(self.lag_records),
             self.generation.to_string(),
             output::or_dash(self.last_commit, |time| time.to_string()),
+        ]
+    }
+
+    fn card(&self) -> Vec<(&'static str, String)> {
+        vec![("name", self.name())]
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct GroupLine {
+    topic: TopicName,
+    name: SubscriptionName,
+    floor: Offset,
+    unsettled: u64,
+    acknowledged: u64,
+    dead: u64,
+    skipped: u64,
+    generation: Generation,
+    #[serde(serialize_with = "output::as_text")]
+    created: Timestamp,
+}
+
+impl GroupLine {
+    pub(super) fn new(
+        topic: &ListedTopic,
+        (name, row, unsettled): &(SubscriptionName, ConsumerGroupRow, u64),
+    ) -> Self {
+        Self {
+            topic: topic.row.name.clone(),
+            name: name.clone(),
+            floor: row.floor,
+            unsettled: *unsettled,
+            acknowledged: row.acknowledged,
+            dead: row.dead,
+            skipped: row.skipped,
+            generation: row.generation,
+            created: row.created,
+        }
+    }
+}
+
+impl Row for GroupLine {
+    const COLUMNS: &'static [Column] = &[
+        left("GROUP"),
+        left("TOPIC"),
+        right("FLOOR"),
+        right("UNSETTLED"),
+        right("ACKNOWLEDGED"),
+        right("DEAD"),
+    ];
+
+    fn name(&self) -> String {
+        self.name.to_string()
+    }
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name(),
+            self.topic.to_string(),
+            self.floor.to_string(),
+            output::number(self.unsettled),
+            output::number(self.acknowledged),
+            output::number(self.dead),
         ]
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::rows::{SegmentLine, SubscriptionLine, TopicLine, TopicWeight};
+use super::rows::{GroupLine, SegmentLine, SubscriptionLine, TopicLine, TopicWeight};
 use crate::catalog::{FORMAT, Plan, StoreKind};
 use crate::cli::fail::Result;
 use crate::cli::output::{self, Format, Output, Row, card, table};
@@ -26,10 +26,12 @@ pub(super) fn lines(names: impl Iterator<Item = String>) -> String {
 /// `data ls` of a peer.
 pub fn listing(listing: &Listing, output: &Output) -> Result {
     let topics: Vec<TopicLine> = listing.topics.iter().map(TopicLine::from).collect();
-    let mut subscriptions = Vec::new();
+    let (mut subscriptions, mut groups) = (Vec::new(), Vec::new());
     for topic in &listing.topics {
         let of_topic = topic.subscriptions.iter();
         subscriptions.extend(of_topic.map(|found| SubscriptionLine::new(topic, found)));
+        let of_topic = topic.consumer_groups.iter();
+        groups.extend(of_topic.map(|found| GroupLine::new(topic, found)));
     }
     let segments: Vec<SegmentLine> = listing.segments.iter().map(SegmentLine::from).collect();
     for fault in &listing.catalog_faults {
@@ -58,12 +60,14 @@ pub fn listing(listing: &Listing, output: &Output) -> Result {
         "damage": listing.damage,
         "topics": topics,
         "subscriptions": subscriptions,
+        "groups": groups,
         "segments": segments,
     });
     let text = sections(&[
         card(&head(listing)),
         table(&topics),
         table(&subscriptions),
+        table(&groups),
         table(&segments),
     ]);
     output.value(&document, &text)

@@ -2,18 +2,21 @@
 //!
 //! A control request is a struct with [`Request`]; its answer is another. Both
 //! are encoded by [`codec`]. `Publish`, `Fetch` and `Stream` are
-//! raw and live in [`data`](crate::protocol::data). Within a version of a
+//! raw and live in [`data`](crate::protocol::data), the answer to `TakeRecords` in
+//! [`taken`](crate::protocol::taken). Within a version of a
 //! request its fields never change; a new field means a new version.
 //!
 //! Here are the numbers of all requests and those that every node answers;
 //! the others lie in a file for each subject.
 
+mod consumers;
 mod history;
 mod registry;
 mod streams;
 mod subscriptions;
 mod topics;
 
+pub use consumers::*;
 pub use history::*;
 pub use registry::*;
 pub use streams::*;
@@ -161,6 +164,28 @@ apis! {
     SubscriptionHistory = 66 by Peer,
     /// Take the last such move back.
     UndoSubscription = 67 by Peer,
+    /// Make a consumer group.
+    CreateConsumerGroup = 70 by Peer,
+    /// Change its options.
+    SetConsumerGroup = 71 by Peer,
+    /// Everything about one.
+    DescribeConsumerGroup = 72 by Peer,
+    /// All of a topic or of this peer.
+    ListConsumerGroups = 73 by Peer,
+    /// Remove one.
+    DeleteConsumerGroup = 74 by Peer,
+    /// Move one.
+    SeekConsumerGroup = 75 by Peer,
+    /// Become a member.
+    JoinConsumerGroup = 76 by Peer,
+    /// Take records as a member.
+    TakeRecords = 77 by Peer,
+    /// Say what became of them.
+    SettleRecords = 78 by Peer,
+    /// End a membership.
+    LeaveConsumerGroup = 79 by Peer,
+    /// Publish dead letters again.
+    ReplayDeadLetters = 80 by Peer,
 }
 
 /// A control request: its number, version and answer.

@@ -56,6 +56,7 @@
 mod build;
 mod compress;
 mod header;
+mod part;
 mod read;
 mod record;
 
@@ -68,6 +69,7 @@ use crate::time::Timestamp;
 pub use build::{BatchBuilder, PushError, RecordToSend, renumber};
 pub use compress::Compression;
 pub use header::{BATCH_MAGIC, BATCH_VERSION, BatchHeader, HEADER_BYTES};
+pub use part::OpenedBatch;
 pub use read::{Record, Records};
 pub use record::{Header, Headers, RecordRef};
 

@@ -42,6 +42,11 @@ impl Records {
         }
     }
 
+    /// The memory that the records lie in.
+    pub(super) fn into_unpacked(self) -> Bytes {
+        self.unpacked
+    }
+
     /// Whether there is no more.
     pub fn is_over(&self) -> bool {
         self.index == self.count

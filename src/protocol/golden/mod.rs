@@ -20,9 +20,11 @@ use super::codec::Malformed;
 use super::data::{Credit, Fetch, FetchItem, Fetched, Publish, Published, StoredBatch, Stream};
 use super::error::ApiError;
 use super::frame::{Frame, FrameHeader};
+use super::taken::Taken;
 use crate::limits;
 use crate::types::{Durability, GapReason, LeaderEpoch, Offset, ProducerId, Sequence};
 
+mod consumers;
 mod samples;
 
 pub(super) use samples::{errors, samples};
@@ -115,6 +117,10 @@ fn raw() -> Vec<(&'static str, Vec<u8>)> {
         ("Stream.answer", fetched().encode().concat()),
         ("frame.stream-answer", frame(52, 5, 1, part)),
         ("frame.stream-keep-alive", frame(52, 5, 1, Ok(Vec::new()))),
+        (
+            "TakeRecords.answer",
+            consumers::taken(batch(Compression::None)).encode().concat(),
+        ),
     ]
 }
 
@@ -243,6 +249,8 @@ fn the_bytes_decode_to_what_they_always_did() {
     assert_eq!(Fetched::decode(bytes("Fetch.answer")), Ok(fetched()));
     assert_eq!(Stream::decode(bytes("Stream.request")), Ok(stream()));
     assert_eq!(Fetched::decode(bytes("Stream.answer")), Ok(fetched()));
+    let taken = consumers::taken(bytes("batch.none"));
+    assert_eq!(Taken::decode(bytes("TakeRecords.answer")), Ok(taken));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::fmt::Debug;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::consumers;
 use crate::protocol::api::*;
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
@@ -25,7 +26,7 @@ pub(in crate::protocol) struct Sample {
     pub(super) decodes: Decodes,
 }
 
-fn sample<T: Serialize + PartialEq + Debug + 'static, E>(
+pub(super) fn sample<T: Serialize + PartialEq + Debug + 'static, E>(
     name: String,
     value: T,
     encode: impl Fn(&T) -> Result<Vec<u8>, E>,
@@ -40,7 +41,7 @@ fn sample<T: Serialize + PartialEq + Debug + 'static, E>(
 }
 
 /// A request with its answer.
-fn pair<R>(request: R, answer: R::Answer) -> Vec<Sample>
+pub(super) fn pair<R>(request: R, answer: R::Answer) -> Vec<Sample>
 where
     R: Request + PartialEq + Debug,
     R::Answer: PartialEq + Debug,
@@ -62,7 +63,7 @@ pub(super) fn topic() -> TopicName {
     "quakes.ci".parse().expect("good")
 }
 
-fn other_topic() -> TopicName {
+pub(super) fn other_topic() -> TopicName {
     "quakes.nc".parse().expect("good")
 }
 
@@ -70,7 +71,7 @@ fn peer_name() -> PeerName {
     "peer-1".parse().expect("good")
 }
 
-fn subscription() -> SubscriptionName {
+pub(super) fn subscription() -> SubscriptionName {
     "billing".parse().expect("good")
 }
 
@@ -571,7 +572,7 @@ fn histories() -> Vec<Sample> {
     [pair(ask, told), pair(undo, undone)].concat_all()
 }
 
-trait ConcatAll {
+pub(super) trait ConcatAll {
     fn concat_all(self) -> Vec<Sample>;
 }
 
@@ -602,17 +603,20 @@ pub(in crate::protocol) fn samples() -> Vec<Sample> {
         of_streams(),
         subscriptions(),
         histories(),
+        consumers::samples(),
     ]
     .concat_all()
 }
 
-/// Every error that travels, in the order of its variants; `Other` does not.
+/// Every error that travels, in the order of their numbers; `Other` does not.
 pub(in crate::protocol) fn errors() -> Vec<ApiError> {
     let mut all = connection_errors();
     all.extend(topic_errors());
     all.extend(data_errors());
     all.extend(subscription_errors());
     all.extend(index_errors());
+    all.extend(consumers::errors());
+    all.extend(node_errors());
     all
 }
 
@@ -757,6 +761,11 @@ fn index_errors() -> Vec<ApiError> {
             peer: peer_name(),
             state: "down".to_owned(),
         },
+    ]
+}
+
+fn node_errors() -> Vec<ApiError> {
+    vec![
         ApiError::StorageStopped {
             reason: "a sync took longer than 60 s".to_owned(),
         },

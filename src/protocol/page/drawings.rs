@@ -1,4 +1,4 @@
-//! The bodies that are drawn byte by byte: the frame, publish, fetch and stream, the header of a batch.
+//! The bodies that are drawn byte by byte: the frame, publish, fetch and stream, what is taken, the header of a batch.
 
 use std::collections::BTreeMap;
 
@@ -155,6 +155,21 @@ fn streaming(vectors: &Vectors) -> Vec<Drawing<'_>> {
     let of_request = &vectors["Stream.request"];
     vec![("    Stream (52), request, 53 bytes", of_request, request)]
 }
+fn taking(vectors: &Vectors) -> Vec<Drawing<'_>> {
+    let taken = &vectors["TakeRecords.answer"];
+    let answer = vec![("ack deadline", 30_000)];
+    let item = vec![
+        ("append time", AT + 500),
+        ("runs", 2),
+        ("length", length(&vectors["batch.none"], 0)),
+    ];
+    let run = vec![("first offset", 42), ("count", 2), ("delivery", 1)];
+    vec![
+        ("    TakeRecords (77), answer", taken, answer),
+        ("    an item with its runs and its batch", &taken[8..], item),
+        ("    a run of an item, 16 bytes", &taken[24..40], run),
+    ]
+}
 
 #[test]
 fn the_drawings_are_the_code() {
@@ -164,6 +179,7 @@ fn the_drawings_are_the_code() {
         publishing(&vectors),
         fetching(&vectors),
         streaming(&vectors),
+        taking(&vectors),
     ];
     for (title, bytes, expected) in drawings.into_iter().flatten() {
         assert_eq!(drawn(title, bytes), expected, "{title}");

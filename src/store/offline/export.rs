@@ -7,8 +7,8 @@ use super::OfflineError;
 use super::image::Image;
 use super::read::{Index, Item, TopicReader};
 use super::tdx::{
-    ExportInfo, ExportWriter, ExportedBatch, ExportedHistory, ExportedSubscription, ExportedTopic,
-    Section, TopicTotals,
+    ExportInfo, ExportWriter, ExportedBatch, ExportedGroup, ExportedHistory, ExportedPage,
+    ExportedSubscription, ExportedTopic, Section, TopicTotals,
 };
 use crate::time::Timestamp;
 use crate::topic::Topic;
@@ -95,6 +95,8 @@ impl<'a> Plan<'a> {
         // What was durable and is lost at the end, and what was confirmed beyond it, keeps its offsets.
         let claimed = row.quarantine.map(|quarantine| quarantine.claimed_end);
         let confirmed = topic.subscriptions.values().map(|s| s.committed);
+        let groups = topic.consumers.groups();
+        let confirmed = confirmed.chain(groups.map(|(_, group)| group.floor));
         let end = confirmed.chain(claimed).fold(row.end, Offset::max);
         if end > row.end {
             gaps.push(Gap {
@@ -170,6 +172,9 @@ fn write(
             totals.subscriptions += u64::from(matches!(section, Section::Subscription(_)));
             writer.section(&section).map_err(failed())?;
         }
+        for section in groups(plan.topic) {
+            writer.section(&section).map_err(failed())?;
+        }
         let row = &plan.topic.row;
         let mut reader = TopicReader::new(image, index, plan.topic, (row.start, row.end));
         while let Some(item) = reader.next()? {
@@ -197,6 +202,22 @@ fn write(
     }
     writer.finish(topics).map_err(failed())?;
     Ok(written)
+}
+
+/// The consumer groups, each before its pages.
+fn groups(topic: &Topic) -> impl Iterator<Item = Section> + '_ {
+    topic.consumers.groups().flat_map(|(name, row)| {
+        let group = Section::ConsumerGroup(ExportedGroup {
+            name: name.clone(),
+            row: row.clone(),
+        });
+        let pages = topic.consumers.pages_of(row.generation);
+        let pages = pages.map(|(page, row)| {
+            let row = row.clone();
+            Section::ConsumerPage(ExportedPage { page, row })
+        });
+        std::iter::once(group).chain(pages)
+    })
 }
 
 fn subscriptions(topic: &Topic) -> impl Iterator<Item = Section> + '_ {

@@ -17,7 +17,8 @@ use std::path::Path;
 
 use super::image::Image;
 use super::tdx::{
-    self, CheckedExport, CheckedTopic, ExportFault, ExportReader, ExportedBatch, Section,
+    self, CheckedExport, CheckedTopic, ExportFault, ExportReader, ExportedBatch, ExportedGroup,
+    ExportedPage, Section,
 };
 use super::work::{ColdFill, Written, change, state_bytes_max, stop};
 use super::{DirKind, OfflineError, kind_of, refuse_if_used};
@@ -27,7 +28,7 @@ use crate::protocol::batch::BatchHeader;
 use crate::protocol::error::ApiError;
 use crate::store::command::Context;
 use crate::store::{Store, StoreOptions, is_peer_dir, random_id};
-use crate::topic::{HistoryRow, Row, RowKey, SubscriptionRow, TopicRow};
+use crate::topic::{HistoryRow, Row, RowChange, RowKey, State, SubscriptionRow, TopicRow};
 use crate::types::{Gap, Offset, SubscriptionName, TopicId, TopicName};
 
 /// A topic that was imported.
@@ -154,6 +155,9 @@ fn free_bytes(dir: &Path) -> Result<u64, OfflineError> {
 /// Bytes the rows of a topic take in the state entry, at most.
 fn state_bytes(checked: &CheckedTopic) -> usize {
     let (row, subscriptions, _) = rows_of(checked);
+    let groups: usize = (checked.groups.iter())
+        .map(|(group, pages)| group_bytes(group, pages))
+        .sum();
     let topic = put(RowKey::Topic(TopicId::zero()), Row::Topic(row));
     let subscriptions = subscriptions.into_iter().map(|(name, row)| {
         let key = RowKey::Subscription(TopicId::zero(), name);
@@ -163,7 +167,8 @@ fn state_bytes(checked: &CheckedTopic) -> usize {
         let key = RowKey::History(TopicId::zero(), name);
         put(key, Row::History(row)).encoded_bytes()
     });
-    topic.encoded_bytes() + subscriptions.sum::<usize>() + histories.sum::<usize>()
+    let rest = histories.sum::<usize>() + groups;
+    topic.encoded_bytes() + subscriptions.sum::<usize>() + rest
 }
 
 fn histories_of(
@@ -173,6 +178,17 @@ fn histories_of(
         let changes = history.changes.clone();
         (name.clone(), HistoryRow { changes })
     })
+}
+
+fn group_bytes(group: &ExportedGroup, pages: &[ExportedPage]) -> usize {
+    let (id, generation) = (TopicId::zero(), group.row.generation);
+    let key = RowKey::ConsumerGroup(id, group.name.clone());
+    let row = put(key, Row::ConsumerGroup(group.row.clone()));
+    let pages = pages.iter().map(|page| {
+        let key = RowKey::ConsumerPage(id, generation, page.page);
+        put(key, Row::ConsumerPage(page.row.clone())).encoded_bytes()
+    });
+    row.encoded_bytes() + pages.sum::<usize>()
 }
 
 fn put(key: RowKey, row: Row) -> StateOp {
@@ -281,6 +297,8 @@ fn write_records(
             Section::Export(_)
             | Section::Subscription(_)
             | Section::History(_)
+            | Section::ConsumerGroup(_)
+            | Section::ConsumerPage(_)
             | Section::TopicEnd(_) => {}
         }
     }
@@ -304,7 +322,25 @@ fn entry<'a>(
     }
 }
 
-/// Topics, subscriptions and segments, all of them or none.
+/// A consumer group with its pages; the names of their rows, the group's first.
+fn put_group(
+    state: &mut State,
+    id: TopicId,
+    group: &ExportedGroup,
+    pages: &[ExportedPage],
+) -> Vec<RowKey> {
+    state.put_consumer_group(id, &group.name, Some(group.row.clone()));
+    let mut keys = vec![RowKey::ConsumerGroup(id, group.name.clone())];
+    for page in pages {
+        let key = RowKey::ConsumerPage(id, group.row.generation, page.page);
+        let row = Some(Row::ConsumerPage(page.row.clone()));
+        keys.push(key.clone());
+        state.apply(RowChange { key, row });
+    }
+    keys
+}
+
+/// Topics, subscriptions, consumer groups and segments, all of them or none.
 fn put_all(
     context: &mut Context<'_>,
     topics: &[(TopicId, CheckedTopic)],
@@ -337,6 +373,9 @@ fn put_all(
             topic.histories.insert(name, row);
         }
         context.shared.publish_topic(topic, None);
+        for (group, pages) in &checked.groups {
+            keys.extend(put_group(context.state, *id, group, pages));
+        }
     }
     keys.extend(segments.iter().map(|segment| segment.put(context)));
     Ok(keys)

@@ -9,6 +9,7 @@ use super::image::{Image, SegmentView};
 use crate::catalog::Applied;
 use crate::journal::{FORMAT_VERSION, Kind};
 use crate::store::is_peer_dir;
+use crate::topic::consumers::ConsumerGroupRow;
 use crate::topic::{HistoryRow, PeerRow, SubscriptionRow, TopicRow};
 use crate::types::{SubscriptionName, TopicId, TopicName};
 
@@ -115,6 +116,8 @@ pub struct ListedTopic {
     pub subscriptions: Vec<(SubscriptionName, SubscriptionRow)>,
     /// What moved them, of those of which it is known.
     pub histories: BTreeMap<SubscriptionName, HistoryRow>,
+    /// Its consumer groups by name, and how many records of each are not settled.
+    pub consumer_groups: Vec<(SubscriptionName, ConsumerGroupRow, u64)>,
 }
 
 impl ListedTopic {
@@ -167,6 +170,14 @@ pub fn list(dir: &Path) -> Result<Listing, OfflineError> {
         row: topic.row.clone(),
         subscriptions: topic.subscriptions.clone().into_iter().collect(),
         histories: topic.histories.clone(),
+        consumer_groups: topic
+            .consumers
+            .groups()
+            .map(|(name, row)| {
+                let unsettled = topic.consumers.unsettled(row, topic.row.end);
+                (name.clone(), row.clone(), unsettled)
+            })
+            .collect(),
     });
     let listing = Listing {
         peer: image.state().peer().clone(),

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::io::Read;
 
 use super::{
-    ExportFault, ExportInfo, ExportReader, ExportedBatch, ExportedHistory, ExportedSubscription,
-    ExportedTopic, Field, PREAMBLE_BYTES, Section, TopicTotals,
+    ExportFault, ExportInfo, ExportReader, ExportedBatch, ExportedGroup, ExportedHistory,
+    ExportedPage, ExportedSubscription, ExportedTopic, Field, PREAMBLE_BYTES, Section, TopicTotals,
 };
 use crate::limits;
-use crate::protocol::api::PlaceChange;
+use crate::protocol::api::{ConsumerGroupChanges, PlaceChange};
 use crate::protocol::batch::CheckedBatch;
 use crate::time::Timestamp;
+use crate::topic::consumers::{changed_options, page_start};
 use crate::types::{Offset, SubscriptionName};
 
 /// A topic of a checked export.
@@ -22,6 +23,8 @@ pub struct CheckedTopic {
     pub subscriptions: Vec<ExportedSubscription>,
     /// What moved them, of those of which it is known.
     pub histories: Vec<(SubscriptionName, ExportedHistory)>,
+    /// Its consumer groups with their pages.
+    pub groups: Vec<(ExportedGroup, Vec<ExportedPage>)>,
     /// What its records come to.
     pub totals: TopicTotals,
     /// Bytes of its largest batch.
@@ -67,6 +70,12 @@ pub fn check(from: impl Read) -> Result<CheckedExport, ExportFault> {
             }
             (Section::History(found), Some(open)) => {
                 open.history(found).map_err(|what| malformed(at, what))?;
+            }
+            (Section::ConsumerGroup(found), Some(open)) => {
+                open.group(found).map_err(|what| malformed(at, what))?;
+            }
+            (Section::ConsumerPage(found), Some(open)) => {
+                open.page(found).map_err(|what| malformed(at, what))?;
             }
             (Section::Batch(found), Some(open)) => {
                 open.batch(found).map_err(|what| malformed(at, what))?;
@@ -123,6 +132,7 @@ impl Checking {
                 topic,
                 subscriptions: Vec::new(),
                 histories: Vec::new(),
+                groups: Vec::new(),
                 totals: TopicTotals::default(),
                 largest_batch: 0,
             },
@@ -145,7 +155,7 @@ impl Checking {
         if !self.names.insert(found.name.clone()) {
             return Err(format!("subscription {} comes twice", found.name));
         }
-        if self.names.len() > limits::SUBSCRIPTIONS_PER_TOPIC_MAX {
+        if self.found.subscriptions.len() >= limits::SUBSCRIPTIONS_PER_TOPIC_MAX {
             return Err("too many subscriptions".to_owned());
         }
         self.found.totals.subscriptions += 1;
@@ -172,6 +182,47 @@ impl Checking {
             return Err(format!("the history of subscription {} is none", of.name));
         }
         self.found.histories.push((of.name.clone(), found));
+        Ok(())
+    }
+    fn group(&mut self, found: ExportedGroup) -> Field<()> {
+        if self.found.totals.batches > 0 {
+            return Err("consumer groups come before records".to_owned());
+        }
+        let (topic, row, name) = (&self.found.topic, &found.row, &found.name);
+        if row.floor > topic.end || row.generation > topic.generation {
+            return Err(format!(
+                "consumer group {name} is beyond the end or the generation of its topic"
+            ));
+        }
+        let none = ConsumerGroupChanges::default();
+        changed_options(&topic.name, &row.options, none).map_err(|error| error.to_string())?;
+        if !self.names.insert(found.name.clone()) {
+            return Err(format!("the name {name} comes twice"));
+        }
+        if self.found.groups.len() >= limits::CONSUMER_GROUPS_PER_TOPIC_MAX {
+            return Err("too many consumer groups".to_owned());
+        }
+        self.found.groups.push((found, Vec::new()));
+        Ok(())
+    }
+
+    fn page(&mut self, found: ExportedPage) -> Field<()> {
+        let Some((group, pages)) = self.found.groups.last_mut() else {
+            return Err("a page belongs to a consumer group".to_owned());
+        };
+        let after = pages
+            .last()
+            .map_or(group.row.floor_page(), |last| last.page + 1);
+        let places = found.row.failed.windows(2);
+        let rising = places.into_iter().all(|pair| pair[0].at < pair[1].at);
+        let is_beyond = page_start(found.page) >= self.found.topic.end;
+        if found.page < after || is_beyond || !rising || self.found.totals.batches > 0 {
+            return Err(format!(
+                "page {} of {} is out of place",
+                found.page, group.name
+            ));
+        }
+        pages.push(found);
         Ok(())
     }
 

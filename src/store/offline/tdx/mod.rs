@@ -5,7 +5,7 @@
 //! well, then a last section without which the file is not whole.
 //!
 //! ```text
-//!   preamble | Export | (Topic (Subscription History?)* Batch* TopicEnd)* | End
+//!   preamble | Export | (Topic (Subscription History?)* (ConsumerGroup ConsumerPage*)* Batch* TopicEnd)* | End
 //! ```
 //!
 //! The format knows nothing of slots, groups, rows or sled, so it outlives all of them. Record
@@ -34,6 +34,7 @@ pub use write::ExportWriter;
 use crate::journal::crc32c;
 use crate::protocol::api::PlaceChange;
 use crate::time::Timestamp;
+use crate::topic::consumers::{ConsumerGroupRow, ConsumerPageRow};
 use crate::types::{
     Gap, Generation, LeaderEpoch, Offset, PeerId, SubscriptionName, TopicId, TopicName,
     TopicSettings,
@@ -53,6 +54,8 @@ const BATCH: u8 = 4;
 const TOPIC_END: u8 = 5;
 const END: u8 = 6;
 const HISTORY: u8 = 7;
+const CONSUMER_GROUP: u8 = 8;
+const CONSUMER_PAGE: u8 = 9;
 
 /// Why a file is no export, or not a whole one.
 #[derive(Debug, Error)]
@@ -160,6 +163,23 @@ pub struct ExportedHistory {
     /// The changes, oldest first.
     pub changes: Vec<PlaceChange>,
 }
+/// A consumer group; its pages follow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportedGroup {
+    /// Its name.
+    pub name: SubscriptionName,
+    /// What is known of it.
+    pub row: ConsumerGroupRow,
+}
+
+/// A page of offsets of the group before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportedPage {
+    /// Its number.
+    pub page: u64,
+    /// What became of its offsets.
+    pub row: ConsumerPageRow,
+}
 
 /// A record batch and where it stood.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,6 +218,10 @@ pub enum Section {
     Subscription(ExportedSubscription),
     /// What moved that subscription.
     History(ExportedHistory),
+    /// A consumer group of that topic.
+    ConsumerGroup(ExportedGroup),
+    /// A page of that group.
+    ConsumerPage(ExportedPage),
     /// Some of its records.
     Batch(ExportedBatch),
     /// The topic ends.

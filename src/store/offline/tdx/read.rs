@@ -5,13 +5,15 @@ use std::io::{self, Read};
 use bytes::Bytes;
 
 use super::{
-    BATCH, END, EXPORT, EXPORT_VERSION, ExportFault, ExportInfo, ExportedBatch, ExportedHistory,
-    ExportedSubscription, ExportedTopic, Field, HISTORY, MAGIC, PREAMBLE_BYTES,
-    SECTION_HEADER_BYTES, SUBSCRIPTION, Section, TOPIC, TOPIC_END, TopicTotals, section_crc,
+    BATCH, CONSUMER_GROUP, CONSUMER_PAGE, END, EXPORT, EXPORT_VERSION, ExportFault, ExportInfo,
+    ExportedBatch, ExportedGroup, ExportedHistory, ExportedPage, ExportedSubscription,
+    ExportedTopic, Field, HISTORY, MAGIC, PREAMBLE_BYTES, SECTION_HEADER_BYTES, SUBSCRIPTION,
+    Section, TOPIC, TOPIC_END, TopicTotals, section_crc,
 };
 use crate::limits;
-use crate::protocol::api::{Author, ChangeKind, PlaceChange};
+use crate::protocol::api::{Author, ChangeKind, ConsumerGroupOptions, PlaceChange};
 use crate::time::Timestamp;
+use crate::topic::consumers::{ConsumerGroupRow, ConsumerPageRow, FailedRow};
 use crate::types::{
     Durability, Gap, GapReason, Generation, LeaderEpoch, Offset, PeerId, Retention, TopicId,
     TopicSettings, WhenFull,
@@ -152,6 +154,8 @@ impl Fields {
                 let changes = (0..count).map(|_| self.change()).collect::<Field<_>>()?;
                 Section::History(ExportedHistory { changes })
             }
+            CONSUMER_GROUP => Section::ConsumerGroup(self.group()?),
+            CONSUMER_PAGE => Section::ConsumerPage(self.page()?),
             BATCH => Section::Batch(ExportedBatch {
                 base: Offset::new(self.u64()?),
                 epoch: LeaderEpoch::new(self.u32()?),
@@ -212,6 +216,55 @@ impl Fields {
             last_append,
             gaps,
         })
+    }
+
+    fn group(&mut self) -> Field<ExportedGroup> {
+        let name = self.text()?.parse().map_err(|error| format!("{error}"))?;
+        let (generation, floor) = (Generation::new(self.u64()?), Offset::new(self.u64()?));
+        let (created, last_settled) = (self.time()?, self.optional_time()?);
+        let (acknowledged, dead, skipped) = (self.u64()?, self.u64()?, self.u64()?);
+        let ack_deadline_ms = self.u64()?;
+        let (deliveries_max, unacked_max) = (self.u32()?, self.u32()?);
+        let ordered_by_key = self.flag()?;
+        let dead_letters = self.text()?.parse().map_err(|error| format!("{error}"))?;
+        let steps = self.take(1)?[0];
+        let backoff_ms = (0..steps).map(|_| self.u64()).collect::<Field<_>>()?;
+        let options = ConsumerGroupOptions {
+            ack_deadline_ms,
+            deliveries_max,
+            backoff_ms,
+            unacked_max,
+            ordered_by_key,
+            dead_letters,
+        };
+        let row = ConsumerGroupRow {
+            acknowledged,
+            dead,
+            skipped,
+            last_settled,
+            ..ConsumerGroupRow::new(generation, floor, options, created)
+        };
+        Ok(ExportedGroup { name, row })
+    }
+
+    fn page(&mut self) -> Field<ExportedPage> {
+        let page = self.u64()?;
+        let settled = [self.u64()?, self.u64()?, self.u64()?, self.u64()?];
+        let count = u16::from_le_bytes(self.array()?);
+        let failed = (0..count).map(|_| self.failed()).collect::<Field<_>>()?;
+        let row = ConsumerPageRow { settled, failed };
+        Ok(ExportedPage { page, row })
+    }
+
+    fn failed(&mut self) -> Field<FailedRow> {
+        let (at, dies, times) = (self.take(1)?[0], self.flag()?, self.u32()?);
+        let mut failed = FailedRow::new(at, times, dies);
+        failed.until = self.time()?;
+        failed.delay_ms = self.u32()?;
+        match failed.times() == times {
+            true => Ok(failed),
+            false => Err(format!("it failed {times} times")),
+        }
     }
 
     fn gap(&mut self) -> Field<Gap> {

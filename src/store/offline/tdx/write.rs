@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use super::{
-    BATCH, END, EXPORT, EXPORT_VERSION, ExportedTopic, HISTORY, MAGIC, SUBSCRIPTION, Section,
-    TOPIC, TOPIC_END, section_crc,
+    BATCH, CONSUMER_GROUP, CONSUMER_PAGE, END, EXPORT, EXPORT_VERSION, ExportedGroup, ExportedPage,
+    ExportedTopic, HISTORY, MAGIC, SUBSCRIPTION, Section, TOPIC, TOPIC_END, section_crc,
 };
 use crate::protocol::api::{ChangeKind, PlaceChange};
 use crate::time::Timestamp;
@@ -80,6 +80,14 @@ fn encode(section: &Section) -> (u8, Vec<u8>) {
             put_history(&mut to, &history.changes);
             HISTORY
         }
+        Section::ConsumerGroup(group) => {
+            put_group(&mut to, group);
+            CONSUMER_GROUP
+        }
+        Section::ConsumerPage(page) => {
+            put_page(&mut to, page);
+            CONSUMER_PAGE
+        }
         Section::Batch(batch) => {
             to.extend(batch.base.get().to_le_bytes());
             to.extend(batch.epoch.get().to_le_bytes());
@@ -152,6 +160,47 @@ fn put_history(to: &mut Vec<u8>, changes: &[PlaceChange]) {
         to.extend(change.generation.get().to_le_bytes());
         put_text(to, &change.author.client);
         put_text(to, &change.author.address);
+    }
+}
+fn put_group(to: &mut Vec<u8>, group: &ExportedGroup) {
+    let (row, options) = (&group.row, &group.row.options);
+    put_text(to, group.name.as_str());
+    for number in [row.generation.get(), row.floor.get()] {
+        to.extend(number.to_le_bytes());
+    }
+    to.extend(row.created.as_millis().to_le_bytes());
+    put_time(to, row.last_settled);
+    for number in [
+        row.acknowledged,
+        row.dead,
+        row.skipped,
+        options.ack_deadline_ms,
+    ] {
+        to.extend(number.to_le_bytes());
+    }
+    to.extend(options.deliveries_max.to_le_bytes());
+    to.extend(options.unacked_max.to_le_bytes());
+    to.push(options.ordered_by_key.into());
+    put_text(to, options.dead_letters.as_str());
+    to.push(u8::try_from(options.backoff_ms.len()).expect("few steps"));
+    for step in &options.backoff_ms {
+        to.extend(step.to_le_bytes());
+    }
+}
+
+fn put_page(to: &mut Vec<u8>, page: &ExportedPage) {
+    to.extend(page.page.to_le_bytes());
+    for word in page.row.settled {
+        to.extend(word.to_le_bytes());
+    }
+    let failed = u16::try_from(page.row.failed.len()).expect("no more than offsets in a page");
+    to.extend(failed.to_le_bytes());
+    for failed in &page.row.failed {
+        to.push(failed.at);
+        to.push(failed.dies().into());
+        to.extend(failed.times().to_le_bytes());
+        to.extend(failed.until.as_millis().to_le_bytes());
+        to.extend(failed.delay_ms.to_le_bytes());
     }
 }
 

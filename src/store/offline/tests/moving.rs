@@ -143,3 +143,107 @@ async fn an_import_goes_nowhere_it_was_not_meant_to() {
         "{refused}"
     );
 }
+
+/// Settles a few records of a group, and lets some fail, as whoever serves it would.
+async fn work_in_group(store: &Store, id: TopicId) {
+    use crate::protocol::api::{ConsumerGroupChanges, Position, SettledRun, Verdict};
+    use crate::topic::consumers::{Group, Now, Offer, Taker};
+    use crate::types::MemberId;
+
+    let workers: crate::types::SubscriptionName = "workers".parse().expect("good");
+    let place = (name("jobs"), workers.clone());
+    let options = ConsumerGroupChanges::default();
+    let made = store.create_consumer_group(place, Position::Beginning, options);
+    made.await.expect("made");
+    let rows = store
+        .consumer_rows(id, workers.clone())
+        .await
+        .expect("there");
+    let now = Now {
+        steady: 1,
+        wall: crate::time::Timestamp::now(),
+    };
+    let mut group = Group::load(rows.row, std::iter::empty(), now);
+    let member = group.join(MemberId::zero(), now);
+    let offer = Offer {
+        base: Offset::ZERO,
+        count: 6,
+        keys: &[],
+    };
+    let taker = Taker {
+        member,
+        records: 6,
+        now,
+    };
+    assert_eq!(group.give_new(offer, taker).len(), 1);
+    let reason = "bad".to_owned();
+    let said = [
+        (1, Verdict::Ack),
+        (
+            2,
+            Verdict::Nak {
+                delay_ms: Some(60_000),
+            },
+        ),
+        (3, Verdict::Reject { reason }),
+        (5, Verdict::Ack),
+    ];
+    for (offset, verdict) in said {
+        let run = SettledRun {
+            first: Offset::new(offset),
+            count: 1,
+            delivery: 1,
+            verdict,
+        };
+        group.settle(member, &run, now, &mut Vec::new());
+    }
+    let flush = group.compose(&[], now).expect("something changed");
+    let written = store.settle_consumers(id, workers, flush);
+    written.await.expect("written");
+}
+
+#[tokio::test]
+async fn consumer_groups_go_along_and_are_seen_by_the_tools() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (store, _) = open(dir.path());
+    let id = create(&store, "jobs", Durability::Fsync).await;
+    publish(
+        &store,
+        id,
+        batch(1, 0, &[b"0", b"1", b"2", b"3", b"4", b"5"]),
+    )
+    .await;
+    work_in_group(&store, id).await;
+    let workers: crate::types::SubscriptionName = "workers".parse().expect("good");
+    let before = store
+        .consumer_rows(id, workers.clone())
+        .await
+        .expect("there");
+    assert_eq!((before.row.floor, before.pages.len()), (Offset::ZERO, 1));
+    assert_eq!(before.pages[0].1.failed.len(), 2);
+    store.stop().expect("a clean stop");
+    drop(store);
+    let listed = crate::store::offline::list(dir.path()).expect("listed");
+    let (found, _, unsettled) = &listed.topics[0].consumer_groups[0];
+    assert_eq!((found, *unsettled), (&workers, 4));
+
+    let bytes = exported(dir.path(), &["jobs"]);
+    let new = tempfile::tempdir().expect("a scratch directory");
+    let target = new.path().join("peer");
+    import(&options(&target), Cursor::new(&bytes)).expect("imported");
+    let verified = verify(&target).expect("verified");
+    assert!(verified.is_sound(), "{:#?}", verified.findings);
+    // Once from its catalog, once from its journal alone.
+    for _ in 0..2 {
+        let (store, _) = open(&target);
+        let id = store.id_of(&name("jobs")).expect("there");
+        let after = store
+            .consumer_rows(id, workers.clone())
+            .await
+            .expect("there");
+        assert_eq!((&after.row, &after.pages), (&before.row, &before.pages));
+        store.stop().expect("a clean stop");
+        drop(store);
+        std::fs::remove_dir_all(target.join("catalog")).expect("removed");
+    }
+}

@@ -110,6 +110,10 @@ fn row_text(key: &RowKey) -> String {
         RowKey::Producer(_, id) => format!("the row of producer {id}"),
         RowKey::History(_, name) => format!("the history of subscription {name}"),
         RowKey::Segment(number) => format!("the row of segment {number}"),
+        RowKey::ConsumerGroup(_, name) => format!("the row of consumer group {name}"),
+        RowKey::ConsumerPage(_, generation, page) => {
+            format!("page {page} of the consumer group with generation {generation}")
+        }
     }
 }
 

@@ -65,6 +65,25 @@ fn rows(image: &Image, topic: &Topic, report: &mut Verified) {
             ));
         }
     }
+    for (name, group) in topic.consumers.groups() {
+        if group.floor > row.end {
+            add(format!(
+                "consumer group {name} has settled everything up to {}, the topic ends at {}",
+                group.floor, row.end
+            ));
+        }
+        if group.generation > row.generation {
+            add(format!(
+                "consumer group {name} has generation {}, the topic has given {}",
+                group.generation, row.generation
+            ));
+        }
+        if topic.subscriptions.contains_key(name) {
+            add(format!(
+                "consumer group {name} has the name of a subscription"
+            ));
+        }
+    }
     histories(topic, add);
 }
 

@@ -1,0 +1,472 @@
+//! Taking: read first, then assign, and answer at once (C9).
+//!
+//! 1. Whoever has no room, or for whom there is nothing, waits outside of the line.
+//! 2. Memory for the answer is asked for before getting in line: a client that takes no answers holds up nobody.
+//! 3. In line, what could be given out is read from the topic.
+//! 4. Under the lock it is given out, if it still can be, and the answer is made without a wait in between.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::Desks;
+use super::desk::{Desk, Inner, Seat};
+use crate::limits;
+use crate::net::{Body, ClientInfo, Reply};
+use crate::protocol::api::TakeRecords;
+use crate::protocol::batch::{CheckedBatch, OpenedBatch};
+use crate::protocol::data::{FetchItem, StoredBatch};
+use crate::protocol::error::ApiError;
+use crate::protocol::taken::{Taken, TakenItem, TakenRun};
+use crate::topic::consumers::{Fresh, Offer, Taker};
+use crate::types::Offset;
+
+/// How often a take looks in vain for what seemed to be there before it waits: others were faster, or it waits for its keys.
+const ATTEMPTS: u32 = 3;
+
+/// A batch of which something may be given out.
+struct Found {
+    stored: StoredBatch,
+    count: u32,
+    opened: Option<Arc<OpenedBatch>>,
+    wanted: Wanted,
+}
+
+enum Wanted {
+    /// These, which come again.
+    Again(Vec<(Offset, Offset)>),
+    /// From the cursor on, at most so many.
+    New(u64),
+}
+
+/// What was read.
+#[derive(Default)]
+struct Reading {
+    found: Vec<Found>,
+    /// Known records that are not there any more.
+    lost: Vec<(Offset, Offset)>,
+    /// Between the cursor and here there is nothing.
+    passes: Option<Offset>,
+    /// Bytes of batches, as far as they may be given out.
+    bytes: usize,
+    records: u64,
+}
+
+/// What an attempt began with.
+struct Plan {
+    again: Vec<(Offset, Offset)>,
+    new: Option<Offset>,
+    new_first: bool,
+    records: u64,
+    ordered: bool,
+}
+
+impl Desks {
+    /// Answers a take.
+    pub async fn take(
+        self: Arc<Self>,
+        request: TakeRecords,
+        client: Arc<ClientInfo>,
+        mut reply: Reply,
+    ) {
+        let taken = self.taken(&request, &client, &mut reply).await;
+        reply.send_raw(taken.map(|taken| Body::from(taken.encode())));
+    }
+
+    async fn taken(
+        self: &Arc<Self>,
+        request: &TakeRecords,
+        client: &Arc<ClientInfo>,
+        reply: &mut Reply,
+    ) -> Result<Taken, ApiError> {
+        self.check_displaced()?;
+        let wait = Duration::from_millis(u64::from(request.wait_ms)).min(limits::FETCH_WAIT_MAX);
+        let deadline = Instant::now() + wait;
+        let desk = self.desk(request.topic, &request.name).await?;
+        let mut end = self.store.watch_end(request.topic)?;
+        let mut in_vain = 0;
+        loop {
+            let (seat, ..) = self.look(&desk, request, client)?;
+            let woken = seat.wake.notified();
+            tokio::pin!(woken);
+            woken.as_mut().enable();
+            end.mark_unchanged();
+            let (_, is_there, is_blocked) = self.look(&desk, request, client)?;
+            if is_there && in_vain < ATTEMPTS {
+                let wanted = (request.bytes as usize).clamp(1, limits::FETCH_BYTES_MAX);
+                let bytes = reply.reserve_up_to(wanted).await;
+                let _in_line = desk.line.lock().await;
+                let cursor = desk.open()?.group.cursor();
+                if let Some(taken) = self.attempt(&desk, request, (client, bytes)).await? {
+                    return Ok(taken);
+                }
+                // What was only passed over, for its keys are elsewhere, is no reason to wait.
+                in_vain += u32::from(desk.open()?.group.cursor() == cursor);
+                continue;
+            }
+            // Where the group is as far ahead as it goes, or what was there could not be given out, nothing says when that ends.
+            let again = Instant::now() + limits::CONSUMER_TICK;
+            let looks_again = (is_blocked || in_vain == ATTEMPTS) && again < deadline;
+            in_vain = 0;
+            tokio::select! {
+                () = woken => {}
+                changed = end.changed() => changed.unwrap_or(()),
+                () = desk.closed.cancelled() => return Err(desk.ended()),
+                () = seat.left.cancelled() => return Err(desk.not_a_member(request.member)),
+                () = tokio::time::sleep_until(again), if looks_again => {}
+                () = tokio::time::sleep_until(deadline) => {
+                    let ack_deadline_ms = desk.open()?.group.options().ack_deadline_ms;
+                    return Ok(Taken { ack_deadline_ms, items: Vec::new() });
+                }
+            }
+        }
+    }
+
+    /// Whether there is something for a member, and whether there would be if the group could go on.
+    fn look(
+        &self,
+        desk: &Desk,
+        request: &TakeRecords,
+        client: &Arc<ClientInfo>,
+    ) -> Result<(Seat, bool, bool), ApiError> {
+        let (_, end) = self.store.range_of(desk.topic)?;
+        let (inner, seat) = desk.seated((request.member, request.generation), client)?;
+        let has_room = inner.group.room(seat.slot) > 0 && request.records > 0;
+        let is_there = has_room && (inner.group.has_ready() || self.is_new(&inner, end));
+        let is_blocked = has_room && !is_there && inner.group.fresh(end) != Fresh::AtEnd;
+        Ok((seat, is_there, is_blocked))
+    }
+
+    /// Whether new records can be looked at.
+    fn is_new(&self, inner: &Inner, end: Offset) -> bool {
+        inner.group.fresh(end) == Fresh::There && self.has_room()
+    }
+
+    /// Takes what there is. None: in the end there was nothing.
+    async fn attempt(
+        &self,
+        desk: &Desk,
+        request: &TakeRecords,
+        (client, bytes): (&Arc<ClientInfo>, usize),
+    ) -> Result<Option<Taken>, ApiError> {
+        let plan = self.plan(desk, request, client)?;
+        let mut reading = Reading::default();
+        if plan.new_first {
+            self.read_new(desk, &plan, bytes / 2, &mut reading).await?;
+        }
+        self.read_again(desk, &plan, bytes, &mut reading).await?;
+        if !plan.new_first {
+            self.read_new(desk, &plan, bytes, &mut reading).await?;
+        }
+        self.check_displaced()?;
+        // From here on nothing waits.
+        let given = self.assign(desk, request, client, &reading)?;
+        let ack_deadline_ms = desk.open()?.group.options().ack_deadline_ms;
+        let mut items = Vec::with_capacity(given.len());
+        for (found, runs) in given {
+            items.extend(self.item(desk, found, runs));
+        }
+        items.sort_by_key(|item: &TakenItem| item.runs.first().map(|run| run.first));
+        self.count(desk, &items);
+        Ok((!items.is_empty()).then_some(Taken {
+            ack_deadline_ms,
+            items,
+        }))
+    }
+
+    fn plan(
+        &self,
+        desk: &Desk,
+        request: &TakeRecords,
+        client: &Arc<ClientInfo>,
+    ) -> Result<Plan, ApiError> {
+        let (_, end) = self.store.range_of(desk.topic)?;
+        let (mut inner, seat) = desk.seated((request.member, request.generation), client)?;
+        inner.group.tick(desk.clock.now());
+        desk.decided(&mut inner);
+        let records = inner.group.room(seat.slot).min(request.records.into());
+        let is_new = self.is_new(&inner, end);
+        // Neither what comes again nor what is new starves the other.
+        inner.new_first = is_new && !inner.new_first;
+        let again_max = match (is_new, inner.new_first) {
+            (true, true) => records / 2,
+            (true, false) => records.div_ceil(2),
+            (false, _) => records,
+        };
+        Ok(Plan {
+            again: inner.group.choose(again_max),
+            new: is_new.then(|| inner.group.cursor()),
+            new_first: inner.new_first,
+            records,
+            ordered: inner.group.options().ordered_by_key,
+        })
+    }
+
+    async fn read_again(
+        &self,
+        desk: &Desk,
+        plan: &Plan,
+        bytes: usize,
+        reading: &mut Reading,
+    ) -> Result<(), ApiError> {
+        let (mut left, mut at) = (&plan.again[..], Offset::ZERO);
+        for _ in 0..limits::CONSUMER_READS_MAX {
+            let Some(&(from, to)) = left.first() else {
+                return Ok(());
+            };
+            let from = from.max(at);
+            let room = bytes.saturating_sub(reading.bytes);
+            if room == 0 && reading.bytes > 0 {
+                return Ok(());
+            }
+            // Of a single record just its batch: the next one chosen may lie far behind.
+            let wanted = match to.since(from) {
+                1 => 1,
+                _ => room.clamp(1, limits::BATCH_BYTES_TARGET),
+            };
+            let read = self.store.stretch(desk.topic, from, wanted).await?;
+            for item in read.items {
+                let (first, end) = span(&item);
+                let inside: Vec<(Offset, Offset)> = left
+                    .iter()
+                    .filter(|(from, to)| *from < end && *to > first)
+                    .map(|(from, to)| ((*from).max(first), (*to).min(end)))
+                    .collect();
+                match item {
+                    FetchItem::Gap(_) => reading.lost.extend(inside),
+                    FetchItem::Batch(stored) => {
+                        let wanted: u64 = inside.iter().map(|(from, to)| to.since(*from)).sum();
+                        let count = u32::try_from(end.since(first)).unwrap_or(u32::MAX);
+                        let part = wanted.min(count.into()) as usize;
+                        reading.bytes += stored.batch.len() * part / (count.max(1) as usize);
+                        reading.records += wanted;
+                        reading.found.push(Found {
+                            stored,
+                            count,
+                            opened: None,
+                            wanted: Wanted::Again(inside),
+                        });
+                    }
+                }
+            }
+            if read.next <= from {
+                return Ok(());
+            }
+            at = read.next;
+            let done = left.iter().take_while(|(_, to)| *to <= at).count();
+            left = &left[done..];
+        }
+        Ok(())
+    }
+
+    async fn read_new(
+        &self,
+        desk: &Desk,
+        plan: &Plan,
+        bytes: usize,
+        reading: &mut Reading,
+    ) -> Result<(), ApiError> {
+        let Some(cursor) = plan.new else {
+            return Ok(());
+        };
+        let mut records = plan.records.saturating_sub(reading.records);
+        let mut room = bytes.saturating_sub(reading.bytes);
+        if records == 0 || (room == 0 && reading.bytes > 0) {
+            return Ok(());
+        }
+        let read = self.store.stretch(desk.topic, cursor, room.max(1)).await?;
+        for item in read.items {
+            let (first, end) = span(&item);
+            let stored = match item {
+                // Behind what is missing the next take goes on.
+                FetchItem::Gap(gap) if reading.passes.is_none() && gap.from <= cursor => {
+                    reading.passes = Some(gap.to);
+                    continue;
+                }
+                FetchItem::Gap(_) => break,
+                FetchItem::Batch(stored) => stored,
+            };
+            if records == 0 {
+                break;
+            }
+            let mut found = Found {
+                count: u32::try_from(end.since(first)).unwrap_or(u32::MAX),
+                opened: None,
+                wanted: Wanted::New(records),
+                stored,
+            };
+            let length = found.stored.batch.len();
+            if plan.ordered || length > room {
+                found.opened = self.opened(desk, &found.stored);
+                let Some(opened) = &found.opened else {
+                    // It cannot be unpacked, whatever its checksum says.
+                    reading.passes = reading.found.is_empty().then_some(end);
+                    break;
+                };
+                let from = u32::try_from(cursor.since(first)).unwrap_or(0);
+                let fitting = u64::from(opened.fitting(from.min(found.count - 1), room));
+                if length > room {
+                    found.wanted = Wanted::New(records.min(fitting));
+                }
+            }
+            let ahead = end.since(first.max(cursor));
+            reading.bytes += length.min(room);
+            room = room.saturating_sub(length);
+            reading.records += ahead.min(records);
+            records = records.saturating_sub(ahead);
+            reading.found.push(found);
+        }
+        Ok(())
+    }
+
+    /// Gives out what was read, as far as it can be.
+    fn assign<'a>(
+        &self,
+        desk: &Desk,
+        request: &TakeRecords,
+        client: &Arc<ClientInfo>,
+        reading: &'a Reading,
+    ) -> Result<Vec<(&'a Found, Vec<TakenRun>)>, ApiError> {
+        let (mut inner, seat) = desk.seated((request.member, request.generation), client)?;
+        let now = desk.clock.now();
+        for lost in &reading.lost {
+            inner.group.lose(*lost, now);
+        }
+        if let Some(to) = reading.passes {
+            inner.group.pass(to);
+        }
+        let room = inner.group.room(seat.slot);
+        let mut taker = Taker {
+            member: seat.slot,
+            records: room.min(request.records.into()),
+            now,
+        };
+        let mut all = Vec::new();
+        for found in &reading.found {
+            let mut runs = Vec::new();
+            match &found.wanted {
+                Wanted::Again(wanted) => {
+                    for interval in wanted {
+                        let given = inner.group.give_again(*interval, taker);
+                        taker.records -= records_of(&given);
+                        runs.extend(given);
+                    }
+                }
+                Wanted::New(most) if found.stored.base_offset <= inner.group.cursor() => {
+                    let keys = found.opened.as_ref().map(|opened| opened.keys());
+                    let offer = Offer {
+                        base: found.stored.base_offset,
+                        count: found.count,
+                        keys: keys.as_deref().unwrap_or_default(),
+                    };
+                    let records = taker.records.min(*most);
+                    let given = inner.group.give_new(offer, Taker { records, ..taker });
+                    taker.records -= records_of(&given);
+                    runs.extend(given);
+                }
+                Wanted::New(_) => {}
+            }
+            if !runs.is_empty() {
+                all.push((found, runs));
+            }
+        }
+        desk.decided(&mut inner);
+        Ok(all)
+    }
+
+    /// What the answer says of a batch: the batch as it lies where all of it is given out, else one of what is.
+    fn item(&self, desk: &Desk, found: &Found, runs: Vec<TakenRun>) -> Option<TakenItem> {
+        let base = found.stored.base_offset;
+        let batch = if records_of(&runs) == u64::from(found.count) {
+            found.stored.batch.clone()
+        } else {
+            match found
+                .opened
+                .clone()
+                .or_else(|| self.opened(desk, &found.stored))
+            {
+                Some(opened) => part(&opened, base, &runs),
+                None => {
+                    let mut inner = desk.lock();
+                    let now = desk.clock.now();
+                    for run in runs {
+                        inner.group.lose((run.first, run.end()), now);
+                    }
+                    desk.decided(&mut inner);
+                    return None;
+                }
+            }
+        };
+        Some(TakenItem {
+            append_time: found.stored.append_time,
+            runs,
+            batch,
+        })
+    }
+
+    fn count(&self, desk: &Desk, items: &[TakenItem]) {
+        let bytes: usize = items.iter().map(|item| item.batch.len()).sum();
+        let runs = items.iter().flat_map(|item| &item.runs);
+        let (mut records, mut again) = (0, 0);
+        for run in runs {
+            records += u64::from(run.count);
+            if run.delivery > 1 {
+                again += u64::from(run.count);
+            }
+        }
+        self.store.handed_out(desk.topic, records, bytes as u64);
+        self.meters.redelivered(again);
+    }
+
+    /// A batch, unpacked; kept for a while, for what is left of it is asked for next.
+    pub(super) fn opened(&self, desk: &Desk, stored: &StoredBatch) -> Option<Arc<OpenedBatch>> {
+        let key = (desk.topic, stored.base_offset);
+        if let Some(opened) = self.unpacked.get(key) {
+            return Some(opened);
+        }
+        let checked = CheckedBatch::check_crc(stored.batch.clone());
+        let opened = checked.and_then(|batch| OpenedBatch::open(&batch));
+        match opened {
+            Ok(opened) => Some(self.unpacked.keep(key, Arc::new(opened))),
+            Err(error) => {
+                let (topic, offset) = (desk.topic, stored.base_offset);
+                tracing::error!(%topic, %offset, %error, "a stored batch cannot be unpacked");
+                None
+            }
+        }
+    }
+}
+
+fn records_of(runs: &[TakenRun]) -> u64 {
+    runs.iter().map(|run| u64::from(run.count)).sum()
+}
+
+/// The offsets of an item.
+pub(super) fn span(item: &FetchItem) -> (Offset, Offset) {
+    match item {
+        FetchItem::Gap(gap) => (gap.from, gap.to),
+        FetchItem::Batch(stored) => {
+            let header = crate::protocol::batch::BatchHeader::parse_prefix(&stored.batch);
+            let count = header.map_or(0, |header| header.record_count);
+            let base = stored.base_offset;
+            (base, base.saturating_add(count.into()))
+        }
+    }
+}
+
+/// A batch of the records of these runs.
+fn part(opened: &OpenedBatch, base: Offset, runs: &[TakenRun]) -> Bytes {
+    let place = |offset: Offset| u32::try_from(offset.since(base)).unwrap_or(u32::MAX);
+    let mut ranges: Vec<Range<u32>> = Vec::new();
+    for run in runs {
+        let (first, end) = (place(run.first), place(run.end()));
+        match ranges.last_mut() {
+            Some(last) if last.end == first => last.end = end,
+            _ => ranges.push(first..end),
+        }
+    }
+    opened.part(&ranges)
+}
