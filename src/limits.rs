@@ -303,6 +303,12 @@ pub const SUBSCRIPTIONS_PER_TOPIC_MAX: usize = 10_000;
 pub const HISTORY_CHANGES_MAX: usize = 20;
 /// What is kept there of a client's name and of its address, in bytes each: an address with a zone has 58.
 pub const AUTHOR_BYTES_MAX: usize = 64;
+/// Shortest time after which an unused subscription may expire: whoever reads through it reconnects sooner.
+pub const SUBSCRIPTION_EXPIRE_MIN: Duration = Duration::from_secs(1);
+/// Subscriptions that expire at once, at most; the next look goes on.
+pub const SUBSCRIPTIONS_EXPIRED_AT_ONCE: usize = 1_024;
+/// When nothing was looked at for so long beyond the time set for it, the process stood still, and so did its readers.
+pub const STOOD_STILL_AFTER: Duration = Duration::from_secs(5);
 /// Most topics of one peer.
 pub const TOPICS_PER_PEER_MAX: usize = 1_000_000;
 /// Gaps remembered per topic (lost or accepted as lost) from which on an `os` topic gets no new bound, so that
@@ -522,6 +528,8 @@ pub const SUBSCRIBER_ANSWER_BYTES_DEFAULT: usize = MIB;
 pub const SUBSCRIBER_WINDOW_BYTES_DEFAULT: usize = 4 * MIB;
 /// The same in records: batches that pack very well must not become more than an application can take.
 pub const SUBSCRIBER_WINDOW_RECORDS: u64 = 1 << 20;
+/// How long one question of a durable subscriber, whether its subscription is paused, waits at the host for news.
+pub const ATTENDANCE_WAIT: Duration = Duration::from_secs(30);
 
 const _: () = {
     assert!(PUBLISHER_BATCHES_IN_FLIGHT_DEFAULT <= PUBLISHES_UNANSWERED_MAX);

@@ -181,6 +181,7 @@ metrics! {
     TOPICS = "tidings_topics", GAUGE, One, [], "Topics stored";
     TOPICS_UNTOLD = "tidings_topics_untold", GAUGE, One, [], "Topics beyond those told one by one";
     SUBSCRIPTIONS = "tidings_subscriptions", GAUGE, One, [], "Durable subscriptions";
+    SUBSCRIPTIONS_EXPIRED = "tidings_subscriptions_expired_total", COUNTER, One, [], "Subscriptions removed because nobody used them for their time";
     SUBSCRIPTIONS_UNTOLD = "tidings_subscriptions_untold", GAUGE, One, [], "Subscriptions beyond those told one by one";
     PRODUCERS = "tidings_producers", GAUGE, One, [], "Publishers remembered, to know their repetitions";
     STORED = "tidings_stored_bytes", GAUGE, Bytes, [], "Bytes of record batches that live";
@@ -209,6 +210,7 @@ metrics! {
     TOPIC_START = "tidings_topic_start_offset", GAUGE, One, ["topic"], "First offset kept";
     TOPIC_END = "tidings_topic_end_offset", GAUGE, One, ["topic"], "First offset that readers cannot have yet";
     LAG = "tidings_subscription_lag_records", GAUGE, One, ["topic", "subscription"], "Records between what was committed and the end";
+    PAUSED = "tidings_subscription_paused", GAUGE, One, ["topic", "subscription"], "1 for a subscription that is paused; the others are not told";
 
     // An index server.
     INDEX_TOPICS = "tidings_index_topics", GAUGE, One, [], "Topics registered";

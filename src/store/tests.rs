@@ -16,6 +16,7 @@ mod duplicates;
 mod fetching;
 mod full;
 mod interest;
+mod lives;
 mod pieces;
 mod places;
 mod reserve;
