@@ -521,6 +521,8 @@ pub const MESSAGE_BYTES_OVERHEAD: usize = 64;
 pub const PUBLISHER_BATCHES_IN_FLIGHT_DEFAULT: usize = 8;
 /// With so many unanswered, a batch that is not full waits for more messages.
 pub const PUBLISHER_BATCHES_SMALL: usize = 2;
+/// How long a publisher that begins waits to hear the bounds of its topic.
+pub const BOUNDS_PATIENCE: Duration = Duration::from_secs(1);
 /// What a subscriber takes in one answer, in bytes, unless set otherwise.
 pub const SUBSCRIBER_ANSWER_BYTES_DEFAULT: usize = MIB;
 /// What may be on its way to a subscriber or held by it before one more answer, in bytes, unless set otherwise: as much
