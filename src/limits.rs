@@ -356,6 +356,12 @@ pub const UNACKED_DEFAULT: u32 = 1_000;
 pub const SETTLED_RUNS_MAX: usize = 4_096;
 /// Longest reason of a rejected record, in bytes: it becomes a header of the dead letter.
 pub const REJECT_REASON_BYTES_MAX: usize = KIB;
+/// Shortest time after which an unused subscription may expire: whoever reads through it reconnects sooner.
+pub const SUBSCRIPTION_EXPIRE_MIN: Duration = Duration::from_secs(1);
+/// Subscriptions that expire at once, at most; the next look goes on.
+pub const SUBSCRIPTIONS_EXPIRED_AT_ONCE: usize = 1_024;
+/// When nothing was looked at for so long beyond the time set for it, the process stood still, and so did its readers.
+pub const STOOD_STILL_AFTER: Duration = Duration::from_secs(5);
 /// Most topics of one peer.
 pub const TOPICS_PER_PEER_MAX: usize = 1_000_000;
 /// Gaps remembered per topic (lost or accepted as lost) from which on an `os` topic gets no new bound, so that
@@ -571,6 +577,8 @@ pub const MESSAGE_BYTES_OVERHEAD: usize = 64;
 pub const PUBLISHER_BATCHES_IN_FLIGHT_DEFAULT: usize = 8;
 /// With so many unanswered, a batch that is not full waits for more messages.
 pub const PUBLISHER_BATCHES_SMALL: usize = 2;
+/// How long a publisher that begins waits to hear the bounds of its topic.
+pub const BOUNDS_PATIENCE: Duration = Duration::from_secs(1);
 /// What a subscriber takes in one answer, in bytes, unless set otherwise.
 pub const SUBSCRIBER_ANSWER_BYTES_DEFAULT: usize = MIB;
 /// What may be on its way to a subscriber or held by it before one more answer, in bytes, unless set otherwise: as much
@@ -578,6 +586,8 @@ pub const SUBSCRIBER_ANSWER_BYTES_DEFAULT: usize = MIB;
 pub const SUBSCRIBER_WINDOW_BYTES_DEFAULT: usize = 4 * MIB;
 /// The same in records: batches that pack very well must not become more than an application can take.
 pub const SUBSCRIBER_WINDOW_RECORDS: u64 = 1 << 20;
+/// How long one question of a durable subscriber, whether its subscription is paused, waits at the host for news.
+pub const ATTENDANCE_WAIT: Duration = Duration::from_secs(30);
 
 const _: () = {
     assert!(PUBLISHER_BATCHES_IN_FLIGHT_DEFAULT <= PUBLISHES_UNANSWERED_MAX);

@@ -36,6 +36,9 @@ pub struct Subscribe {
     /// Read through this durable subscription, and commit what was printed
     #[arg(long = "as", value_name = "NAME")]
     name: Option<SubscriptionName>,
+    /// If the subscription has to be made: remove it by itself when nobody uses it for so long
+    #[arg(long, value_name = "DURATION", requires = "name", value_parser = values::duration)]
+    expire: Option<Duration>,
     /// Where to begin: beginning, end, OFFSET, -N, a duration back from now, or a time; a durable
     /// subscription that exists goes on where it stopped [default: end]
     #[arg(long, value_name = "PLACE", allow_hyphen_values = true)]
@@ -138,12 +141,14 @@ pub async fn sub(args: Subscribe, context: &Context) -> Result {
     };
     options.pass_damage = args.look.pass_damage;
     options.timeout = Some(args.timeout);
+    options.expire = args.expire;
     let subscriber = context.client.subscriber(&args.topic, options).await?;
     warn_of_quarantine(&args.topic, context).await;
     let until = Until {
         count: args.count,
         end: args.until_end.then(|| subscriber.end_offset()),
     };
+    let pause = Pause::of(&subscriber, &context.output);
     let absence = Absence {
         away: subscriber.watch_absence(),
         output: &context.output,
@@ -154,6 +159,7 @@ pub async fn sub(args: Subscribe, context: &Context) -> Result {
     let flowed = tokio::select! {
         flowed = flow.run(until, &stop) => flowed,
         never = absence.tell() => match never {},
+        never = pause.tell() => match never {},
     };
     // The first thing that came may have been the last that was wanted.
     absence.tell_end();
@@ -196,9 +202,63 @@ impl Absence<'_> {
 }
 
 /// Waits; for ever, if nothing is told any more.
-async fn until_it_is(wanted: bool, away: &mut watch::Receiver<bool>) {
-    if away.wait_for(|is_away| *is_away == wanted).await.is_err() {
+async fn until_it_is(wanted: bool, told: &mut watch::Receiver<bool>) {
+    if told.wait_for(|is_so| *is_so == wanted).await.is_err() {
         std::future::pending::<()>().await;
+    }
+}
+
+/// Tells people that the subscription is paused, and that it goes on.
+struct Pause<'a> {
+    /// `None` without a durable subscription.
+    paused: Option<watch::Receiver<bool>>,
+    resume: String,
+    output: &'a Output,
+}
+
+impl<'a> Pause<'a> {
+    fn of(subscriber: &Subscriber, output: &'a Output) -> Self {
+        let name = subscriber
+            .subscription()
+            .map(|found| found.name.to_string());
+        Self {
+            paused: subscriber.watch_pause(),
+            resume: format!(
+                "'tidings subscription resume {} {}'",
+                subscriber.topic(),
+                name.unwrap_or_default()
+            ),
+            output,
+        }
+    }
+
+    fn is_paused(&self) -> bool {
+        self.paused.as_ref().is_some_and(|paused| *paused.borrow())
+    }
+
+    async fn begins(&self) {
+        match self.paused.clone() {
+            Some(mut paused) => until_it_is(true, &mut paused).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn note(&self) {
+        self.output.note(format!(
+            "the subscription is paused, {} lets it go on",
+            self.resume
+        ));
+    }
+
+    async fn tell(&self) -> Infallible {
+        loop {
+            self.begins().await;
+            self.note();
+            if let Some(mut paused) = self.paused.clone() {
+                until_it_is(false, &mut paused).await;
+            }
+            self.output.note("the subscription goes on");
+        }
     }
 }
 
@@ -265,20 +325,32 @@ pub async fn pull(args: Pull, context: &Context) -> Result {
     options.timeout = Some(args.timeout);
     let subscriber = context.client.subscriber(&args.topic, options).await?;
     warn_of_quarantine(&args.topic, context).await;
+    let pause = Pause::of(&subscriber, &context.output);
     let mut flow = Flow::new(subscriber, printer, &context.output);
     flow.commits = !args.no_commit;
     flow.moved = Moved::Fail;
-    if let Some(wait) = args.wait
-        && flow.subscriber.position() >= flow.subscriber.end_offset()
-    {
+    let waits = pause.is_paused() || flow.subscriber.position() >= flow.subscriber.end_offset();
+    if let Some(wait) = args.wait.filter(|_| waits) {
+        if pause.is_paused() {
+            pause.note();
+        }
         flow.first_within(wait, &stop).await?;
     }
     let until = Until {
         count: args.count,
         end: Some(flow.subscriber.end_offset()),
     };
-    flow.run(until, &stop).await?;
-    if flow.printed == 0 {
+    let flowed = tokio::select! {
+        biased;
+        flowed = flow.run(until, &stop) => flowed,
+        // What comes after it is not waited for.
+        () = pause.begins() => {
+            pause.note();
+            flow.commit().await
+        }
+    };
+    flowed?;
+    if flow.printed == 0 && !pause.is_paused() {
         context.output.note("nothing new");
     }
     Ok(())

@@ -1,5 +1,7 @@
 //! `tidings subscription`: durable cursors on topics.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
@@ -9,7 +11,9 @@ use crate::cli::fail::Result;
 use crate::cli::history;
 use crate::cli::output::{self, Column, Row, left, right};
 use crate::cli::values;
-use crate::protocol::api::{PeerState, Position, SubscriptionInfo};
+use crate::protocol::api::{
+    CreateSubscription, PeerState, Position, SubscriptionChanges, SubscriptionInfo,
+};
 use crate::time::Timestamp;
 use crate::types::{Generation, Offset, SubscriptionName, TopicName};
 
@@ -22,7 +26,8 @@ pub enum Verb {
         after_help = "\
 Examples:
   tidings subscription create quakes.ci --as map
-  tidings subscription create quakes.ci --as audit --from 2h"
+  tidings subscription create quakes.ci --as audit --from 2h
+  tidings subscription create quakes.ci --as dashboard-7 --expire 10m"
     )]
     Create(Create),
     /// List the subscriptions of a topic, or all
@@ -63,6 +68,23 @@ Examples:
 
 An undo moves the subscription too, so a second one takes the first back.")]
     Undo(history::Undo),
+    /// Change settings of a subscription; 'none' removes one
+    #[command(after_help = "\
+Examples:
+  tidings subscription set quakes.ci map expire=1h
+  tidings subscription set quakes.ci map expire=none")]
+    Set(Set),
+    /// Hand nothing out through a subscription until it is resumed
+    #[command(after_help = "\
+Examples:
+  tidings subscription pause quakes.ci map
+  tidings subscription resume quakes.ci map")]
+    Pause(One),
+    /// Let a paused subscription go on
+    #[command(after_help = "\
+Examples:
+  tidings subscription resume quakes.ci map")]
+    Resume(One),
     /// Remove a subscription
     #[command(
         visible_alias = "delete",
@@ -90,6 +112,9 @@ pub struct Create {
     )]
     #[arg(value_parser = values::position)]
     from: Position,
+    /// Remove it by itself when nobody uses it for so long [default: never]
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    expire: Option<Duration>,
     /// Accept a subscription that exists already
     #[arg(long)]
     if_not_exists: bool,
@@ -127,6 +152,35 @@ pub struct Seek {
     dry_run: bool,
 }
 
+/// Arguments of `set`.
+#[derive(Debug, Args)]
+pub struct Set {
+    /// The topic
+    topic: TopicName,
+    /// Name of the subscription
+    name: SubscriptionName,
+    /// What to change: expire=DURATION or expire=none
+    #[arg(required = true, value_name = "SETTING=VALUE", value_parser = change)]
+    changes: Vec<SubscriptionChanges>,
+}
+
+/// Parses `SETTING=VALUE`.
+fn change(text: &str) -> std::result::Result<SubscriptionChanges, String> {
+    let expire = match text.split_once('=') {
+        Some(("expire", "none")) => None,
+        Some(("expire", value)) => Some(in_millis(values::duration(value)?)),
+        _ => return Err("expected expire=DURATION or expire=none".to_owned()),
+    };
+    Ok(SubscriptionChanges {
+        expire_ms: Some(expire),
+        ..SubscriptionChanges::default()
+    })
+}
+
+fn in_millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Arguments of `rm`.
 #[derive(Debug, Args)]
 pub struct Rm {
@@ -154,6 +208,10 @@ pub(super) struct SubscriptionRow {
     created: Timestamp,
     #[serde(serialize_with = "output::as_text_or_null")]
     last_commit: Option<Timestamp>,
+    paused: bool,
+    expire_ms: Option<u64>,
+    expires_in_ms: Option<u64>,
+    readers: u64,
 }
 
 impl From<SubscriptionInfo> for SubscriptionRow {
@@ -169,6 +227,10 @@ impl From<SubscriptionInfo> for SubscriptionRow {
             generation: info.generation,
             created: info.created,
             last_commit: info.last_commit,
+            paused: info.paused,
+            expire_ms: info.expire_ms,
+            expires_in_ms: info.expires_in_ms,
+            readers: info.readers,
         }
     }
 }
@@ -177,8 +239,27 @@ impl SubscriptionRow {
     fn lag_time(&self) -> String {
         match self.lag_records {
             0 => "-".to_owned(),
-            _ => output::duration(std::time::Duration::from_secs_f64(self.lag_seconds)),
+            _ => output::duration(Duration::from_secs_f64(self.lag_seconds)),
         }
+    }
+
+    /// When it vanishes, if it ever does.
+    fn expiry(&self) -> Option<String> {
+        let time = |ms| output::duration(Duration::from_millis(ms));
+        let after = time(self.expire_ms?);
+        Some(match self.expires_in_ms {
+            Some(left) => format!("when unused for {after}, in {}", time(left)),
+            None => format!("when unused for {after}"),
+        })
+    }
+
+    fn note(&self) -> String {
+        let paused = self.paused.then(|| "paused".to_owned());
+        let left = self
+            .expires_in_ms
+            .map(|ms| format!("expires in {}", output::duration(Duration::from_millis(ms))));
+        let notes: Vec<String> = paused.into_iter().chain(left).collect();
+        notes.join(", ")
     }
 }
 
@@ -191,6 +272,7 @@ impl Row for SubscriptionRow {
         right("LAG"),
         right("BEHIND"),
         left("LAST COMMIT"),
+        left("NOTE"),
     ];
 
     fn name(&self) -> String {
@@ -207,12 +289,13 @@ impl Row for SubscriptionRow {
             self.lag_time(),
             self.last_commit
                 .map_or_else(|| "never".to_owned(), output::ago),
+            self.note(),
         ]
     }
 
     fn card(&self) -> Vec<(&'static str, String)> {
         let with_age = |time: Timestamp| format!("{time} ({})", output::ago(time));
-        vec![
+        let mut lines = vec![
             ("topic", self.topic.to_string()),
             ("name", self.name()),
             ("committed", format!("offset {}", self.committed_offset)),
@@ -229,7 +312,13 @@ impl Row for SubscriptionRow {
                 self.last_commit
                     .map_or_else(|| "never".to_owned(), with_age),
             ),
-        ]
+            ("readers", output::number(self.readers)),
+        ];
+        if self.paused {
+            lines.push(("paused", "until 'tidings subscription resume'".to_owned()));
+        }
+        lines.extend(self.expiry().map(|expiry| ("expires", expiry)));
+        lines
     }
 }
 
@@ -242,15 +331,22 @@ pub async fn run(verb: Verb, context: &Context) -> Result {
         Verb::Seek(args) => seek(args, context).await,
         Verb::History(args) => history::history(args, context).await,
         Verb::Undo(args) => history::undo(args, context).await,
+        Verb::Set(args) => set(args, context).await,
+        Verb::Pause(args) => pause(args, true, context).await,
+        Verb::Resume(args) => pause(args, false, context).await,
         Verb::Rm(args) => rm(args, context).await,
     }
 }
 
 async fn create(args: Create, context: &Context) -> Result {
-    let info = context
-        .client
-        .create_subscription(&args.topic, &args.name, args.from, args.if_not_exists)
-        .await?;
+    let new = CreateSubscription {
+        topic: args.topic,
+        name: args.name,
+        from: args.from,
+        if_not_exists: args.if_not_exists,
+        expire_ms: args.expire.map(in_millis),
+    };
+    let info = context.client.make_subscription(&new).await?;
     context.output.note(format!(
         "subscription {} on {} stands at offset {}",
         info.name, info.topic, info.committed_offset
@@ -333,6 +429,45 @@ async fn seek(args: Seek, context: &Context) -> Result {
         }
         false => context.output.done_one(&row),
     }
+}
+
+async fn set(args: Set, context: &Context) -> Result {
+    // Of two for the same setting the last counts.
+    let changes = args.changes.last().copied().unwrap_or_default();
+    let info = context
+        .client
+        .set_subscription(&args.topic, &args.name, changes)
+        .await?;
+    let row = SubscriptionRow::from(info);
+    let expires = row
+        .expiry()
+        .map_or_else(|| "stays".to_owned(), |expiry| format!("expires {expiry}"));
+    context
+        .output
+        .note(format!("subscription {} {expires}", args.name));
+    context.output.done_one(&row)
+}
+
+async fn pause(args: One, paused: bool, context: &Context) -> Result {
+    let changes = SubscriptionChanges {
+        paused: Some(paused),
+        ..SubscriptionChanges::default()
+    };
+    let info = context
+        .client
+        .set_subscription(&args.topic, &args.name, changes)
+        .await?;
+    context.output.note(match paused {
+        true => format!(
+            "subscription {} is paused at offset {}",
+            args.name, info.committed_offset
+        ),
+        false => format!(
+            "subscription {} goes on from offset {}",
+            args.name, info.committed_offset
+        ),
+    });
+    context.output.done_one(&SubscriptionRow::from(info))
 }
 
 async fn rm(args: Rm, context: &Context) -> Result {

@@ -18,8 +18,8 @@ use crate::protocol::api::{
     FindOffset, FoundOffset, HistoryOfSubscription, ListPeers, ListSubscriptions, ListTopics,
     MetricFamily, MetricPlace, Metrics, PeerInfo, PeerState, PeerStatus, PeerStatusAnswer,
     PlaceTopic, Position, PurgeTopic, RenameTopic, Request, RetirePeer, Retired, SeekSubscription,
-    SetTopic, Sought, SubscriptionHistory, SubscriptionInfo, TopicChanges, TopicInfo,
-    TopicLocation, UndoSubscription, Undone, Watch,
+    SetSubscription, SetTopic, Sought, SubscriptionChanges, SubscriptionHistory, SubscriptionInfo,
+    TopicChanges, TopicInfo, TopicLocation, UndoSubscription, Undone, Watch,
 };
 use crate::protocol::error::ApiError;
 use crate::types::{
@@ -451,6 +451,30 @@ impl Client {
             name: name.clone(),
             from,
             if_not_exists,
+            expire_ms: None,
+        };
+        self.make_subscription(&request).await
+    }
+
+    /// The same, with everything that can be said of a new one.
+    pub async fn make_subscription(
+        &self,
+        new: &CreateSubscription,
+    ) -> Result<SubscriptionInfo, ClientError> {
+        self.change(&new.topic, new).await
+    }
+
+    /// Pauses a subscription, lets it go on, or says when it expires. May be repeated.
+    pub async fn set_subscription(
+        &self,
+        topic: &TopicName,
+        name: &SubscriptionName,
+        changes: SubscriptionChanges,
+    ) -> Result<SubscriptionInfo, ClientError> {
+        let request = SetSubscription {
+            topic: topic.clone(),
+            name: name.clone(),
+            changes,
         };
         self.change(topic, &request).await
     }

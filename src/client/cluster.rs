@@ -27,6 +27,8 @@ pub(super) enum Lane {
     Control,
     Publish,
     Fetch,
+    /// Long polls about subscriptions: what waits there must not fill the way of what does not.
+    Attend,
 }
 
 /// Whether a request changes something: then a lost answer is an unknown outcome.

@@ -24,7 +24,8 @@
 //! ```text
 //!   Client ── admin calls ─────────────┐
 //!     ├── Publisher ── one task ───────┼──► cluster: locations, connections ──► net::dial
-//!     └── Subscriber ── no task ───────┘
+//!     └── Subscriber ──────────────────┘
+//!           └ a durable one: a task that attends its subscription
 //! ```
 //!
 //! Invariants:
@@ -46,6 +47,7 @@
 //! subscriptions (follow [`Client::watch`] and subscribe to each topic).
 
 mod admin;
+mod attendance;
 mod backoff;
 mod cluster;
 mod error;

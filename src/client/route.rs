@@ -53,6 +53,16 @@ impl Route {
         &self.location
     }
 
+    /// Another way to the same host, for something else.
+    pub fn beside(&self, lane: Lane) -> Self {
+        Self::new(
+            self.cluster.clone(),
+            self.location.clone(),
+            lane,
+            self.timeout,
+        )
+    }
+
     /// How long one answer is waited for: half the patience, so that another attempt is possible.
     pub fn answer_timeout(&self) -> Duration {
         limits::ANSWER_TIMEOUT.min(self.timeout / 2)

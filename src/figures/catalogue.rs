@@ -181,6 +181,7 @@ metrics! {
     TOPICS = "tidings_topics", GAUGE, One, [], "Topics stored";
     TOPICS_UNTOLD = "tidings_topics_untold", GAUGE, One, [], "Topics beyond those told one by one";
     SUBSCRIPTIONS = "tidings_subscriptions", GAUGE, One, [], "Durable subscriptions";
+    SUBSCRIPTIONS_EXPIRED = "tidings_subscriptions_expired_total", COUNTER, One, [], "Subscriptions removed because nobody used them for their time";
     SUBSCRIPTIONS_UNTOLD = "tidings_subscriptions_untold", GAUGE, One, [], "Subscriptions beyond those told one by one";
     GROUPS = "tidings_consumer_groups", GAUGE, One, [], "Consumer groups";
     GROUPS_UNTOLD = "tidings_consumer_groups_untold", GAUGE, One, [], "Consumer groups beyond those told one by one";
@@ -215,6 +216,7 @@ metrics! {
     LAG = "tidings_subscription_lag_records", GAUGE, One, ["topic", "subscription"], "Records between what was committed and the end";
     GROUP_UNSETTLED = "tidings_group_unsettled_records", GAUGE, One, ["topic", "group"], "Records of a consumer group that nobody has settled";
     GROUP_IN_FLIGHT = "tidings_group_in_flight_records", GAUGE, One, ["topic", "group"], "Records that members of a consumer group hold";
+    PAUSED = "tidings_subscription_paused", GAUGE, One, ["topic", "subscription"], "1 for a subscription that is paused; the others are not told";
 
     // An index server.
     INDEX_TOPICS = "tidings_index_topics", GAUGE, One, [], "Topics registered";

@@ -265,6 +265,12 @@ fn of_topics(topics: &[TopicFigures], standings: &[Standing]) -> Collected {
             lags.number([topic.name.clone(), standing.name.as_str().into()], lag);
         }
     }
+    let paused = collected.family(&all::PAUSED);
+    for standing in standings.iter().filter(|standing| standing.paused) {
+        if let Some(topic) = known.get(&standing.topic) {
+            paused.number([topic.name.clone(), standing.name.as_str().into()], 1);
+        }
+    }
     collected
 }
 

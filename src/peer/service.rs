@@ -17,8 +17,8 @@ use crate::protocol::api::{
     DeleteSubscription, DeleteTopic, DescribeSubscription, DescribeTopic, DescribeTopics, Done,
     Figures, FindOffset, HelloAnswer, ListPeers, ListSubscriptions, ListTopics, Lookup, Metrics,
     PROTOCOL_MAX, PeerInfo, PeerState, PeerStatus, Ping, PlaceTopic, PurgeTopic, RenameTopic,
-    Request, RetirePeer, Role, SeekSubscription, SetTopic, StoredTopic, SubscriptionHistory,
-    TopicInfo, TopicLocation, TopicPage, UndoSubscription,
+    Request, RetirePeer, Role, SeekSubscription, SetSubscription, SetTopic, StoredTopic,
+    SubscriptionHistory, TopicInfo, TopicLocation, TopicPage, UndoSubscription, WatchSubscription,
 };
 use crate::protocol::batch::CheckedBatch;
 use crate::protocol::data::{Fetch, Publish, Published, Stream};
@@ -387,10 +387,21 @@ impl Service for PeerService {
             | Api::DeleteSubscription
             | Api::DescribeSubscription
             | Api::ListSubscriptions
+            | Api::SetSubscription
             | Api::SeekSubscription => self.call_about_subscriptions(&call, reply),
             Api::SubscriptionHistory | Api::UndoSubscription => {
                 self.call_about_histories(&call, reply)
             }
+            Api::WatchSubscription => match call.decode::<WatchSubscription>() {
+                Ok(watch) => {
+                    let this = self.clone();
+                    Handling::Wait(Box::pin(async move {
+                        let watched = this.store.watch_subscription(watch).await;
+                        reply.send::<WatchSubscription>(watched);
+                    }))
+                }
+                Err(error) => refuse(reply, &error),
+            },
             Api::CreateConsumerGroup
             | Api::SetConsumerGroup
             | Api::DescribeConsumerGroup
@@ -502,16 +513,7 @@ impl PeerService {
             Api::CreateSubscription => {
                 answer!(call, reply, self, CreateSubscription, |peer, asked| {
                     let topic = asked.topic.clone();
-                    let made = peer
-                        .store
-                        .asked_by(author)
-                        .create_subscription(
-                            asked.topic,
-                            asked.name,
-                            asked.from,
-                            asked.if_not_exists,
-                        )
-                        .await;
+                    let made = peer.store.asked_by(author).make_subscription(asked).await;
                     peer.or_redirect(&topic, made).await
                 })
             }
@@ -548,6 +550,11 @@ impl PeerService {
                     }
                 })
             }
+            Api::SetSubscription => answer!(call, reply, self, SetSubscription, |peer, asked| {
+                let topic = asked.topic.clone();
+                let set = peer.store.set_subscription(asked).await;
+                peer.or_redirect(&topic, set).await
+            }),
             _ => answer!(call, reply, self, SeekSubscription, |peer, asked| {
                 let sought = peer
                     .store

@@ -1,4 +1,4 @@
-//! What becomes superfluous: records by retention, producers nobody heard of for long.
+//! What becomes superfluous: records by retention, subscriptions nobody uses, producers nobody heard of for long.
 //!
 //! Runs on the reclaimer's thread, looks at one topic after the other, and asks
 //! the writer for what [`retention`](super::retention) says. A topic is looked at
@@ -19,7 +19,7 @@ use crate::limits;
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
 use crate::topic::RowKey;
-use crate::types::{Offset, ProducerId, Retention, TopicId};
+use crate::types::{Offset, ProducerId, Retention, SubscriptionName, TopicId};
 
 /// The topic as it was when it was last looked at.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,6 +48,7 @@ pub(super) struct Expiry {
     producers: Vec<TopicId>,
     pass_begun: Option<Instant>,
     topics_per_look: usize,
+    last_look: Instant,
     /// In this pass: there are so many of them that only those used since then are kept.
     kept_since: Option<Timestamp>,
 }
@@ -60,6 +61,7 @@ impl Expiry {
             producers: Vec::new(),
             pass_begun: None,
             topics_per_look: 0,
+            last_look: Instant::now(),
             kept_since: None,
         }
     }
@@ -67,10 +69,23 @@ impl Expiry {
     /// One look at everything that is due.
     pub fn look(&mut self, asker: &mut Asker) {
         let now = self.trusted_now(asker);
+        if self.stood_still(asker) {
+            asker.shared.attendance.all_used();
+        }
+        // Before the records: what a subscription that expires held back goes with this look.
+        if now.is_some() {
+            expire_subscriptions(asker);
+        }
         self.records(asker, now);
         if let Some(now) = now {
             self.producers(asker, now);
         }
+        self.last_look = Instant::now();
+    }
+
+    /// Whether nothing was looked at for much longer than it should have been.
+    fn stood_still(&self, asker: &Asker) -> bool {
+        self.last_look.elapsed() > asker.shared.reclaim_every + limits::STOOD_STILL_AFTER
     }
 
     /// The wall clock, unless it jumped.
@@ -241,6 +256,45 @@ fn decide(
     discard(topic, plan);
     context.shared.publish_topic(topic, None);
     Ok(((), vec![RowKey::Topic(id)]))
+}
+
+/// Removes subscriptions that nobody used for their time.
+fn expire_subscriptions(asker: &mut Asker) {
+    let expired = asker
+        .shared
+        .attendance
+        .expired(limits::SUBSCRIPTIONS_EXPIRED_AT_ONCE);
+    let waiting: Vec<_> = expired
+        .into_iter()
+        .filter_map(|(id, name)| asker.push(id, move |context| Ok(((), expire(context, id, name)))))
+        .collect();
+    waiting.into_iter().for_each(|reply| _ = asker.wait(reply));
+}
+
+/// On the writer's thread: the subscription goes, if nobody used it meanwhile.
+fn expire(context: &mut Context<'_>, id: TopicId, name: SubscriptionName) -> Vec<RowKey> {
+    let attendance = &context.shared.attendance;
+    let Ok(topic) = context.state.topic(id) else {
+        return Vec::new();
+    };
+    let expires = topic
+        .subscription(&name)
+        .is_ok_and(|row| row.expire_ms.is_some());
+    if !expires || !attendance.is_expired(id, &name) {
+        return Vec::new();
+    }
+    let Ok(topic) = context.state.topic_mut(id) else {
+        return Vec::new();
+    };
+    if topic.delete_subscription(&name).is_err() {
+        return Vec::new();
+    }
+    attendance.forget(id, &name);
+    context.shared.position_moved(topic);
+    context.shared.meters.subscription_expired();
+    tracing::info!(topic = %topic.row.name, subscription = %name, "a subscription that nobody used expired");
+    let history = RowKey::History(id, name.clone());
+    vec![RowKey::Subscription(id, name), history]
 }
 
 /// Since when producers must have published to be kept, where all topics together have too many.

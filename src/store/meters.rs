@@ -22,6 +22,7 @@ pub(super) struct Meters {
     tail_hits: Counter,
     tail_misses: Counter,
     reads_ahead: Counter,
+    subscriptions_expired: Counter,
     /// Rows of the state by kind, as of the last time somebody counted them.
     subscriptions: AtomicU64,
     producers: AtomicU64,
@@ -43,6 +44,7 @@ impl Default for Meters {
             tail_hits: catalogue::TAIL_HITS.counter(all),
             tail_misses: catalogue::TAIL_MISSES.counter(all),
             reads_ahead: catalogue::READ_AHEAD.counter(all),
+            subscriptions_expired: catalogue::SUBSCRIPTIONS_EXPIRED.counter(all),
             subscriptions: AtomicU64::new(0),
             producers: AtomicU64::new(0),
             consumer_groups: AtomicU64::new(0),
@@ -91,6 +93,11 @@ impl Meters {
     /// An answer had been read ahead.
     pub fn was_ahead(&self) {
         self.reads_ahead.increment(1);
+    }
+
+    /// A subscription expired.
+    pub fn subscription_expired(&self) {
+        self.subscriptions_expired.increment(1);
     }
 
     /// Counts what there is in the state; returns the number of its rows.

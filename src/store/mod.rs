@@ -19,6 +19,7 @@
 mod ahead;
 mod applier;
 mod asker;
+mod attendance;
 mod cold;
 mod command;
 mod consumers;

@@ -514,6 +514,9 @@ fn publish_recovered(shared: &Shared, recovered: &Recovered) {
         .store(recovered.last_group, Ordering::Release);
     for topic in recovered.state.topics() {
         shared.publish_topic(topic, None);
+        for (name, row) in &topic.subscriptions {
+            shared.attendance.follow(topic.id, name, row);
+        }
     }
     for line in &recovered.damage {
         shared.report_damage(line.clone());

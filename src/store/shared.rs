@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::ReclaimFigures;
+use super::attendance::Attendance;
 use super::index::TopicIndex;
 use super::meters::{Meters, Through};
 use super::segments::Segments;
@@ -226,6 +227,8 @@ pub(super) struct Shared {
     retained: Mutex<HashMap<TopicId, Retention>>,
     /// What people should know that is no damage, by subject.
     notices: Mutex<BTreeMap<&'static str, String>>,
+    /// Who reads through subscriptions, and when those that expire were used.
+    pub attendance: Attendance,
     /// What is counted while working.
     pub meters: Meters,
     /// Bytes of the live record batches of all topics, kept as they change: a sum over a million
@@ -259,6 +262,7 @@ impl Shared {
             reclaimed: Reclaimed::default(),
             retained: Mutex::default(),
             notices: Mutex::default(),
+            attendance: Attendance::default(),
             meters: Meters::default(),
             live_bytes: Arc::default(),
             reserve_free: AtomicU64::new(0),
@@ -341,6 +345,7 @@ impl Shared {
         let gone = topics.by_id.remove(&topic.id);
         drop(topics);
         self.retained().remove(&topic.id);
+        self.attendance.forget_topic(topic.id);
         self.discards.fetch_add(1, Ordering::AcqRel);
         if let Some(gone) = gone {
             gone.set_bytes(0);

@@ -17,6 +17,7 @@ mod duplicates;
 mod fetching;
 mod full;
 mod interest;
+mod lives;
 mod pieces;
 mod places;
 mod reserve;

@@ -14,13 +14,13 @@ use super::shared::{Shared, TopicShared};
 use super::{Context, Store};
 use crate::limits;
 use crate::protocol::api::{
-    Commit, Committed, FoundOffset, Position, Sought, StoredTopic, SubscriptionInfo,
-    SubscriptionPage, TopicChanges, TopicInfo, TopicInfoPage,
+    Commit, Committed, CreateSubscription, FoundOffset, Position, Sought, StoredTopic,
+    SubscriptionInfo, SubscriptionPage, TopicChanges, TopicInfo, TopicInfoPage,
 };
 use crate::protocol::data::FetchItem;
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
-use crate::topic::{CommitFacts, RowKey, SubscriptionRow, Topic, TopicRow};
+use crate::topic::{CommitFacts, NewSubscription, RowKey, SubscriptionRow, Topic, TopicRow};
 use crate::types::{
     Durability, Gap, LeaderEpoch, Offset, SubscriptionName, TopicId, TopicName, TopicPattern,
     TopicSettings,
@@ -331,10 +331,10 @@ impl Store {
         .await
     }
 
-    /// Makes a subscription.
+    /// Makes a subscription that stays until it is removed.
     ///
     /// # Errors
-    /// `TopicNotFound`, `SubscriptionExists`, `TooManySubscriptions`, `OffsetOutOfRange`.
+    /// As [`make_subscription`](Self::make_subscription).
     pub async fn create_subscription(
         &self,
         topic: TopicName,
@@ -342,6 +342,31 @@ impl Store {
         from: Position,
         if_not_exists: bool,
     ) -> Result<SubscriptionInfo, ApiError> {
+        self.make_subscription(CreateSubscription {
+            topic,
+            name,
+            from,
+            if_not_exists,
+            expire_ms: None,
+        })
+        .await
+    }
+
+    /// Makes a subscription.
+    ///
+    /// # Errors
+    /// `TopicNotFound`, `SubscriptionExists`, `TooManySubscriptions`, `OffsetOutOfRange`, `InvalidArgument`.
+    pub async fn make_subscription(
+        &self,
+        request: CreateSubscription,
+    ) -> Result<SubscriptionInfo, ApiError> {
+        let CreateSubscription {
+            topic,
+            name,
+            from,
+            if_not_exists,
+            expire_ms,
+        } = request;
         let found = self.find_offset(topic, from).await?;
         let (wanted, author) = (name.clone(), self.author());
         let created = self
@@ -349,14 +374,18 @@ impl Store {
                 let by = authored(context, author);
                 let topic = context.state.topic_mut(found.id)?;
                 let from = settled(topic, from, found.offset);
-                topic.create_subscription(&wanted, from, by)?;
+                let new = NewSubscription { from, expire_ms };
+                topic.create_subscription(&wanted, new, by)?;
                 context.shared.position_moved(topic);
+                let row = topic.subscription(&wanted)?;
+                context.shared.attendance.follow(found.id, &wanted, row);
                 let keys = subscription_keys(found.id, &wanted);
                 Ok((subscription_info(context, found.id, &wanted)?, keys))
             })
             .await;
         match created {
             Err(ApiError::SubscriptionExists { .. }) if if_not_exists => {
+                self.shared.attendance.used(found.id, &name);
                 self.describe(found.id, name).await
             }
             Ok(info) => self.with_lag(info).await,
@@ -378,6 +407,7 @@ impl Store {
             let topic = context.state.topic_mut(id)?;
             topic.delete_subscription(&name)?;
             context.shared.position_moved(topic);
+            context.shared.attendance.forget(id, &name);
             let history = RowKey::History(id, name.clone());
             Ok(((), vec![RowKey::Subscription(id, name), history]))
         })
@@ -475,6 +505,7 @@ impl Store {
                 let offset = settled(topic, to, offset);
                 let from = topic.seek(&name, offset, by)?;
                 context.shared.position_moved(topic);
+                context.shared.attendance.used(id, &name);
                 let subscription = subscription_info(context, id, &name)?;
                 Ok((
                     Sought {
@@ -508,6 +539,9 @@ impl Store {
             let now = context.now;
             let topic = context.state.topic_mut(id)?;
             let (offset, moved) = topic.commit(&commit.name, facts, now)?;
+            if topic.subscription(&commit.name)?.expire_ms.is_some() {
+                context.shared.attendance.used(id, &commit.name);
+            }
             let keys = if moved {
                 context.shared.position_moved(topic);
                 vec![RowKey::Subscription(id, commit.name)]
@@ -603,6 +637,7 @@ pub(super) fn subscription_info(
         .ok_or(ApiError::UnknownTopicId { id })?;
     let topic = context.state.topic(id)?;
     let row: &SubscriptionRow = topic.subscription(name)?;
+    let (readers, left) = context.shared.attendance.of(id, name);
     Ok(SubscriptionInfo {
         topic: topic.row.name.clone(),
         topic_id: id,
@@ -615,6 +650,10 @@ pub(super) fn subscription_info(
         lag_ms: 0,
         created: row.created,
         last_commit: row.last_commit,
+        paused: row.paused,
+        expire_ms: row.expire_ms,
+        expires_in_ms: left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+        readers,
     })
 }
 

@@ -63,6 +63,8 @@ pub struct Standing {
     pub name: SubscriptionName,
     /// Next offset to read.
     pub committed: Offset,
+    /// Nothing is handed out through it for now.
+    pub paused: bool,
 }
 
 /// How much of a consumer group is open.
@@ -151,6 +153,7 @@ fn standings_of(state: &State, topics: &[TopicId], max: usize) -> Vec<Standing> 
             topic: topic.id,
             name: name.clone(),
             committed: row.committed,
+            paused: row.paused,
         })
     });
     all.take(max).collect()

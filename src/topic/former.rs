@@ -82,3 +82,25 @@ impl From<TopicRow> for rows::TopicRow {
         }
     }
 }
+
+/// Facts about a subscription, version 1: none was paused, none expired.
+#[derive(Debug, Deserialize)]
+pub(super) struct SubscriptionRow {
+    generation: Generation,
+    committed: Offset,
+    created: Timestamp,
+    last_commit: Option<Timestamp>,
+}
+
+impl From<SubscriptionRow> for rows::SubscriptionRow {
+    fn from(of: SubscriptionRow) -> Self {
+        Self {
+            generation: of.generation,
+            committed: of.committed,
+            created: of.created,
+            last_commit: of.last_commit,
+            paused: false,
+            expire_ms: None,
+        }
+    }
+}

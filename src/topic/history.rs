@@ -123,7 +123,7 @@ impl Topic {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topic::{CommitFacts, TopicRow};
+    use crate::topic::{CommitFacts, NewSubscription, TopicRow};
     use crate::types::{LeaderEpoch, TopicId, TopicSettings};
 
     const END: Offset = Offset::new(100);
@@ -142,7 +142,7 @@ mod tests {
         row.end = END;
         let mut topic = Topic::new(TopicId::from_bytes([1; 16]), row);
         let name: SubscriptionName = "map".parse().expect("good");
-        let made = topic.create_subscription(&name, Offset::new(5), by(1));
+        let made = topic.create_subscription(&name, NewSubscription::at(Offset::new(5)), by(1));
         made.expect("made");
         (topic, name)
     }
@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(kept.last().map(|change| change.to.get()), Some(49));
         topic.delete_subscription(&name).expect("removed");
         assert!(topic.histories.is_empty());
-        let made = topic.create_subscription(&name, Offset::ZERO, by(4));
+        let made = topic.create_subscription(&name, NewSubscription::at(Offset::ZERO), by(4));
         made.expect("made");
         assert_eq!(topic.history(&name).len(), 1);
     }

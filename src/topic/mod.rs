@@ -47,4 +47,4 @@ pub use rows::{
     SnapshotRow, SubscriptionRow, TopicRow,
 };
 pub use state::{RowChange, State};
-pub use subscriptions::CommitFacts;
+pub use subscriptions::{CommitFacts, NewSubscription};

@@ -328,6 +328,7 @@ impl Topic {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topic::NewSubscription;
     use crate::types::{GapReason, LeaderEpoch, StateNumber, TopicSettings};
 
     fn os_topic() -> Topic {
@@ -349,14 +350,14 @@ mod tests {
         );
         let by = crate::topic::Authored::by_this_program(Timestamp::default());
         topic
-            .create_subscription(&old, Offset::ZERO, by.clone())
+            .create_subscription(&old, NewSubscription::at(Offset::ZERO), by.clone())
             .expect("made");
         let before = topic.subscription(&old).expect("there").generation;
         topic.quarantine(Offset::new(4), StateNumber::new(9));
         let kept = topic.subscription(&old).expect("there").generation;
         assert_eq!(kept, before, "what was read under it may be committed");
         topic
-            .create_subscription(&new, Offset::ZERO, by.clone())
+            .create_subscription(&new, NewSubscription::at(Offset::ZERO), by.clone())
             .expect("made");
         let given = topic.subscription(&new).expect("there").generation;
         assert!(given.get() > before.get() + limits::GENERATIONS_LOST_MAX);

@@ -24,6 +24,8 @@ use crate::types::{
 const VALUE_VERSION: u8 = 1;
 /// The same of topics.
 const TOPIC_VERSION: u8 = 2;
+/// The same of subscriptions.
+const SUBSCRIPTION_VERSION: u8 = 2;
 
 /// The name of a row.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -158,7 +160,7 @@ impl Row {
         match self {
             Self::Peer(row) => encode_value(VALUE_VERSION, row),
             Self::Topic(row) => encode_value(TOPIC_VERSION, row),
-            Self::Subscription(row) => encode_value(VALUE_VERSION, row),
+            Self::Subscription(row) => encode_value(SUBSCRIPTION_VERSION, row),
             Self::Producer(row) => encode_value(VALUE_VERSION, row),
             Self::Segment(row) => encode_value(VALUE_VERSION, row),
             Self::History(row) => encode_value(VALUE_VERSION, row),
@@ -177,7 +179,11 @@ impl Row {
                 "topic row",
             )?),
             RowKey::Subscription(..) => {
-                Self::Subscription(decode_value(bytes, "subscription row")?)
+                Self::Subscription(decode_since::<former::SubscriptionRow, _>(
+                    bytes,
+                    SUBSCRIPTION_VERSION,
+                    "subscription row",
+                )?)
             }
             RowKey::Producer(..) => Self::Producer(decode_value(bytes, "producer row")?),
             RowKey::Segment(_) => Self::Segment(decode_value(bytes, "segment row")?),
@@ -348,6 +354,10 @@ pub struct SubscriptionRow {
     pub created: Timestamp,
     /// When it was last committed.
     pub last_commit: Option<Timestamp>,
+    /// Nothing is handed out through it for now.
+    pub paused: bool,
+    /// It vanishes when nobody uses it for so many milliseconds.
+    pub expire_ms: Option<u64>,
 }
 
 /// What moved a subscription.

@@ -4,7 +4,7 @@ use super::history::Authored;
 use super::model::Topic;
 use super::rows::SubscriptionRow;
 use crate::limits;
-use crate::protocol::api::ChangeKind;
+use crate::protocol::api::{ChangeKind, SubscriptionChanges};
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
 use crate::types::{Generation, Offset, SubscriptionName};
@@ -20,13 +20,14 @@ impl Topic {
             })
     }
 
-    /// Makes a subscription that begins at `from`. A new one has a generation nobody had (T5).
+    /// Makes a subscription. A new one has a generation nobody had (T5).
     pub fn create_subscription(
         &mut self,
         name: &SubscriptionName,
-        from: Offset,
+        new: NewSubscription,
         by: Authored,
     ) -> Result<(), ApiError> {
+        check_expire(new.expire_ms)?;
         if self.subscriptions.contains_key(name) {
             return Err(ApiError::SubscriptionExists {
                 topic: self.row.name.clone(),
@@ -47,15 +48,38 @@ impl Topic {
         let generation = self.next_generation();
         let row = SubscriptionRow {
             generation,
-            committed: from,
+            committed: new.from,
             created: by.when,
             last_commit: None,
+            paused: false,
+            expire_ms: new.expire_ms,
         };
         self.subscriptions.insert(name.clone(), row);
         // Whatever a subscription of that name went through before is not this one's.
         self.histories.remove(name);
-        self.note_change(name, (ChangeKind::Created, None, from), by);
+        self.note_change(name, (ChangeKind::Created, None, new.from), by);
         Ok(())
+    }
+
+    /// Changes what can be set on a subscription. Returns whether anything changed. Its position and its generation
+    /// stay: what was handed out before may be committed.
+    pub fn set_subscription(
+        &mut self,
+        name: &SubscriptionName,
+        changes: SubscriptionChanges,
+    ) -> Result<bool, ApiError> {
+        let row = self.subscription(name)?;
+        let changed = SubscriptionRow {
+            paused: changes.paused.unwrap_or(row.paused),
+            expire_ms: changes.expire_ms.unwrap_or(row.expire_ms),
+            ..row.clone()
+        };
+        if changed == *row {
+            return Ok(false);
+        }
+        check_expire(changed.expire_ms)?;
+        self.subscriptions.insert(name.clone(), changed);
+        Ok(true)
     }
 
     /// Removes a subscription and its history.
@@ -136,6 +160,35 @@ impl Topic {
     pub(super) fn next_generation(&mut self) -> Generation {
         self.row.generation = self.row.generation.next();
         self.row.generation
+    }
+}
+
+/// A subscription to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewSubscription {
+    /// Where it begins.
+    pub from: Offset,
+    /// See [`SubscriptionRow::expire_ms`].
+    pub expire_ms: Option<u64>,
+}
+
+impl NewSubscription {
+    /// One that stays until it is removed.
+    pub fn at(from: Offset) -> Self {
+        let expire_ms = None;
+        Self { from, expire_ms }
+    }
+}
+
+/// A shorter time would take subscriptions from readers who only reconnect.
+fn check_expire(expire_ms: Option<u64>) -> Result<(), ApiError> {
+    let least = limits::SUBSCRIPTION_EXPIRE_MIN.as_millis();
+    match expire_ms {
+        Some(ms) if u128::from(ms) < least => Err(ApiError::InvalidArgument {
+            what: "time to expire".to_owned(),
+            reason: format!("{ms} ms: at least {least} ms expected"),
+        }),
+        _ => Ok(()),
     }
 }
 

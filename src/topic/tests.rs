@@ -157,7 +157,8 @@ fn positions(seed: u64, steps: u64) {
         let to = dice.below(1_001);
         match dice.below(8) {
             0 => {
-                let made = topic.create_subscription(&named, Offset::new(to), by());
+                let new = NewSubscription::at(Offset::new(to));
+                let made = topic.create_subscription(&named, new, by());
                 assert_eq!(made.is_ok(), !places.contains_key(&named), "{what}");
                 places.entry(named).or_insert(to);
             }
@@ -206,6 +207,20 @@ fn rows_of_version_1_are_read_as_what_they_were() {
     bytes[0] = 1;
     bytes.drain(at..at + 5);
     assert_eq!(Row::decode(&RowKey::Topic(id), &bytes), Ok(Row::Topic(now)));
+    // Nor had a subscription the byte of a pause and that of no time to expire.
+    let row = SubscriptionRow {
+        generation: crate::types::Generation::new(3),
+        committed: Offset::new(7),
+        created: Timestamp::default(),
+        last_commit: None,
+        paused: false,
+        expire_ms: None,
+    };
+    let key = RowKey::Subscription(id, "map".parse().expect("a good name"));
+    let mut former = Row::Subscription(row.clone()).encode();
+    former[0] = 1;
+    former.truncate(former.len() - 2);
+    assert_eq!(Row::decode(&key, &former), Ok(Row::Subscription(row)));
     bytes[0] = 3;
     let newer = Row::decode(&RowKey::Topic(id), &bytes).expect_err("nobody knows it");
     assert_eq!(newer.reason, "version 3, this program knows 1 to 2");

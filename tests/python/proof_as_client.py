@@ -9,7 +9,7 @@ from checks import check, equal, fails, say
 from malformed import bodies
 from tidings_client import (
     ERROR, OF_BOTH, OF_INDEX, REQUESTS, ApiError, Connection, decode_batch, decode_error,
-    decode_fetched, decode_published, decode_taken, encode, encode_batch, fetch_body, frame, hello_body,
+    decode, decode_fetched, decode_published, decode_taken, encode, encode_batch, fetch_body, frame, hello_body,
     publish_body, record, stream_body,
 )  # fmt: skip
 
@@ -52,9 +52,9 @@ class ClientProof:
             self.greet, self.strangers, self.odd_requests, self.malformed, self.second_hello,
             self.missing_topic, self.create, self.cluster, self.publish, self.retry,
             self.refused, self.largest, self.read, self.sizes, self.long_poll, self.stream,
-            self.streams_end, self.places, self.subscribe, self.seek, self.resume, self.list_subscriptions,
-            self.group, self.settle, self.dead_letters, self.manage_groups, self.settings,
-            self.purge, self.rename, self.delete,
+            self.streams_end, self.places, self.subscribe, self.seek, self.resume, self.pause,
+            self.list_subscriptions, self.group, self.settle, self.dead_letters, self.manage_groups,
+            self.settings, self.purge, self.rename, self.delete,
         ]  # fmt: skip
 
     def run(self):
@@ -450,11 +450,11 @@ class ClientProof:
         return self.host.call("Commit", topic=self.topic["id"], **fields)["offset"]
 
     def subscribe(self):
-        new = {"from": "Beginning", "if_not_exists": False}
+        new = {"from": "Beginning", "if_not_exists": False, "expire_ms": None}
         made = self.subscription("CreateSubscription", **new)
         equal((made["committed_offset"], made["end_offset"]), (0, 14), "a new subscription")
         fails("SubscriptionExists", self.subscription, "CreateSubscription", **new)
-        at_end = {"from": "End", "if_not_exists": True}
+        at_end = {"from": "End", "if_not_exists": True, "expire_ms": None}
         again = self.subscription("CreateSubscription", **at_end)
         equal(again["committed_offset"], 0, "the existing one")
         generation = made["generation"]
@@ -512,8 +512,39 @@ class ClientProof:
         equal((committed, stands["committed_offset"], stands["lag_ms"]), (14, 14, 0), "the end")
         return "the 5 records not confirmed come again, and nothing else"
 
+    def pause(self):
+        """Who attends is told at once; who commits is not refused."""
+        def change(**changes):
+            changes = {"paused": None, "expire_ms": None, **changes}
+            return self.subscription("SetSubscription", changes=changes)
+
+        watch = {"topic": self.topic["id"], "name": "proof", "paused": False}
+        body = encode("WatchSubscription", {**watch, "max_wait_ms": 60_000})
+        waiting = self.host.send("WatchSubscription", body)
+        other = Connection(self.host_address)
+        described = {"topic": self.name, "name": "proof"}
+        while other.call("DescribeSubscription", **described)["readers"] == 0:
+            pass
+        changes = {"paused": True, "expire_ms": None}
+        found = other.call("SetSubscription", **described, changes=changes)
+        equal((found["paused"], found["expire_ms"]), (True, None), "what was set")
+        told = decode("WatchedSubscription", self.host.wait(waiting))
+        equal(told, {"paused": True}, "what who attends is told")
+        told = self.host.call("WatchSubscription", **{**watch, "paused": True}, max_wait_ms=1)
+        equal(told, {"paused": True}, "without news, after its wait")
+        stands = self.subscription("DescribeSubscription")
+        equal(self.commit(stands["generation"], 14), 14, "a commit while it is paused")
+        found = change(paused=False, expire_ms=(3_600_000,))
+        equal((found["paused"], found["expire_ms"]), (False, 3_600_000), "resumed")
+        check(3_590_000 < found["expires_in_ms"] <= 3_600_000, "nobody attends it now")
+        fails("InvalidArgument", change, expire_ms=(999,))
+        equal(change(expire_ms=(None,))["expire_ms"], None, "it stays")
+        gone = {**watch, "name": "nobody"}
+        fails("SubscriptionNotFound", self.host.call, "WatchSubscription", **gone, max_wait_ms=1)
+        return "attended, paused, told, resumed; an expiry there and back"
+
     def list_subscriptions(self):
-        new = {"from": ("Back", 2), "if_not_exists": False}
+        new = {"from": ("Back", 2), "if_not_exists": False, "expire_ms": None}
         self.host.call("CreateSubscription", topic=self.name, name="other", **new)
         found, after = [], None
         while True:

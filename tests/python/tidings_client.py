@@ -27,6 +27,7 @@ REQUESTS = {
     "CreateSubscription": 60, "DeleteSubscription": 61, "DescribeSubscription": 62,
     "ListSubscriptions": 63, "SeekSubscription": 64, "Commit": 65,
     "SubscriptionHistory": 66, "UndoSubscription": 67,
+    "SetSubscription": 68, "WatchSubscription": 69,
     "CreateConsumerGroup": 70, "SetConsumerGroup": 71, "DescribeConsumerGroup": 72,
     "ListConsumerGroups": 73, "DeleteConsumerGroup": 74, "SeekConsumerGroup": 75,
     "JoinConsumerGroup": 76, "TakeRecords": 77, "SettleRecords": 78, "LeaveConsumerGroup": 79,
@@ -59,6 +60,7 @@ ANSWERS = {
     "DescribeSubscription": "SubscriptionInfo", "ListSubscriptions": "SubscriptionPage",
     "SeekSubscription": "Sought", "Commit": "Committed",
     "SubscriptionHistory": "HistoryOfSubscription", "UndoSubscription": "Undone",
+    "SetSubscription": "SubscriptionInfo", "WatchSubscription": "WatchedSubscription",
     "CreateConsumerGroup": "ConsumerGroupInfo", "SetConsumerGroup": "ConsumerGroupInfo",
     "DescribeConsumerGroup": "ConsumerGroupInfo", "ListConsumerGroups": "ConsumerGroupPage",
     "DeleteConsumerGroup": "Done", "SeekConsumerGroup": "SoughtConsumerGroup",
@@ -140,10 +142,12 @@ LAYOUTS = {
     " rss_bytes u64, cpu_ms u64, payload_bytes u64, disk_written_bytes u64, segments u64,"
     " journal_bytes u64, damage [string], index_reachable bool",
     # 5.5
-    "CreateSubscription": "topic string, name string, from Position, if_not_exists bool",
+    "CreateSubscription": "topic string, name string, from Position, if_not_exists bool,"
+    " expire_ms u64?",
     "SubscriptionInfo": "topic string, topic_id id, epoch u32, name string,"
     " committed_offset u64, generation u64, start_offset u64, end_offset u64, lag_ms u64,"
-    " created time, last_commit time?",
+    " created time, last_commit time?, paused bool, expire_ms u64?, expires_in_ms u64?,"
+    " readers u64",
     "DeleteSubscription": "topic string, name string",
     "DescribeSubscription": "topic string, name string",
     "ListSubscriptions": "topic string?, after (string,string)?, limit u32",
@@ -158,6 +162,10 @@ LAYOUTS = {
     "Author": "client string, address string",
     "UndoSubscription": "topic string, name string, generation u64?, dry_run bool",
     "Undone": "change PlaceChange, from u64, to u64, subscription SubscriptionInfo",
+    "SetSubscription": "topic string, name string, changes SubscriptionChanges",
+    "SubscriptionChanges": "paused bool?, expire_ms u64??",
+    "WatchSubscription": "topic id, name string, paused bool, max_wait_ms u32",
+    "WatchedSubscription": "paused bool",
     # 5.6
     "StreamCredit": "stream u32, bytes u64, records u64, end bool",
     # 5.7

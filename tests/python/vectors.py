@@ -39,6 +39,7 @@ SAMPLES = {
         "name": "billing",
         "from": "Beginning",
         "if_not_exists": False,
+        "expire_ms": 300_000,
     },
     "SeekSubscription.request": {
         "topic": "quakes.ci",

@@ -45,7 +45,7 @@ const TOPIC: &str = "name id peer address epoch state since start_offset end_off
     retention.records retention.interest when_full created last_append subscriptions quarantined \
     conflict gaps";
 const SUBSCRIPTION: &str = "topic name committed_offset start_offset end_offset lag_records \
-    lag_seconds generation created last_commit";
+    lag_seconds generation created last_commit paused expire_ms expires_in_ms readers";
 const PEER: &str = "name id address state since topics conflicts load load.topics \
     load.stored_bytes load.bytes_in_per_second load.bytes_out_per_second load.connections \
     load.disk_free_bytes";
@@ -89,6 +89,9 @@ fn what_a_cluster_tells() {
         &["subscription", "create", "t", "--as", "r"],
         &["subscription", "seek", "t", "r", "--to", "0"],
         &["subscription", "undo", "t", "r"],
+        &["subscription", "pause", "t", "r"],
+        &["subscription", "resume", "t", "r"],
+        &["subscription", "set", "t", "r", "expire=1h"],
         &["subscription", "rm", "t", "r"],
     ] {
         assert_fields(&json(verb), SUBSCRIPTION);
@@ -160,9 +163,9 @@ fn what_a_directory_tells() {
     let topic = "name id epoch start_offset end_offset records bytes durability retention \
         retention.age_ms retention.bytes retention.records retention.interest when_full created \
         last_append subscriptions quarantined gaps";
-    let subscription = "topic name committed_offset end_offset lag_records generation created last_commit history \
-        history.when history.change history.from history.to history.generation history.client \
-        history.address";
+    let subscription = "topic name committed_offset end_offset lag_records generation created \
+        last_commit paused expire_ms history history.when history.change history.from history.to \
+        history.generation history.client history.address";
     let head = "kind id name created journal_format catalog_format catalog_faults applied \
         applied.group applied.segment applied.position slot_bytes clean_stop torn damage topics \
         subscriptions segments";

@@ -449,6 +449,7 @@ fn places_past_the_end(cluster: &Cluster) {
         name: "s".parse().expect("a name"),
         from,
         if_not_exists: false,
+        expire_ms: None,
     };
     let created = wire.ask(&create(Position::Beginning)).expect("it is made");
     for past in [end.get() + 1, u64::MAX - 1, u64::MAX] {

@@ -15,6 +15,7 @@ mod formats;
 mod forms;
 mod hostile;
 mod index_loss;
+mod lives;
 mod lost_end;
 mod manners;
 mod measuring;

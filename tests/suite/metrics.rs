@@ -360,6 +360,9 @@ fn the_page_tells_what_a_running_process_does() {
     watched
         .run(&["pull", "quakes.ci", "--as", "map", "--from", "beginning"])
         .ok();
+    watched
+        .run(&["subscription", "pause", "quakes.ci", "map"])
+        .ok();
     watched.run(&["topic", "info", "nothing.here"]).fails(1);
     let group = CreateConsumerGroup {
         topic: "quakes.ci".parse().expect("good"),

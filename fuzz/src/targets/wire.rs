@@ -112,9 +112,9 @@ control! {
     Hello Ping Figures Metrics Lookup ListTopics ListPeers PlaceTopic RetirePeer RegisterPeer RegisterTopics Heartbeat Depart
     ClaimTopic ConfirmTopic DropTopic Watch CreateTopic DeleteTopic DescribeTopic DescribeTopics SetTopic RenameTopic
     PurgeTopic AcceptLoss FindOffset PeerStatus CreateSubscription DeleteSubscription DescribeSubscription
-    ListSubscriptions SeekSubscription Commit StreamCredit SubscriptionHistory UndoSubscription CreateConsumerGroup
-    SetConsumerGroup DescribeConsumerGroup ListConsumerGroups DeleteConsumerGroup SeekConsumerGroup JoinConsumerGroup
-    SettleRecords LeaveConsumerGroup ReplayDeadLetters
+    ListSubscriptions SeekSubscription Commit StreamCredit SubscriptionHistory UndoSubscription SetSubscription
+    WatchSubscription CreateConsumerGroup SetConsumerGroup DescribeConsumerGroup ListConsumerGroups DeleteConsumerGroup
+    SeekConsumerGroup JoinConsumerGroup SettleRecords LeaveConsumerGroup ReplayDeadLetters
 }
 
 /// The bodies that do not go through the codec.

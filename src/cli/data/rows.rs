@@ -113,6 +113,8 @@ pub(super) struct SubscriptionLine {
     created: Timestamp,
     #[serde(serialize_with = "output::as_text_or_null")]
     last_commit: Option<Timestamp>,
+    paused: bool,
+    expire_ms: Option<u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     history: Vec<ChangeRow>,
 }
@@ -134,6 +136,8 @@ impl SubscriptionLine {
             generation: row.generation,
             created: row.created,
             last_commit: row.last_commit,
+            paused: row.paused,
+            expire_ms: row.expire_ms,
         }
     }
 }
@@ -146,6 +150,7 @@ impl Row for SubscriptionLine {
         right("LAG"),
         right("GENERATION"),
         left("LAST COMMIT"),
+        left("NOTE"),
     ];
 
     fn name(&self) -> String {
@@ -160,6 +165,10 @@ impl Row for SubscriptionLine {
             output::number(self.lag_records),
             self.generation.to_string(),
             output::or_dash(self.last_commit, |time| time.to_string()),
+            match self.paused {
+                true => "paused".to_owned(),
+                false => String::new(),
+            },
         ]
     }
 

@@ -281,7 +281,11 @@ impl State {
             .min(limits::batch_bytes_max(self.message_bytes_max))
             .min(limits::BATCH_BYTES_MAX);
         let mut has_news = self.open.is_none();
-        let is_full = |open: &mut Batch| !open.builder.push_within(record, bytes_max);
+        let records_max = options.batch_records_max;
+        let is_full = |open: &mut Batch| {
+            open.builder.count() as usize >= records_max
+                || !open.builder.push_within(record, bytes_max)
+        };
         if let Some(full) = self.open.take_if(is_full) {
             self.full.push_back(full);
             has_news = true;

@@ -11,6 +11,7 @@
 //! it; every message's own acknowledgement says what became of it.
 
 mod ack;
+mod bounds;
 mod buffer;
 mod sender;
 
@@ -44,6 +45,9 @@ pub struct PublisherOptions {
     /// Size of a full batch, in bytes before compression, as far as the host takes it; a single larger
     /// message makes one of its own.
     pub batch_bytes: usize,
+    /// Messages in a full batch, as far as the protocol allows. In a topic that refuses when it is full both are less
+    /// where its bounds are small.
+    pub batch_records_max: usize,
     /// Bytes of messages that may wait or be unanswered before [`Publisher::send`] waits.
     pub memory_bytes_max: usize,
     /// Without progress for so long, what waits fails; the client's timeout if not told.
@@ -56,6 +60,7 @@ impl Default for PublisherOptions {
             compression: Compression::None,
             batches_in_flight_max: limits::PUBLISHER_BATCHES_IN_FLIGHT_DEFAULT,
             batch_bytes: limits::BATCH_BYTES_TARGET,
+            batch_records_max: limits::BATCH_RECORDS_MAX as usize,
             memory_bytes_max: limits::PUBLISHER_BYTES_DEFAULT,
             timeout: None,
         }
@@ -191,6 +196,7 @@ impl Client {
         route.progress();
         let message_bytes_max = connection.hello().message_bytes_max as usize;
         let in_flight_max = options.batches_in_flight_max;
+        let options = bounds::fit(options, &connection, topic).await;
         let buffer = Arc::new(Buffer::new(options, message_bytes_max));
         let sender = Sender::new(buffer.clone(), route, in_flight_max)?;
         tokio::spawn(sender.run());
@@ -219,6 +225,9 @@ fn check(options: &PublisherOptions) -> Result<(), ClientError> {
             "number of batches in flight",
             format!("{found}: 1 to {most} expected"),
         );
+    }
+    if options.batch_records_max == 0 {
+        return refuse("messages of a batch", "0 are none".to_owned());
     }
     if options.memory_bytes_max == 0 {
         return refuse("memory of a publisher", "0 bytes hold nothing".to_owned());

@@ -7,7 +7,8 @@
 //!           handed out        one answer        bounded by the credit
 //! ```
 //!
-//! A subscriber has no task of its own. The topic's host sends it a stream, ahead of what is asked of the subscriber,
+//! A subscriber reads without a task of its own; one of a durable subscription has one that
+//! [attends](super::attendance) it. The topic's host sends it a stream, ahead of what is asked of the subscriber,
 //! as far as it was given credit; credit is renewed as what came is handed out ([`Feed`]). So who takes
 //! records as fast as they come never waits for a round trip, and who takes none holds what
 //! [`SubscriberOptions::window_bytes`] says and one answer. One answer at a time is looked into ([`AtHand`]). Every
@@ -23,6 +24,7 @@
 //! 2. A record is handed out only from a batch whose checksum holds.
 //! 3. A commit never covers what was not handed out, unless the caller names the offset.
 //! 4. What came before the subscriber was moved, or before an error, is not handed out after it.
+//! 5. While its subscription is known to be paused nothing is handed out.
 
 mod at_hand;
 mod delivery;
@@ -35,6 +37,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use crate::client::attendance::{Attendance, in_millis};
 use crate::client::cluster::{Effect, Lane};
 use crate::client::route::Route;
 use crate::client::{Client, ClientError};
@@ -65,6 +68,8 @@ pub struct SubscriberOptions {
     pub pass_damage: bool,
     /// How long the host may be away; the client's timeout if not told.
     pub timeout: Option<Duration>,
+    /// If the subscription has to be made: it vanishes when nobody uses it for so long.
+    pub expire: Option<Duration>,
 }
 
 impl Default for SubscriberOptions {
@@ -76,6 +81,7 @@ impl Default for SubscriberOptions {
             window_bytes: limits::SUBSCRIBER_WINDOW_BYTES_DEFAULT,
             pass_damage: false,
             timeout: None,
+            expire: None,
         }
     }
 }
@@ -124,6 +130,7 @@ pub struct Subscriber {
     options: SubscriberOptions,
     route: Route,
     subscription: Option<SubscriptionInfo>,
+    pub(super) attendance: Option<Attendance>,
     /// The next offset to hand out.
     position: Offset,
     start: Offset,
@@ -146,6 +153,7 @@ impl Client {
             topic: topic.clone(),
             route: Route::new(self.cluster.clone(), location, Lane::Fetch, timeout),
             subscription: None,
+            attendance: None,
             position: Offset::ZERO,
             start: Offset::ZERO,
             end: Offset::ZERO,
@@ -195,9 +203,11 @@ impl Subscriber {
         self.subscription.as_ref()
     }
 
-    /// Waits for the next record or gap, over reconnects and restarts of the host.
+    /// Waits for the next record or gap, over reconnects and restarts of the host, and while the subscription is
+    /// paused.
     pub async fn next(&mut self) -> Result<Delivery, ClientError> {
         loop {
+            self.resumed().await;
             if let Some(delivery) = self.take()? {
                 return Ok(delivery);
             }
@@ -216,7 +226,7 @@ impl Subscriber {
     /// Waits for at least one, and gives what is at hand, at most `max` (and at least 1).
     pub async fn next_many(&mut self, max: usize) -> Result<Vec<Delivery>, ClientError> {
         let mut deliveries = vec![self.next().await?];
-        while deliveries.len() < max {
+        while deliveries.len() < max && !self.is_paused() {
             if let Some(next) = self
                 .at_hand
                 .take_records(self.position, max, &mut deliveries)
@@ -236,10 +246,13 @@ impl Subscriber {
 
     /// Waits for something to be [at hand](Self::next_at_hand).
     pub async fn ready(&mut self) -> Result<(), ClientError> {
-        while self.at_hand.is_empty() {
+        loop {
+            self.resumed().await;
+            if !self.at_hand.is_empty() {
+                return Ok(());
+            }
             self.fill().await?;
         }
-        Ok(())
     }
 
     /// The next record or gap if it is here already, without copying or counting anything: the fastest way to read
@@ -261,6 +274,9 @@ impl Subscriber {
     /// # }
     /// ```
     pub fn next_at_hand(&mut self) -> Result<Option<DeliveryRef<'_>>, ClientError> {
+        if self.is_paused() {
+            return Ok(None);
+        }
         match self.at_hand.advance(self.position) {
             Ok(Next::Record) => {}
             Ok(Next::Gap(gap)) => {
@@ -377,12 +393,14 @@ impl Subscriber {
                     name,
                     from,
                     if_not_exists,
+                    expire_ms: self.options.expire.map(in_millis),
                 };
                 self.ask_host(&request).await?
             }
             None => self.ask_host(&DescribeSubscription { topic, name }).await?,
         };
         self.point_to(subscription.topic_id).await?;
+        self.attendance = Some(Attendance::begin(&self.route, &subscription));
         self.resume(subscription);
         Ok(())
     }

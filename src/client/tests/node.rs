@@ -387,6 +387,34 @@ impl Node {
         }
     }
 
+    async fn watch_subscription(self: Arc<Self>, call: Call, reply: Reply) {
+        let watch: WatchSubscription = call.decode().expect("well-formed");
+        let wait = Duration::from_millis(watch.max_wait_ms.into());
+        let deadline = tokio::time::Instant::now() + wait;
+        loop {
+            let changed = self.changed.notified();
+            let mut changed = std::pin::pin!(changed);
+            changed.as_mut().enable();
+            let paused = self.paused(&watch);
+            let is_late = tokio::time::Instant::now() >= deadline;
+            if is_late || paused != Ok(watch.paused) {
+                let watched = paused.map(|paused| WatchedSubscription { paused });
+                return reply.send::<WatchSubscription>(watched);
+            }
+            let _ = tokio::time::timeout_at(deadline, changed).await;
+        }
+    }
+
+    fn paused(&self, watch: &WatchSubscription) -> Result<bool, ApiError> {
+        let mut disk = self.disk();
+        let (topic, found) = check_topic(&mut disk, watch.topic, LeaderEpoch::new(0))?;
+        let name = watch.name.clone();
+        match found.subscriptions.get(&name) {
+            Some(subscription) => Ok(subscription.paused),
+            None => Err(ApiError::SubscriptionNotFound { topic, name }),
+        }
+    }
+
     fn fetch_now(&self, fetch: &Fetch) -> Result<Fetched, ApiError> {
         let mut disk = self.disk();
         let mut fetched = check_topic(&mut disk, fetch.topic, fetch.epoch)?
@@ -572,6 +600,10 @@ impl Node {
                 lag_ms: 0,
                 created: Timestamp::default(),
                 last_commit: None,
+                paused: false,
+                expire_ms: request.expire_ms,
+                expires_in_ms: None,
+                readers: 0,
             });
             subscription.end_offset = end;
             subscription.clone()
@@ -689,6 +721,9 @@ impl Service for Node {
         match call.api {
             Api::Publish => self.publish(&call, reply),
             Api::Stream => return Handling::Wait(Box::pin(self.clone().stream(call, reply))),
+            Api::WatchSubscription => {
+                return Handling::Wait(Box::pin(self.clone().watch_subscription(call, reply)));
+            }
             _ => self.control(&call, reply),
         }
         Handling::Answered

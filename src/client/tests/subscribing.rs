@@ -397,3 +397,86 @@ async fn a_host_that_stays_away_is_an_error_and_the_reader_stays_usable() {
     publish(&host.client().await, 10..20).await;
     expect(&mut reader, 10..20).await;
 }
+
+/// Pauses the subscription at the host, or lets it go on.
+fn pause(host: &Running, paused: bool) {
+    host.change(&name("t"), |topic| {
+        let subscription = topic.subscriptions.get_mut(&subscription());
+        subscription.expect("it is there").paused = paused;
+    });
+}
+
+async fn until_paused(subscriber: &Subscriber, wanted: bool) {
+    let mut told = subscriber.watch_pause().expect("it is durable");
+    let is_so = tokio::time::timeout(SOON, told.wait_for(|paused| *paused == wanted)).await;
+    is_so.expect("in time").expect("it is attended");
+}
+
+/// Nothing comes, for long enough to tell.
+async fn expect_nothing(subscriber: &mut Subscriber) {
+    let quiet = Duration::from_millis(100);
+    let nothing = subscriber.next_within(quiet).await;
+    assert_eq!(nothing.expect("no error"), None);
+}
+
+#[tokio::test]
+async fn a_paused_subscription_hands_out_nothing_until_it_is_resumed() {
+    let host = Running::peer("a", &["t"]).await;
+    let client = host.client().await;
+    publish(&client, 0..40).await;
+    let options = SubscriberOptions {
+        max_bytes: 1_000,
+        ..durable(Some(Position::Beginning))
+    };
+    let mut reader = subscriber(&client, options.clone()).await;
+    expect(&mut reader, 0..3).await;
+    pause(&host, true);
+    until_paused(&reader, true).await;
+    // There is something at hand, and more at the host.
+    expect_nothing(&mut reader).await;
+    assert_eq!(reader.next_at_hand().expect("no error"), None);
+    let waiting = tokio::time::timeout(Duration::from_millis(50), reader.ready()).await;
+    waiting.expect_err("nothing is to be handed out");
+    // What was handed out counts.
+    assert_eq!(reader.commit().await.expect("committed").get(), 3);
+    // Who comes while it is paused waits from the start; and so it is after the host was away.
+    let mut late = subscriber(&client, durable(None)).await;
+    expect_nothing(&mut late).await;
+    let host = Running::restart(host.kill().await).await;
+    expect_nothing(&mut reader).await;
+    publish(&client, 40..50).await;
+    expect_nothing(&mut late).await;
+    pause(&host, false);
+    expect(&mut reader, 3..50).await;
+    expect(&mut late, 3..50).await;
+}
+
+#[tokio::test]
+async fn many_at_once_stop_at_a_pause_too() {
+    let host = Running::peer("a", &["t"]).await;
+    let client = host.client().await;
+    publish(&client, 0..40).await;
+    let mut reader = subscriber(&client, durable(Some(Position::Beginning))).await;
+    pause(&host, true);
+    until_paused(&reader, true).await;
+    let none = tokio::time::timeout(Duration::from_millis(50), reader.next_many(100)).await;
+    none.expect_err("nothing is to be handed out");
+    pause(&host, false);
+    until_paused(&reader, false).await;
+    let all = tokio::time::timeout(SOON, reader.next_many(100)).await;
+    assert!(!all.expect("in time").expect("records").is_empty());
+}
+
+#[tokio::test]
+async fn a_subscription_that_is_gone_is_told_by_the_commit() {
+    let host = Running::peer("a", &["t"]).await;
+    let client = host.client().await;
+    publish(&client, 0..10).await;
+    let mut reader = subscriber(&client, durable(Some(Position::Beginning))).await;
+    pause(&host, true);
+    until_paused(&reader, true).await;
+    host.change(&name("t"), |topic| topic.subscriptions.clear());
+    expect(&mut reader, 0..10).await;
+    let refused = reader.commit().await.expect_err("it is gone");
+    assert_eq!(refused.name(), "SubscriptionNotFound");
+}

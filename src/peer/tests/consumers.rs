@@ -616,6 +616,7 @@ async fn names_are_shared_with_subscriptions_and_discarded_records_are_told() {
         topic: name("t"),
         name: group(named),
         from: Position::Beginning,
+        expire_ms: None,
         if_not_exists: true,
     };
     let refused = peer.ask(subscribe("g")).await.expect_err("its name");

@@ -164,6 +164,10 @@ apis! {
     SubscriptionHistory = 66 by Peer,
     /// Take the last such move back.
     UndoSubscription = 67 by Peer,
+    /// Pause one, let it go on, or say when it expires.
+    SetSubscription = 68 by Peer,
+    /// Wait until one is paused or resumed, and say that it is read.
+    WatchSubscription = 69 by Peer,
     /// Make a consumer group.
     CreateConsumerGroup = 70 by Peer,
     /// Change its options.

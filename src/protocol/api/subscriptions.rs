@@ -17,6 +17,8 @@ pub struct CreateSubscription {
     pub from: Position,
     /// Answer with the existing one instead of `SubscriptionExists`.
     pub if_not_exists: bool,
+    /// It vanishes when nobody uses it for so many milliseconds; `None`: it stays until it is removed.
+    pub expire_ms: Option<u64>,
 }
 request!(CreateSubscription => SubscriptionInfo);
 
@@ -45,6 +47,14 @@ pub struct SubscriptionInfo {
     pub created: Timestamp,
     /// When it was last committed.
     pub last_commit: Option<Timestamp>,
+    /// Nothing is handed out through it for now.
+    pub paused: bool,
+    /// It vanishes when nobody uses it for so many milliseconds.
+    pub expire_ms: Option<u64>,
+    /// Of these so many are left; `None` while it does not expire or somebody attends it.
+    pub expires_in_ms: Option<u64>,
+    /// Readers that attend it now.
+    pub readers: u64,
 }
 
 /// Remove a subscription.
@@ -132,4 +142,46 @@ request!(Commit => Committed);
 pub struct Committed {
     /// Highest committed offset of this generation.
     pub offset: Offset,
+}
+
+/// Change what can be set on a subscription.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetSubscription {
+    /// Topic.
+    pub topic: TopicName,
+    /// Name.
+    pub name: SubscriptionName,
+    /// What changes.
+    pub changes: SubscriptionChanges,
+}
+request!(SetSubscription => SubscriptionInfo);
+
+/// Changes of a subscription: `None` leaves something as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct SubscriptionChanges {
+    /// Whether it is paused.
+    pub paused: Option<bool>,
+    /// When it expires; `Some(None)`: never.
+    pub expire_ms: Option<Option<u64>>,
+}
+
+/// Wait until a subscription is paused or resumed. While this waits the subscription is in use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchSubscription {
+    /// Topic.
+    pub topic: TopicId,
+    /// Subscription.
+    pub name: SubscriptionName,
+    /// What the reader knows: answered as soon as it is otherwise.
+    pub paused: bool,
+    /// Longest wait, in milliseconds.
+    pub max_wait_ms: u32,
+}
+request!(WatchSubscription => WatchedSubscription);
+
+/// How it is now, durably.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchedSubscription {
+    /// Whether it is paused.
+    pub paused: bool,
 }

@@ -177,6 +177,10 @@ fn subscription_info() -> SubscriptionInfo {
         lag_ms: 1_500,
         created: time(-1_000),
         last_commit: None,
+        paused: true,
+        expire_ms: Some(300_000),
+        expires_in_ms: Some(299_000),
+        readers: 0,
     }
 }
 
@@ -484,6 +488,7 @@ fn subscriptions() -> Vec<Sample> {
         name: name.clone(),
         from: Position::Beginning,
         if_not_exists: false,
+        expire_ms: Some(300_000),
     };
     let delete = DeleteSubscription {
         topic: topic.clone(),
@@ -516,9 +521,23 @@ fn subscriptions() -> Vec<Sample> {
     let offset = Offset::new(42);
     let commit = Commit {
         topic: topic_id(),
-        name,
+        name: name.clone(),
         generation: Generation::new(5),
         offset,
+    };
+    let set = SetSubscription {
+        topic,
+        name: name.clone(),
+        changes: SubscriptionChanges {
+            paused: Some(true),
+            expire_ms: Some(None),
+        },
+    };
+    let watch = WatchSubscription {
+        topic: topic_id(),
+        name,
+        paused: false,
+        max_wait_ms: 30_000,
     };
     [
         pair(create, subscription_info()),
@@ -527,6 +546,8 @@ fn subscriptions() -> Vec<Sample> {
         pair(list, page),
         pair(seek, sought),
         pair(commit, Committed { offset }),
+        pair(set, subscription_info()),
+        pair(watch, WatchedSubscription { paused: true }),
     ]
     .concat_all()
 }

@@ -228,6 +228,8 @@ fn subscriptions(topic: &Topic) -> impl Iterator<Item = Section> + '_ {
             committed: row.committed,
             created: row.created,
             last_commit: row.last_commit,
+            paused: row.paused,
+            expire_ms: row.expire_ms,
         });
         let history = topic.histories.get(name).map(|history| {
             Section::History(ExportedHistory {

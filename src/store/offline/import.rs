@@ -218,6 +218,8 @@ fn rows_of(checked: &CheckedTopic) -> (TopicRow, Vec<(SubscriptionName, Subscrip
             committed: found.committed,
             created: found.created,
             last_commit: found.last_commit,
+            paused: found.paused,
+            expire_ms: found.expire_ms,
         };
         (found.name.clone(), row)
     });

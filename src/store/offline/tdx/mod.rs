@@ -155,6 +155,10 @@ pub struct ExportedSubscription {
     pub created: Timestamp,
     /// When it was last committed.
     pub last_commit: Option<Timestamp>,
+    /// Nothing is handed out through it for now.
+    pub paused: bool,
+    /// It vanishes when nobody uses it for so many milliseconds.
+    pub expire_ms: Option<u64>,
 }
 
 /// What moved the subscription before it.

@@ -148,6 +148,8 @@ impl Fields {
                 committed: Offset::new(self.u64()?),
                 created: self.time()?,
                 last_commit: self.optional_time()?,
+                paused: self.flag()?,
+                expire_ms: self.optional()?,
             }),
             HISTORY => {
                 let count = self.u32()?;

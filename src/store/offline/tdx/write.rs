@@ -74,6 +74,8 @@ fn encode(section: &Section) -> (u8, Vec<u8>) {
             to.extend(subscription.committed.get().to_le_bytes());
             to.extend(subscription.created.as_millis().to_le_bytes());
             put_time(&mut to, subscription.last_commit);
+            to.push(u8::from(subscription.paused));
+            put_number(&mut to, subscription.expire_ms);
             SUBSCRIPTION
         }
         Section::History(history) => {
@@ -122,8 +124,7 @@ fn put_topic(to: &mut Vec<u8>, topic: &ExportedTopic) {
     to.push(u8::from(topic.settings.durability == Durability::Os));
     let retention = topic.settings.retention;
     for bound in [retention.age_ms, retention.bytes, retention.records] {
-        to.push(u8::from(bound.is_some()));
-        to.extend(bound.unwrap_or(0).to_le_bytes());
+        put_number(to, bound);
     }
     to.push(u8::from(retention.interest));
     to.push(u8::from(topic.settings.when_full == WhenFull::Refuse));
@@ -208,6 +209,11 @@ fn put_text(to: &mut Vec<u8>, text: &str) {
     let length = u16::try_from(text.len()).expect("names are short");
     to.extend(length.to_le_bytes());
     to.extend(text.as_bytes());
+}
+
+fn put_number(to: &mut Vec<u8>, number: Option<u64>) {
+    to.push(u8::from(number.is_some()));
+    to.extend(number.unwrap_or(0).to_le_bytes());
 }
 
 fn put_time(to: &mut Vec<u8>, time: Option<Timestamp>) {

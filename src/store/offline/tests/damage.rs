@@ -40,14 +40,13 @@ async fn serves_all_but_damage(dir: &Path, expected: &Contents, what: &str) -> u
         }
         missing += of_topic.records.keys().filter(|n| lost.contains(n)).count() as u64;
     }
-    for ((topic, subscription), (committed, _)) in &expected.subscriptions {
+    for ((topic, subscription), row) in &expected.subscriptions {
         let found = store
             .describe_subscription(name(topic), subscription.parse().expect("good"))
             .await
             .unwrap_or_else(|e| panic!("{what}: {topic}/{subscription}: {e}"));
         assert_eq!(
-            found.committed_offset.get(),
-            *committed,
+            found.committed_offset, row.committed,
             "{what}: {topic}/{subscription}"
         );
     }

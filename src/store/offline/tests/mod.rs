@@ -10,10 +10,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::protocol::api::{Commit, Position};
+use crate::protocol::api::{Commit, Position, SetSubscription, SubscriptionChanges, TopicChanges};
 use crate::store::tests::{batch, copy_dir, create, name, open, publish};
 use crate::store::{Store, StoreOptions};
-use crate::types::{Durability, Offset, SubscriptionName, TopicId};
+use crate::topic::SubscriptionRow;
+use crate::types::{Durability, Offset, SubscriptionName, TopicId, TopicSettings, WhenFull};
 
 /// A stopped store with several topics in several segments, and what is in it.
 pub(super) struct Sample {
@@ -26,12 +27,13 @@ pub(super) struct Sample {
 pub(super) struct Contents {
     /// By topic: first offset, end, and every record with its append time.
     pub topics: BTreeMap<String, TopicContents>,
-    /// By topic and name: committed offset and generation.
-    pub subscriptions: BTreeMap<(String, String), (u64, u64)>,
+    /// By topic and name.
+    pub subscriptions: BTreeMap<(String, String), SubscriptionRow>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct TopicContents {
+    pub settings: TopicSettings,
     pub start: u64,
     pub end: u64,
     pub records: BTreeMap<u64, (i64, Vec<u8>)>,
@@ -101,6 +103,7 @@ pub(super) async fn fill(store: &Store) -> HashMap<&'static str, TopicId> {
             subscribe(store, "quakes.ci", "billing", 77).await;
             subscribe(store, "quakes.nc", "audit", 5).await;
             subscribe(store, "quakes.ci", "late", 0).await;
+            set_all(store).await;
         }
     }
     store
@@ -113,6 +116,27 @@ pub(super) async fn fill(store: &Store) -> HashMap<&'static str, TopicId> {
         .expect("purged");
     ids.remove("gone");
     ids
+}
+
+/// Sets what is not as it is by default, where nothing is discarded for it.
+async fn set_all(store: &Store) {
+    let changes = TopicChanges {
+        retain_bytes: Some(Some(1 << 40)),
+        retain_interest: Some(true),
+        when_full: Some(WhenFull::Refuse),
+        ..TopicChanges::default()
+    };
+    let set = store.set_topic(name("empty"), changes).await;
+    set.expect("set");
+    let request = SetSubscription {
+        topic: name("quakes.ci"),
+        name: "billing".parse().expect("good"),
+        changes: SubscriptionChanges {
+            paused: Some(true),
+            expire_ms: Some(Some(3_600_000)),
+        },
+    };
+    store.set_subscription(request).await.expect("set");
 }
 
 async fn subscribe(store: &Store, topic: &str, subscription: &str, committed: u64) {
@@ -164,10 +188,10 @@ pub(super) fn contents(dir: &Path) -> Contents {
         let of_topic = found.topics.entry(topic.name().to_string()).or_default();
         of_topic.start = topic.row.start.get();
         of_topic.end = topic.row.end.get();
+        of_topic.settings = topic.row.settings;
         for (name, row) in &topic.subscriptions {
             let key = (topic.name().to_string(), name.to_string());
-            let row = (row.committed.get(), row.generation.get());
-            found.subscriptions.insert(key, row);
+            found.subscriptions.insert(key, row.clone());
         }
     }
     dump(dir, &DumpOptions::default(), &mut |item| {

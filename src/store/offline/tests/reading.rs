@@ -64,7 +64,9 @@ async fn a_stopped_store_is_listed_verified_and_measured() {
     }
     assert_eq!(sample.contents.subscriptions.len(), 3);
     let billing = ("quakes.ci".to_owned(), "billing".to_owned());
-    assert_eq!(sample.contents.subscriptions[&billing], (77, 2));
+    let billing = &sample.contents.subscriptions[&billing];
+    assert_eq!((billing.committed.get(), billing.generation.get()), (77, 2));
+    assert_eq!((billing.paused, billing.expire_ms), (true, Some(3_600_000)));
 
     let of = |name: &str| {
         let named = |t: &&TopicStats| t.name.as_ref().is_some_and(|n| n.as_str() == name);
