@@ -77,8 +77,7 @@ Examples:
     /// Hand nothing out through a subscription until it is resumed
     #[command(after_help = "\
 Examples:
-  tidings subscription pause quakes.ci map
-  tidings subscription resume quakes.ci map")]
+  tidings subscription pause quakes.ci map")]
     Pause(One),
     /// Let a paused subscription go on
     #[command(after_help = "\

@@ -617,7 +617,7 @@ class ClientProof:
         equal(self.jobs["options"]["dead_letters"], f"dead.{topic['name']}.workers", "the default")
         fails("ConsumerGroupExists", self.host.call, "CreateConsumerGroup", **making, if_not_exists=False)
         making = {"topic": topic["name"], "name": "workers", "from": "End", "if_not_exists": True}
-        fails("ConsumerGroupExists", self.host.call, "CreateSubscription", **making)
+        fails("ConsumerGroupExists", self.host.call, "CreateSubscription", **making, expire_ms=None)
         self.first, self.second = self.member(), self.member()
         self.mine, self.yours = self.take(self.first, 4), self.take(self.second, 10)
         equal([(o, d) for o, d, _ in self.mine], [(n, 1) for n in range(4)], "what came first")

@@ -168,7 +168,7 @@ fn what_a_directory_tells() {
         history.generation history.client history.address";
     let head = "kind id name created journal_format catalog_format catalog_faults applied \
         applied.group applied.segment applied.position slot_bytes clean_stop torn damage topics \
-        subscriptions segments";
+        subscriptions groups segments";
     let expected = head.to_owned()
         + &inner("topics", topic)
         + &inner("subscriptions", subscription)
