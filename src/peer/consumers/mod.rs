@@ -21,6 +21,7 @@ mod burying;
 mod desk;
 mod managing;
 mod meters;
+mod reading;
 mod replaying;
 mod requests;
 mod settling;

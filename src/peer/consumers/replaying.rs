@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::Desks;
-use super::taking::span;
+use super::reading::span;
 use crate::limits;
 use crate::protocol::api::{ReplayDeadLetters, ReplayedDeadLetters};
 use crate::protocol::batch::{

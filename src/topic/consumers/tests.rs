@@ -170,8 +170,10 @@ fn a_gap_uses_up_no_window() {
 /// Dead letters of records that are gone were tried for ever: a group that was read back did not let go of them.
 #[test]
 fn a_record_that_dies_and_is_gone_is_settled_also_ahead_of_the_cursor() {
-    let mut page = ConsumerPageRow::default();
-    page.failed = vec![FailedRow::new(3, 1, true), FailedRow::new(5, 1, false)];
+    let page = ConsumerPageRow {
+        failed: vec![FailedRow::new(3, 1, true), FailedRow::new(5, 1, false)],
+        ..ConsumerPageRow::default()
+    };
     let row = ConsumerGroupRow::new(Generation::new(1), Offset::ZERO, options(), now(0).wall);
     let mut group = Group::load(row, std::iter::once((0, &page)), now(0));
     assert_eq!(group.dying(9).len(), 1);
