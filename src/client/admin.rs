@@ -558,7 +558,7 @@ impl Client {
 
     // --- how -----------------------------------------------------------------
 
-    async fn question<R: Request>(
+    pub(super) async fn question<R: Request>(
         &self,
         topic: &TopicName,
         request: &R,
@@ -566,7 +566,7 @@ impl Client {
         self.cluster.at_host(topic, request, Effect::Reads).await
     }
 
-    async fn change<R: Request>(
+    pub(super) async fn change<R: Request>(
         &self,
         topic: &TopicName,
         request: &R,
@@ -575,7 +575,7 @@ impl Client {
     }
 
     /// Asks all peers, some at a time; what each answered, or why it did not.
-    async fn at_all_peers<T, F>(
+    pub(super) async fn at_all_peers<T, F>(
         &self,
         ask: impl Fn(Self, Address) -> F,
     ) -> Result<Vec<(PeerInfo, Result<T, ClientError>)>, ClientError>

@@ -24,7 +24,8 @@
 //! ```text
 //!   Client ── admin calls ─────────────┐
 //!     ├── Publisher ── one task ───────┼──► cluster: locations, connections ──► net::dial
-//!     └── Subscriber ── no task ───────┘
+//!     ├── Subscriber ── no task ───────┤
+//!     └── Member ── one task ──────────┘
 //! ```
 //!
 //! Invariants:
@@ -39,16 +40,18 @@
 //!    [`Gap`](crate::types::Gap) says what is missing, or there is an error.
 //! 4. **Memory is bounded**: a publisher holds at most
 //!    [`memory_bytes_max`](PublisherOptions::memory_bytes_max), a subscriber at most
-//!    two answers.
+//!    two answers, a member of a group the [buffer](MemberOptions::buffer_records) it is given.
 //! 5. **What is known is used**: while no index answers, known locations go on working.
 //!
-//! Absent on purpose: blocking calls, consumer groups, and patterns in
+//! Absent on purpose: blocking calls, and patterns in
 //! subscriptions (follow [`Client::watch`] and subscribe to each topic).
 
 mod admin;
 mod backoff;
 mod cluster;
 mod error;
+mod groups;
+mod member;
 mod options;
 mod publisher;
 mod route;
@@ -56,6 +59,7 @@ mod subscriber;
 
 pub use admin::{NewTopic, TopicReport};
 pub use error::ClientError;
+pub use member::{Member, MemberDelivery, MemberOptions, Missed, NewGroup, NotSettled};
 pub use options::ConnectOptions;
 pub use publisher::{Ack, Acked, AckedRun, Message, Publisher, PublisherOptions, RunAck};
 pub use subscriber::{
