@@ -588,6 +588,26 @@ pub const SUBSCRIBER_WINDOW_BYTES_DEFAULT: usize = 4 * MIB;
 pub const SUBSCRIBER_WINDOW_RECORDS: u64 = 1 << 20;
 /// How long one question of a durable subscriber, whether its subscription is paused, waits at the host for news.
 pub const ATTENDANCE_WAIT: Duration = Duration::from_secs(30);
+/// Records that a member of a consumer group has taken and not handed out, unless set otherwise.
+pub const MEMBER_BUFFER_RECORDS_DEFAULT: usize = 512;
+/// Bytes of them, unless set otherwise.
+pub const MEMBER_BUFFER_BYTES_DEFAULT: usize = 4 * MIB;
+/// Takes of a member on the way: one while the records of the other are handed out.
+pub const MEMBER_TAKES: usize = 2;
+/// How long a member's host waits for records before it answers that there are none.
+pub const MEMBER_WAIT: Duration = Duration::from_secs(10);
+/// Settlements of a member that may be unanswered: they share syncs at the host.
+pub const MEMBER_SETTLES_UNANSWERED: usize = 4;
+/// How long a member gathers verdicts before it sends them.
+pub const MEMBER_GATHER: Duration = Duration::from_millis(2);
+/// So many verdicts are sent at once.
+pub const MEMBER_VERDICTS_AT_ONCE: u64 = 256;
+/// Runs of records whose verdicts did not count that a member remembers until somebody asks; then the oldest is forgotten.
+pub const MEMBER_NOT_SETTLED_MAX: usize = 10_000;
+/// A member looks for deadlines to extend at most so often.
+pub const MEMBER_TICK_MIN: Duration = Duration::from_millis(10);
+/// And at least so often.
+pub const MEMBER_TICK_MAX: Duration = Duration::from_secs(1);
 
 const _: () = {
     assert!(PUBLISHER_BATCHES_IN_FLIGHT_DEFAULT <= PUBLISHES_UNANSWERED_MAX);
@@ -606,6 +626,8 @@ const _: () = {
     assert!(CLIENT_ALIVE_EVERY.as_millis() * 3 <= CLIENT_SILENCE_MAX.as_millis());
     assert!(KEEP_ALIVE_MAX.as_millis() <= CLIENT_SILENCE_MAX.as_millis());
     assert!(STREAMS_PER_CONNECTION_MAX <= STREAMS_MAX);
+    assert!(MEMBER_BUFFER_RECORDS_DEFAULT <= UNACKED_MAX as usize);
+    assert!(MEMBER_WAIT.as_millis() <= FETCH_WAIT_MAX.as_millis());
     assert!(MESSAGE_BYTES_DEFAULT <= MESSAGE_BYTES_MAX);
     assert!(MESSAGE_BYTES_MAX < BATCH_BYTES_MAX);
     assert!(batch_bytes_max(MESSAGE_BYTES_MAX) == BATCH_BYTES_MAX);

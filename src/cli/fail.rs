@@ -298,6 +298,12 @@ fn hint_for(error: &ApiError) -> Option<String> {
         ApiError::SubscriptionExists { topic, name } => {
             format!("'tidings subscription seek {topic} {name} --to ...' moves it")
         }
+        ApiError::ConsumerGroupNotFound { topic, name } => {
+            format!("'tidings group create {topic} {name} --from beginning' makes it")
+        }
+        ApiError::ConsumerGroupExists { topic, name } => {
+            format!("'tidings group info {topic} {name}' shows it, 'tidings group set' changes it")
+        }
         ApiError::PeerNotFound { .. } => "'tidings peer ls' shows the peers".to_owned(),
         ApiError::PeerNotOnline { .. } => "start the peer again on its data directory".to_owned(),
         ApiError::IndexUnavailable { .. } => {

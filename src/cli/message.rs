@@ -37,6 +37,8 @@ pub struct Message<'a> {
     pub headers: &'a [Header],
     /// Its payload.
     pub payload: &'a [u8],
+    /// The how many-eth time a member of a group got it.
+    pub delivery: Option<u32>,
 }
 
 /// How messages look.
@@ -143,9 +145,9 @@ fn render(template: &Template, message: &Message<'_>, out: &mut Vec<u8>) {
 
 impl Serialize for Message<'_> {
     /// `{"topic","offset","timestamp","key","headers","payload"}`; what is not
-    /// UTF-8 stands under the same name with `_base64`.
+    /// UTF-8 stands under the same name with `_base64`. Of a group's message also `"delivery"`.
     fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
-        let mut map = to.serialize_map(Some(6))?;
+        let mut map = to.serialize_map(None)?;
         map.serialize_entry("topic", self.topic.as_str())?;
         map.serialize_entry("offset", &self.offset)?;
         map.serialize_entry("timestamp", &format_args!("{}", self.timestamp))?;
@@ -155,6 +157,9 @@ impl Serialize for Message<'_> {
         }
         map.serialize_entry("headers", &HeaderMap(self.headers))?;
         bytes_entry(&mut map, ("payload", "payload_base64"), self.payload)?;
+        if let Some(delivery) = self.delivery {
+            map.serialize_entry("delivery", &delivery)?;
+        }
         map.end()
     }
 }
@@ -246,6 +251,7 @@ mod tests {
             key: Some(b"k"),
             headers: &headers,
             payload: "ü\"".as_bytes(),
+            delivery: None,
         };
         assert_eq!(printed(&Style::Payload, &message), "ü\"\n");
         assert_eq!(
@@ -253,6 +259,11 @@ mod tests {
             "{\"topic\":\"quakes.ci\",\"offset\":7,\"timestamp\":\"2018-01-31T01:49:59.650Z\",\
              \"key\":\"k\",\"headers\":{\"a\":[\"1\",\"3\"],\"b\":\"2\"},\"payload\":\"ü\\\"\"}\n"
         );
+        let again = Message {
+            delivery: Some(2),
+            ..message
+        };
+        assert!(printed(&Style::Json, &again).ends_with("\"payload\":\"ü\\\"\",\"delivery\":2}\n"));
         let template = values::template("%t %o %T %k %h %p%n").expect("good");
         assert_eq!(
             printed(&Style::Template(template), &message),

@@ -25,13 +25,16 @@ mod completions;
 mod config;
 mod confirm;
 mod data;
+mod dlq;
 mod fail;
 mod flags;
 mod format;
+mod group;
 mod history;
 mod in_file;
 mod input;
 mod log;
+mod member;
 mod message;
 mod metrics;
 mod output;
@@ -145,6 +148,27 @@ Examples:
   tidings subscription seek quakes.ci map --to -100"
     )]
     Subscription(subscription::Verb),
+    /// Create, list, change, move and remove groups, whose members share the messages of a topic
+    #[command(
+        subcommand,
+        visible_alias = "groups",
+        after_help = "\
+Examples:
+  tidings group create orders billing --from beginning --ordered-by key
+  tidings group ls
+  tidings group info orders billing"
+    )]
+    Group(group::Verb),
+    /// List, show, replay and discard what groups gave up
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  tidings dlq ls
+  tidings dlq show orders billing
+  tidings dlq replay orders billing --all"
+    )]
+    Dlq(dlq::Verb),
     /// Run an index server and a peer in one process
     #[command(after_help = "\
 Examples:
@@ -177,6 +201,8 @@ Examples:
 Examples:
   tidings sub quakes.ci
   tidings sub quakes.ci --as map                    durable: goes on where it stopped
+  tidings sub orders --group billing                each message to one member of the group
+  tidings sub orders --group billing --from beginning --ordered-by key --ack-deadline 1m --backoff 1s,5s,1m
   tidings sub quakes.ci --from -10 --until-end      the last ten
   tidings sub quakes.ci --from 2h -o json
   tidings sub quakes.ci -f '%o %k %p%n'"
@@ -478,6 +504,8 @@ fn run(cli: Cli) -> Result {
         Command::Subscription(verb) => {
             at_cluster(&global, None, async |c| subscription::run(verb, c).await)
         }
+        Command::Group(verb) => at_cluster(&global, None, async |c| group::run(verb, c).await),
+        Command::Dlq(verb) => at_cluster(&global, None, async |c| dlq::run(verb, c).await),
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::fail::Result;
+use crate::cli::member::{self, GroupFlags};
 use crate::cli::message::{Message, Printer};
 use crate::cli::output::{self, Output};
 use crate::cli::values::{self, Template};
@@ -55,6 +56,8 @@ pub struct Subscribe {
     pub(super) timeout: Duration,
     #[command(flatten)]
     look: Look,
+    #[command(flatten)]
+    group: GroupFlags,
 }
 
 /// Arguments of `pull`.
@@ -130,8 +133,20 @@ struct Flow<'a> {
 
 /// Runs `sub`.
 pub async fn sub(args: Subscribe, context: &Context) -> Result {
-    let stop = signals::listen()?;
+    args.group.check()?;
     let printer = Printer::new(context.output.format, args.look.template)?;
+    if let Some(name) = args.group.group.clone() {
+        let wanted = member::Wanted {
+            topic: args.topic,
+            from: args.from,
+            count: args.count,
+            until_end: args.until_end,
+            timeout: args.timeout,
+            printer,
+        };
+        return member::sub(wanted, name, &args.group, context).await;
+    }
+    let stop = signals::listen()?;
     let mut options = match args.name {
         None => SubscriberOptions::passing(args.from.unwrap_or(Position::End)),
         Some(name) => {
@@ -149,12 +164,7 @@ pub async fn sub(args: Subscribe, context: &Context) -> Result {
         end: args.until_end.then(|| subscriber.end_offset()),
     };
     let pause = Pause::of(&subscriber, &context.output);
-    let absence = Absence {
-        away: subscriber.watch_absence(),
-        output: &context.output,
-        timeout: args.timeout,
-        is_told: Cell::new(false),
-    };
+    let absence = Absence::new(subscriber.watch_absence(), &context.output, args.timeout);
     let mut flow = Flow::new(subscriber, printer, &context.output);
     let flowed = tokio::select! {
         flowed = flow.run(until, &stop) => flowed,
@@ -167,7 +177,7 @@ pub async fn sub(args: Subscribe, context: &Context) -> Result {
 }
 
 /// Tells people that the topic's peer is away, and that it is back.
-struct Absence<'a> {
+pub(super) struct Absence<'a> {
     away: watch::Receiver<bool>,
     output: &'a Output,
     timeout: Duration,
@@ -175,8 +185,19 @@ struct Absence<'a> {
     is_told: Cell<bool>,
 }
 
-impl Absence<'_> {
-    async fn tell(&self) -> Infallible {
+impl<'a> Absence<'a> {
+    /// Of the peer of which `away` tells.
+    pub fn new(away: watch::Receiver<bool>, output: &'a Output, timeout: Duration) -> Self {
+        Self {
+            away,
+            output,
+            timeout,
+            is_told: Cell::new(false),
+        }
+    }
+
+    /// Tells it as it changes, for ever.
+    pub async fn tell(&self) -> Infallible {
         let mut away = self.away.clone();
         loop {
             until_it_is(true, &mut away).await;
@@ -194,7 +215,7 @@ impl Absence<'_> {
     }
 
     /// Tells that it is back, if that is so and still to be told.
-    fn tell_end(&self) {
+    pub fn tell_end(&self) {
         if !*self.away.borrow() && self.is_told.replace(false) {
             self.output.note("the topic's peer is back");
         }
@@ -428,6 +449,7 @@ impl<'a> Flow<'a> {
                     key: record.key.as_deref(),
                     headers: &record.headers,
                     payload: &record.value,
+                    delivery: None,
                 })
             }
             Delivery::Gap(gap) => {

@@ -114,7 +114,11 @@ fn the_format_of_errors_is_found_in_any_spelling() {
 /// A manual that shows lines that do not work is worse than none.
 #[test]
 fn what_the_manuals_show_parses() {
-    for (page, least) in [("README.md", 10), ("docs/operations.md", 25)] {
+    for (page, least) in [
+        ("README.md", 10),
+        ("docs/operations.md", 25),
+        ("docs/consuming.md", 8),
+    ] {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
         let text = std::fs::read_to_string(path).expect("the page is there");
         let shown = shown_lines(&text);

@@ -613,7 +613,7 @@ impl Client {
 
     // --- how -----------------------------------------------------------------
 
-    async fn question<R: Request>(
+    pub(super) async fn question<R: Request>(
         &self,
         topic: &TopicName,
         request: &R,
@@ -621,7 +621,7 @@ impl Client {
         self.cluster.at_host(topic, request, Effect::Reads).await
     }
 
-    async fn change<R: Request>(
+    pub(super) async fn change<R: Request>(
         &self,
         topic: &TopicName,
         request: &R,
@@ -630,7 +630,7 @@ impl Client {
     }
 
     /// Asks all peers, some at a time; what each answered, or why it did not.
-    async fn at_all_peers<T, F>(
+    pub(super) async fn at_all_peers<T, F>(
         &self,
         ask: impl Fn(Self, Address) -> F,
     ) -> Result<Vec<(PeerInfo, Result<T, ClientError>)>, ClientError>

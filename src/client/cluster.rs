@@ -164,6 +164,11 @@ impl Cluster {
         }
     }
 
+    /// A connection that is shared with nobody: what lasts as long as it ends with its owner.
+    pub async fn dial(&self, address: &Address) -> Result<Connection, CallError> {
+        Connection::connect(address, &dial_options(&self.options)).await
+    }
+
     fn slot(&self, address: &Address, lane: Lane) -> Arc<tokio::sync::Mutex<Slot>> {
         let mut pool = lock(&self.pool);
         if pool.len() >= limits::CONNECTIONS_POOLED_CHECK {

@@ -24,8 +24,9 @@
 //! ```text
 //!   Client ── admin calls ─────────────┐
 //!     ├── Publisher ── one task ───────┼──► cluster: locations, connections ──► net::dial
-//!     └── Subscriber ──────────────────┘
-//!           └ a durable one: a task that attends its subscription
+//!     ├── Subscriber ──────────────────┤
+//!     │     └ a durable one: a task that attends its subscription
+//!     └── Member ── one task ──────────┘
 //! ```
 //!
 //! Invariants:
@@ -40,10 +41,11 @@
 //!    [`Gap`](crate::types::Gap) says what is missing, or there is an error.
 //! 4. **Memory is bounded**: a publisher holds at most
 //!    [`memory_bytes_max`](PublisherOptions::memory_bytes_max), a subscriber
-//!    [`window_bytes`](SubscriberOptions::window_bytes) and one answer.
+//!    [`window_bytes`](SubscriberOptions::window_bytes) and one answer, a member of a group
+//!    the [buffer](MemberOptions::buffer_records) it is given.
 //! 5. **What is known is used**: while no index answers, known locations go on working.
 //!
-//! Absent on purpose: blocking calls, consumer groups, and patterns in
+//! Absent on purpose: blocking calls, and patterns in
 //! subscriptions (follow [`Client::watch`] and subscribe to each topic).
 
 mod admin;
@@ -51,6 +53,8 @@ mod attendance;
 mod backoff;
 mod cluster;
 mod error;
+mod groups;
+mod member;
 mod options;
 mod publisher;
 mod route;
@@ -58,6 +62,7 @@ mod subscriber;
 
 pub use admin::{NewTopic, TopicReport};
 pub use error::ClientError;
+pub use member::{Member, MemberDelivery, MemberOptions, Missed, NewGroup, NotSettled};
 pub use options::ConnectOptions;
 pub use publisher::{Ack, Acked, AckedRun, Message, Publisher, PublisherOptions, RunAck};
 pub use subscriber::{

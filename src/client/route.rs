@@ -89,6 +89,13 @@ impl Route {
         Ok(connection)
     }
 
+    /// A connection there that is shared with nobody.
+    pub async fn own_connection(&self) -> Result<Connection, CallError> {
+        let connection = self.cluster.dial(&self.location.address).await?;
+        self.tell_away(false);
+        Ok(connection)
+    }
+
     fn tell_away(&self, is_away: bool) {
         self.away
             .send_if_modified(|told| std::mem::replace(told, is_away) != is_away);
@@ -163,8 +170,17 @@ impl Route {
     /// After a failure on the way to the topic: waits a little, or gives the error back when the
     /// patience is over or trying again cannot help.
     pub async fn wait_after(&mut self, error: ClientError) -> Result<(), ClientError> {
+        if !error.is_retryable() {
+            self.trouble = None;
+            return Err(error);
+        }
+        self.pause_after(error).await
+    }
+
+    /// The same after something that changes by being asked anew.
+    pub async fn pause_after(&mut self, error: ClientError) -> Result<(), ClientError> {
         let trouble = self.trouble.get_or_insert_with(Backoff::new);
-        if !error.is_retryable() || trouble.since().elapsed() >= self.timeout {
+        if trouble.since().elapsed() >= self.timeout {
             self.trouble = None;
             return Err(error);
         }

@@ -6,6 +6,9 @@
 use serde_json::Value;
 use tempfile::TempDir;
 
+use tidings::protocol::dead::NAMES;
+
+use crate::groups::bury;
 use crate::support::{Up, command, run_with};
 
 /// Names of the fields, in order, those of inner objects behind a dot.
@@ -46,6 +49,10 @@ const TOPIC: &str = "name id peer address epoch state since start_offset end_off
     conflict gaps";
 const SUBSCRIPTION: &str = "topic name committed_offset start_offset end_offset lag_records \
     lag_seconds generation created last_commit paused expire_ms expires_in_ms readers";
+const GROUP: &str = "topic name generation options options.ack_deadline_ms options.max_deliveries \
+    options.backoff_ms options.max_unacked options.ordered_by options.dead_letters created start_offset \
+    end_offset floor unsettled in_flight failed dying lag_seconds acknowledged dead skipped last_settled stuck \
+    members";
 const PEER: &str = "name id address state since topics conflicts load load.topics \
     load.stored_bytes load.bytes_in_per_second load.bytes_out_per_second load.connections \
     load.disk_free_bytes";
@@ -111,6 +118,41 @@ fn what_a_cluster_tells() {
         &format!("topic name from to undoes {} dry_run", undoes.join(" ")),
     );
     up.run(&["subscription", "undo", "t", "s"]).ok();
+    for verb in [
+        &["group", "create", "t", "g"][..],
+        &["group", "info", "t", "g"],
+        &["group", "ls"],
+        &["group", "set", "t", "g", "--max-unacked", "9"],
+        &["group", "seek", "t", "g", "--to", "0"],
+    ] {
+        assert_fields(&json(verb), GROUP);
+    }
+    let dry = json(&["group", "seek", "t", "g", "--to", "0", "--dry-run"]);
+    assert_fields(&dry, "topic name from to dry_run");
+    let given = json(&["sub", "t", "--group", "g", "-n", "1", "-q"]);
+    assert_fields(
+        &given,
+        "topic offset timestamp key headers payload delivery",
+    );
+    for (verb, done) in [("replay", "replayed"), ("drop", "dropped")] {
+        let told = json(&["dlq", verb, "t", "g", "--all"]);
+        assert_fields(&told, &format!("topic group dead_letters {done} left"));
+    }
+    bury(&up, "e", 1);
+    assert_fields(
+        &json(&["dlq", "ls"]),
+        "topic group dead_letters messages since",
+    );
+    let shown = json(&["dlq", "show", "e", "g"]);
+    let headers = NAMES.map(|name| format!("headers.{name}")).join(" ");
+    assert_fields(
+        &shown,
+        &format!(
+            "topic offset timestamp key headers {headers} payload died reason deliveries \
+             origin_topic origin_offset group"
+        ),
+    );
+    assert_fields(&json(&["group", "rm", "t", "g"]), GROUP);
     assert_fields(&json(&["peer", "ls"]), PEER);
     let info = json(&["peer", "info", &up.peer_name]);
     assert_fields(&info, &format!("{PEER} {PROCESS}"));
@@ -147,6 +189,7 @@ fn what_a_cluster_tells() {
 #[test]
 fn what_a_directory_tells() {
     let up = cluster();
+    up.run(&["group", "create", "t", "g", "-q"]).ok();
     let kept = TempDir::new().expect("a scratch directory");
     let data = up.dir.path().join("data");
     up.stop_with(|| std::fs::rename(&data, kept.path().join("data")).expect("moved"));
@@ -166,12 +209,14 @@ fn what_a_directory_tells() {
     let subscription = "topic name committed_offset end_offset lag_records generation created \
         last_commit paused expire_ms history history.when history.change history.from history.to \
         history.generation history.client history.address";
+    let group = "topic name floor unsettled acknowledged dead skipped generation created";
     let head = "kind id name created journal_format catalog_format catalog_faults applied \
         applied.group applied.segment applied.position slot_bytes clean_stop torn damage topics \
         subscriptions groups segments";
     let expected = head.to_owned()
         + &inner("topics", topic)
         + &inner("subscriptions", subscription)
+        + &inner("groups", group)
         + &inner("segments", segment);
     assert_fields(&json(&["ls", "data/peer"]), &expected);
 

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::groups::bury;
 use crate::support::{Ran, Up, command, ready, run_with, signal, tidings};
 
 const FORMS: [&str; 4] = ["table", "json", "yaml", "name"];
@@ -56,12 +57,26 @@ const RIGHT_AT_A_CLUSTER: &[Right] = &[
     ("subscription resume a.{} s", Object, "s"),
     ("subscription set a.{} s expire=1h", Object, "s"),
     ("subscription rm a.{} n", Object, "n"),
+    ("group create a.{} n", Object, "n"),
+    ("group ls a.{}", Array, "g"),
+    ("group info a.{} g", Object, "g"),
+    ("group set a.{} g --max-unacked 5", Object, "g"),
+    ("group seek a.{} g --to 1 --dry-run", Object, "g"),
+    ("group seek a.{} g --to 1", Object, "g"),
+    ("sub a.{} --group g -n 1", Lines, "-"),
+    ("group rm a.{} n", Object, "n"),
+    ("dlq ls e.{}", Array, "g"),
+    ("dlq show e.{} g", Lines, "-"),
+    ("dlq replay e.{} g -n 1", Object, "g"),
+    ("dlq drop e.{} g -n 1 --dry-run", Object, "g"),
+    ("dlq drop e.{} g -n 1", Object, "g"),
     ("pub a.{} x", Object, "a.{}"),
     ("sub a.{} --from -1 --until-end", Lines, "-"),
     ("pull a.{} --as s -n 1", Lines, "-"),
     ("bench publish --duration 100ms", Object, "-"),
     ("bench read --duration 100ms", Object, "-"),
     ("bench latency --duration 100ms", Object, "-"),
+    ("bench group --duration 100ms --verify", Object, "-"),
     ("bench lookup --topics 10 --duration 100ms", Object, "-"),
     (
         "bench connections --connections 3 --duration 100ms",
@@ -138,6 +153,33 @@ const WRONG_AT_A_CLUSTER: &[Wrong] = &[
     ),
     ("subscription set a.json s expire=", 2, "Usage"),
     ("subscription rm a.json t", 1, "SubscriptionNotFound"),
+    ("group create a.json g", 1, "ConsumerGroupExists"),
+    ("group create a.json s", 1, "SubscriptionExists"),
+    (
+        "group create a.json x --ack-deadline 1ms",
+        1,
+        "InvalidArgument",
+    ),
+    ("group create nothing g", 1, "TopicNotFound"),
+    ("group ls nothing", 1, "TopicNotFound"),
+    ("group info a.json x", 1, "ConsumerGroupNotFound"),
+    (
+        "group set a.json x --max-unacked 1",
+        1,
+        "ConsumerGroupNotFound",
+    ),
+    ("group set a.json g", 2, "Usage"),
+    ("group seek a.json x --to end", 1, "ConsumerGroupNotFound"),
+    ("group rm a.json x", 1, "ConsumerGroupNotFound"),
+    ("dlq ls nothing", 1, "TopicNotFound"),
+    ("dlq show a.json x", 1, "ConsumerGroupNotFound"),
+    ("dlq replay a.json x --all", 1, "ConsumerGroupNotFound"),
+    ("dlq replay a.json g", 2, "Usage"),
+    ("dlq drop a.json x --all", 1, "ConsumerGroupNotFound"),
+    ("dlq drop a.json g -n 1 --all", 2, "Usage"),
+    ("sub nothing --group g --until-end", 1, "TopicNotFound"),
+    ("sub a.json --group s --until-end", 1, "SubscriptionExists"),
+    ("sub a.json --max-unacked 1", 2, "Usage"),
     ("pub nothing x", 1, "TopicNotFound"),
     ("pub a.json x --count 0", 2, "Usage"),
     ("pub a.json --file absent", 1, "InputOutput"),
@@ -155,6 +197,7 @@ const WRONG_AT_A_CLUSTER: &[Wrong] = &[
     ("bench publish --size 100MiB", 2, "Usage"),
     ("bench read --duration 1", 2, "Usage"),
     ("bench latency --rate 0/s", 2, "Usage"),
+    ("bench group --members 0", 2, "Usage"),
     ("bench lookup --clients 0", 2, "Usage"),
     ("bench lookup --existing --topics 5", 2, "Usage"),
     ("bench connections --connections 0", 2, "Usage"),
@@ -266,7 +309,7 @@ fn all_wrong(lines: &[Wrong], run: impl Fn(&[&str]) -> Ran) {
     }
 }
 
-/// Four topics and a stopped peer for each form.
+/// Five topics and a stopped peer for each form.
 fn prepare(up: &Up) {
     for form in FORMS {
         let names = ["a", "b", "d"].map(|letter| format!("{letter}.{form}"));
@@ -285,6 +328,9 @@ fn prepare(up: &Up) {
             "s",
         ];
         up.run(&of_a).ok();
+        up.run(&["group", "create", a, "g", "-q", "--from", "beginning"])
+            .ok();
+        bury(up, &format!("e.{form}"), 4);
         let name = format!("p-{form}");
         let mut serve = command(up.dir.path());
         serve.args(["serve", "peer", "--name", &name, "--data-dir", &name]);

@@ -13,6 +13,7 @@ mod directories;
 mod docs;
 mod formats;
 mod forms;
+mod groups;
 mod hostile;
 mod index_loss;
 mod lives;

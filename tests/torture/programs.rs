@@ -4,6 +4,8 @@ mod cluster;
 mod control;
 mod faults;
 mod flips;
+mod groups;
+mod ledger;
 mod power;
 mod server;
 
@@ -76,6 +78,11 @@ pub const PROGRAMS: &[Program] = &[
         name: "faults",
         rounds_short: 6,
         run: faults::run,
+    },
+    Program {
+        name: "groups",
+        rounds_short: 6,
+        run: groups::run,
     },
 ];
 

@@ -116,31 +116,40 @@ impl Ledger {
 
     /// Notes one record read.
     pub fn read(&mut self, payload: &[u8], highest: &mut Highest) {
-        let Some(stamp) = Stamp::get(payload).filter(|stamp| stamp.run == self.run) else {
+        let Some(stamp) = self.note(payload) else {
             return;
         };
-        let publisher = stamp.publisher as usize;
-        let Some(seen) = self.seen.get_mut(publisher) else {
-            return;
-        };
-        self.records += 1;
-        if !seen.insert(stamp.number) {
-            self.verdict.duplicated += 1;
-            return;
-        }
-        let highest = &mut highest.0[publisher];
+        let highest = &mut highest.0[stamp.publisher as usize];
         if stamp.number < *highest {
             self.verdict.out_of_order += 1;
         }
         *highest = (*highest).max(stamp.number);
     }
 
-    /// Adds what was read of other topics.
+    /// Notes one record read by one of several who share them.
+    pub fn read_in_any_order(&mut self, payload: &[u8]) {
+        let _ = self.note(payload);
+    }
+
+    /// Notes a record of the run; tells which it is, the first time.
+    fn note(&mut self, payload: &[u8]) -> Option<Stamp> {
+        let stamp = Stamp::get(payload).filter(|stamp| stamp.run == self.run)?;
+        let seen = self.seen.get_mut(stamp.publisher as usize)?;
+        self.records += 1;
+        if !seen.insert(stamp.number) {
+            self.verdict.duplicated += 1;
+            return None;
+        }
+        Some(stamp)
+    }
+
+    /// Adds what others read: what both read is there twice.
     pub fn add(&mut self, other: Self) {
         self.records += other.records;
         self.verdict.duplicated += other.verdict.duplicated;
         self.verdict.out_of_order += other.verdict.out_of_order;
         for (seen, more) in self.seen.iter_mut().zip(&other.seen) {
+            self.verdict.duplicated += more.count() - more.missing_from(seen);
             seen.add(more);
         }
     }
@@ -212,6 +221,15 @@ mod tests {
             all.add(part);
             assert!(acknowledged.insert(number));
         }
+        // What two members of a group were given both is there twice.
+        let mut again = Ledger::new(5, 1);
+        again.read_in_any_order(&payload(0, 200));
+        again.read_in_any_order(&payload(0, 1));
+        assert_eq!(again.verdict(&[]), Verdict::default());
+        let mut twice = Ledger::new(5, 1);
+        twice.read_in_any_order(&payload(0, 200));
+        twice.add(again);
+        assert_eq!(twice.verdict(&[]).duplicated, 1);
         assert_eq!(all.records, 2);
         assert_eq!(acknowledged.count(), 2);
         assert!(all.verdict(&[acknowledged]).is_clean());

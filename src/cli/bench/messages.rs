@@ -1,4 +1,4 @@
-//! `publish`, `read` and `latency`: messages through topics made for the run.
+//! `publish`, `read`, `latency` and, in `group`, groups: messages through topics made for the run.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::bench::alarm::Due;
+use crate::cli::bench::group::Crew;
 use crate::cli::bench::ledger::{Ledger, STAMP_BYTES, Stamp};
 use crate::cli::bench::load::{Load, Loaded};
 use crate::cli::bench::progress::{Counter, Goal, Progress};
@@ -22,14 +23,14 @@ use crate::protocol::api::Position;
 use crate::types::{Durability, Offset, TopicName};
 
 /// What is written at most before reading is measured, in bytes.
-const FILL_BYTES_MAX: u64 = 1 << 30;
+pub(super) const FILL_BYTES_MAX: u64 = 1 << 30;
 /// Rate of `latency` unless told otherwise, in messages per second.
 const LATENCY_RATE_DEFAULT: f64 = 1000.0;
 /// How long messages may be under way after the last one was sent.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is measured with messages.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum Kind {
     /// How fast they are published.
     Publish,
@@ -37,6 +38,8 @@ pub enum Kind {
     Read,
     /// How long they take.
     Latency,
+    /// How fast members of a group share them.
+    Group(Crew),
 }
 
 /// What the load looks like.
@@ -64,7 +67,7 @@ pub struct Shape {
     /// Messages per second, all publishers together [default: as fast as it goes; latency: 1000/s]
     #[arg(long, value_name = "N/s", value_parser = values::rate)]
     rate: Option<f64>,
-    /// How long to publish; 'read' publishes 1 GiB at most
+    /// How long to publish; 'read' and 'group' publish 1 GiB at most
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::duration)]
     duration: Duration,
     /// Durability of the topics: fsync or os
@@ -76,6 +79,21 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// Messages per second, if not as fast as it goes.
+    pub(super) const fn rate(&self) -> Option<f64> {
+        self.rate
+    }
+
+    /// Bytes of a message.
+    pub(super) const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Whether everything is to be looked at.
+    pub(super) const fn verify(&self) -> bool {
+        self.verify
+    }
+
     fn check(&self) -> Result {
         if self.size < STAMP_BYTES as u64 {
             return Err(Failure::usage(format!(
@@ -112,6 +130,7 @@ pub async fn run(
         Kind::Publish => bench.publish().await,
         Kind::Read => bench.read().await,
         Kind::Latency => bench.latency().await,
+        Kind::Group(crew) => bench.group(&crew).await,
     };
     bench.topics.remove(&context.output).await;
     let (measured, loaded) = measured?;
@@ -146,18 +165,18 @@ fn judge(measured: &Measured, loaded: Loaded) -> Result {
 }
 
 /// A measurement with its topics.
-struct Bench<'a> {
-    shape: Shape,
-    context: &'a Context,
-    client: &'a Client,
-    topics: Topics,
-    stop: CancellationToken,
+pub(super) struct Bench<'a> {
+    pub(super) shape: Shape,
+    pub(super) context: &'a Context,
+    pub(super) client: &'a Client,
+    pub(super) topics: Topics,
+    pub(super) stop: CancellationToken,
 }
 
-type Outcome = Result<(Measured, Loaded)>;
+pub(super) type Outcome = Result<(Measured, Loaded)>;
 
 impl Bench<'_> {
-    fn load(&self, rate: Option<f64>, bytes_max: Option<u64>) -> Load {
+    pub(super) fn load(&self, rate: Option<f64>, bytes_max: Option<u64>) -> Load {
         Load {
             clients: vec![self.client.clone()],
             run: self.topics.run,
@@ -175,14 +194,14 @@ impl Bench<'_> {
     }
 
     /// Shows how far that load is.
-    fn watch(&self, load: &mut Load, what: &str) -> Progress {
+    pub(super) fn watch(&self, load: &mut Load, what: &str) -> Progress {
         let goal = ("acknowledged", Goal::Time(self.shape.duration));
         let progress = Progress::start(&self.context.output, what, goal);
         load.counter = progress.counter();
         progress
     }
 
-    fn ledger(&self) -> Ledger {
+    pub(super) fn ledger(&self) -> Ledger {
         Ledger::new(self.topics.run, self.shape.publishers)
     }
 

@@ -13,6 +13,7 @@
 mod alarm;
 mod asking;
 mod connections;
+mod group;
 mod impostor;
 mod ledger;
 mod line;
@@ -31,6 +32,7 @@ use crate::cli::fail::Result;
 use crate::cli::{Context, signals};
 use crate::net::budget::raise_descriptor_limit;
 use connections::Crowd;
+use group::Crew;
 use lookup::Lookups;
 use messages::{Kind, Shape};
 pub use scratch::Scratch;
@@ -58,6 +60,13 @@ Examples:
   tidings bench latency --rate 2000/s
   tidings bench latency --durability os --publishers 4 -o json")]
     Latency(Shape),
+    /// How fast members of a group share messages published before, and acknowledge each of them
+    #[command(after_help = "\
+Examples:
+  tidings bench group
+  tidings bench group --members 8 --size 100 --batch 1000 --verify
+  tidings bench group --topics 4 --members 2 --max-unacked 1000 -o json")]
+    Group(Crew),
     /// How fast the index says who hosts a topic, and how long registering topics takes
     #[command(after_help = "\
 Examples:
@@ -84,6 +93,10 @@ pub async fn run(verb: Verb, context: &Context) -> Result {
         Verb::Publish(shape) => messages::run((Kind::Publish, shape), context, stop).await,
         Verb::Read(shape) => messages::run((Kind::Read, shape), context, stop).await,
         Verb::Latency(shape) => messages::run((Kind::Latency, shape), context, stop).await,
+        Verb::Group(crew) => {
+            let shape = crew.shape.clone();
+            messages::run((Kind::Group(crew), shape), context, stop).await
+        }
         Verb::Lookup(lookups) => lookup::run(lookups, context, stop).await,
         Verb::Connections(crowd) => connections::run(crowd, context, stop).await,
     }

@@ -224,6 +224,7 @@ fn dump(args: Dump, output: &Output) -> Result {
                 key: record.key.as_deref(),
                 headers: &record.headers,
                 payload: &record.value,
+                delivery: None,
             });
             printed.map_err(|failure| {
                 failed = Some(failure);

@@ -1,6 +1,8 @@
 //! The client against small nodes in memory that speak the real protocol over real sockets.
 
 mod admin;
+mod group_node;
+mod grouping;
 mod node;
 mod publishing;
 mod subscribing;

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::group_node::Group;
 use crate::client::{Client, ConnectOptions};
 use crate::limits;
 use crate::net::Timeouts;
@@ -65,6 +66,7 @@ pub struct Topic {
     pub batches: Vec<StoredBatch>,
     pub gaps: Vec<Gap>,
     pub subscriptions: BTreeMap<SubscriptionName, SubscriptionInfo>,
+    pub groups: BTreeMap<SubscriptionName, Group>,
     producers: HashMap<ProducerId, Producer>,
     /// It is hosted there now.
     pub moved: Option<(PeerInfo, LeaderEpoch)>,
@@ -80,6 +82,7 @@ impl Topic {
             batches: Vec::new(),
             gaps: Vec::new(),
             subscriptions: BTreeMap::new(),
+            groups: BTreeMap::new(),
             producers: HashMap::new(),
             moved: None,
         }
@@ -247,7 +250,7 @@ impl Topic {
         }
     }
 
-    fn find(&self, position: Position) -> Offset {
+    pub fn find(&self, position: Position) -> Offset {
         match position {
             Position::Beginning | Position::Time(_) => self.start,
             Position::End => self.end,
@@ -274,13 +277,20 @@ pub struct Disk {
     pub streams: u64,
 }
 
+impl Disk {
+    /// Whether somebody waits for an answer that does not come.
+    pub fn is_waited_for(&self) -> bool {
+        !self.unanswered.is_empty()
+    }
+}
+
 /// A node: the service in front of a disk.
 pub struct Node {
     role: Role,
     pub info: PeerInfo,
     indexes: Vec<Address>,
     disk: Mutex<Disk>,
-    changed: Notify,
+    pub(super) changed: Notify,
 }
 
 impl Node {
@@ -443,6 +453,9 @@ impl Node {
             return disk.unanswered.push(reply);
         }
         drop(disk);
+        let Some(reply) = self.consumers(call, reply) else {
+            return;
+        };
         match call.api {
             Api::Ping => reply.send::<Ping>(Ok(Done {})),
             Api::Lookup => self.answer(call, reply, Self::lookup),
@@ -473,7 +486,7 @@ impl Node {
         }
     }
 
-    fn answer<R: Request>(
+    pub(super) fn answer<R: Request>(
         &self,
         call: &Call,
         reply: Reply,
@@ -488,7 +501,7 @@ impl Node {
         self.location(&name).ok_or(ApiError::TopicNotFound { name })
     }
 
-    fn named<T>(
+    pub(super) fn named<T>(
         &self,
         name: &TopicName,
         use_it: impl FnOnce(&mut Topic) -> T,
@@ -672,7 +685,7 @@ impl Node {
 }
 
 /// The topic of that id, if it is here and the epoch (0: any) is not stale.
-fn check_topic(
+pub(super) fn check_topic(
     disk: &mut Disk,
     id: TopicId,
     epoch: LeaderEpoch,
@@ -724,6 +737,7 @@ impl Service for Node {
             Api::WatchSubscription => {
                 return Handling::Wait(Box::pin(self.clone().watch_subscription(call, reply)));
             }
+            Api::TakeRecords => return Handling::Wait(Box::pin(self.clone().take(call, reply))),
             _ => self.control(&call, reply),
         }
         Handling::Answered
@@ -802,7 +816,12 @@ impl Running {
     pub async fn kill(self) -> Arc<Node> {
         self.stop.cancel();
         self.task.await.expect("no panic");
-        self.node.disk().unanswered.clear();
+        let mut disk = self.node.disk();
+        disk.unanswered.clear();
+        for topic in disk.topics.values_mut() {
+            topic.groups.values_mut().for_each(Group::clear);
+        }
+        drop(disk);
         self.node
     }
 
