@@ -182,6 +182,7 @@ metrics! {
     TOPICS_UNTOLD = "tidings_topics_untold", GAUGE, One, [], "Topics beyond those told one by one";
     SUBSCRIPTIONS = "tidings_subscriptions", GAUGE, One, [], "Durable subscriptions";
     SUBSCRIPTIONS_UNTOLD = "tidings_subscriptions_untold", GAUGE, One, [], "Subscriptions beyond those told one by one";
+    ENDS_WATCHERS = "tidings_ends_watchers", GAUGE, One, [], "Clients that follow many topics and wait for ends to move";
     PRODUCERS = "tidings_producers", GAUGE, One, [], "Publishers remembered, to know their repetitions";
     STORED = "tidings_stored_bytes", GAUGE, Bytes, [], "Bytes of record batches that live";
     JOURNAL_BYTES = "tidings_journal_bytes", GAUGE, Bytes, [], "Bytes of all journal files";

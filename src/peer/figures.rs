@@ -123,6 +123,7 @@ impl PeerFigures {
         tell(&all::TOPICS, self.store.topic_count() as u64);
         tell(&all::SUBSCRIPTIONS, figures.subscriptions);
         tell(&all::PRODUCERS, figures.producers);
+        tell(&all::ENDS_WATCHERS, self.store.ends_watchers() as u64);
         tell(&all::TAIL_BYTES, figures.tail_cache_bytes);
         tell(&all::WINDOWS_BYTES, figures.read_windows_bytes);
         tell(&all::STORED, figures.live_bytes);

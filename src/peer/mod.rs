@@ -18,6 +18,7 @@
 //! Deliberately missing: replication, moving topics, and who may do what.
 
 mod directory;
+mod ends;
 mod figures;
 mod known;
 mod registrar;

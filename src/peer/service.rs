@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::PeerOptions;
 use super::directory::Directory;
+use super::ends::EndsService;
 use super::figures::PeerFigures;
 use super::registrar::{Registrar, unavailable};
 use crate::limits;
@@ -33,6 +34,7 @@ pub(super) struct PeerService {
     message_bytes_max: usize,
     advertise: Address,
     figures: Arc<PeerFigures>,
+    ends: EndsService,
 }
 
 impl PeerService {
@@ -61,6 +63,7 @@ impl PeerService {
             message_bytes_max: options.message_bytes_max,
             advertise: options.advertise.clone(),
             figures,
+            ends: EndsService::new(store.clone()),
             store,
             registrar,
         }
@@ -412,6 +415,10 @@ impl Service for PeerService {
             Api::SubscriptionHistory | Api::UndoSubscription => {
                 self.call_about_histories(&call, reply)
             }
+            Api::WatchEnds => match call.decode() {
+                Ok(request) => self.ends.watch(request, reply),
+                Err(error) => refuse(reply, &error),
+            },
             _ => self.call_about_topics(&call, reply),
         }
     }

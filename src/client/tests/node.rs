@@ -25,6 +25,8 @@ use crate::types::{
     Sequence, SubscriptionName, TopicId, TopicName, TopicSettings,
 };
 
+mod ends;
+
 /// Longest wait of a test for anything.
 pub const SOON: Duration = Duration::from_secs(20);
 
@@ -272,6 +274,14 @@ pub struct Disk {
     pub lookups: u64,
     /// Streams that were opened here.
     pub streams: u64,
+    /// Topics of which something became new, in order.
+    pub news: Vec<TopicName>,
+    /// Topics whose ends moved, in order.
+    pub moves: Vec<TopicId>,
+    /// Ends that were told.
+    pub ends_told: u64,
+    /// Topics made here: no two ever have the same id.
+    pub made: u8,
 }
 
 /// A node: the service in front of a disk.
@@ -306,7 +316,12 @@ impl Node {
 
     /// Runs `change` on a topic and wakes those who wait for records.
     pub fn change<T>(&self, name: &TopicName, change: impl FnOnce(&mut Topic) -> T) -> T {
-        let result = change(self.disk().topics.get_mut(name).expect("it is here"));
+        let mut disk = self.disk();
+        let topic = disk.topics.get_mut(name).expect("it is here");
+        let result = change(topic);
+        let id = topic.id;
+        disk.moves.push(id);
+        drop(disk);
         self.changed.notify_waiters();
         result
     }
@@ -325,6 +340,9 @@ impl Node {
             Ok((_, topic)) => topic.publish(publish.batch),
             Err(error) => Err(error),
         };
+        if result.is_ok() {
+            disk.moves.push(publish.topic);
+        }
         if matches!(fault, Fault::StoreSilently) {
             return disk.unanswered.push(reply);
         }
@@ -423,14 +441,6 @@ impl Node {
                 Ok(node.disk().peers.clone())
             }),
             Api::PlaceTopic => self.answer(call, reply, Self::place),
-            Api::Watch => self.answer(call, reply, |_, request: Watch| {
-                Ok(Changes {
-                    version: request.version + 1,
-                    reset: true,
-                    changed: Vec::new(),
-                    dropped: Vec::new(),
-                })
-            }),
             Api::CreateTopic => self.answer(call, reply, Self::create),
             Api::DescribeTopic => self.answer(call, reply, |node, request: DescribeTopic| {
                 node.named(&request.name, |topic| topic.info(&request.name))
@@ -532,7 +542,8 @@ impl Node {
 
     fn create(&self, request: CreateTopic) -> Result<CreatedTopic, ApiError> {
         let mut disk = self.disk();
-        let id = 200 + disk.topics.len() as u8;
+        let id = 200 + disk.made;
+        disk.made += 1;
         let topic = Topic::new(id);
         let info = topic.info(&request.name);
         disk.topics.insert(request.name, topic);
@@ -689,6 +700,10 @@ impl Service for Node {
         match call.api {
             Api::Publish => self.publish(&call, reply),
             Api::Stream => return Handling::Wait(Box::pin(self.clone().stream(call, reply))),
+            Api::Watch => return Handling::Wait(Box::pin(self.clone().watch(call, reply))),
+            Api::WatchEnds => {
+                return Handling::Wait(Box::pin(self.clone().watch_ends(call, reply)));
+            }
             _ => self.control(&call, reply),
         }
         Handling::Answered
@@ -741,6 +756,10 @@ impl Running {
             peers: vec![info.clone()],
             lookups: 0,
             streams: 0,
+            news: Vec::new(),
+            moves: Vec::new(),
+            ends_told: 0,
+            made: 1,
         };
         let node = Arc::new(Node {
             role,

@@ -8,12 +8,14 @@
 //! Here are the numbers of all requests and those that every node answers;
 //! the others lie in a file for each subject.
 
+mod ends;
 mod history;
 mod registry;
 mod streams;
 mod subscriptions;
 mod topics;
 
+pub use ends::*;
 pub use history::*;
 pub use registry::*;
 pub use streams::*;
@@ -145,6 +147,8 @@ apis! {
     Stream = 52 by Peer,
     /// Let more of a stream come, or end it.
     StreamCredit = 53 by Peer,
+    /// Wait until ends of topics move.
+    WatchEnds = 54 by Peer,
     /// Make a subscription.
     CreateSubscription = 60 by Peer,
     /// Remove one.
