@@ -48,7 +48,8 @@ pub(super) async fn follow(pattern: &TopicPattern, args: Subscribe, context: &Co
         timeout: Some(args.timeout),
     };
     let subscriber = context.client.pattern_subscriber(pattern, options).await?;
-    tell_start(pattern, &subscriber, args.name.is_some(), &context.output);
+    let how = (args.name.is_some(), args.until_end);
+    tell_start(pattern, &subscriber, how, &context.output);
     let away = subscriber.watch_away();
     let mut following = Following {
         subscriber,
@@ -70,17 +71,17 @@ pub(super) async fn follow(pattern: &TopicPattern, args: Subscribe, context: &Co
 fn tell_start(
     pattern: &TopicPattern,
     subscriber: &PatternSubscriber,
-    is_durable: bool,
+    (is_durable, until_end): (bool, bool),
     output: &Output,
 ) {
     let started = subscriber.started();
-    match started.topics {
-        0 => output.note(format!("no topic matches {pattern} yet")),
-        n => {
-            let topics = output::count(n as u64, "topic");
-            output.note(format!("following {topics}, and those to come"));
-        }
-    }
+    let topics = output::count(started.topics as u64, "topic");
+    output.note(match (started.topics, until_end) {
+        (0, true) => format!("no topic matches {pattern}"),
+        (0, false) => format!("following {pattern}: no topic matches yet"),
+        (_, true) => format!("reading {topics} to their ends"),
+        (_, false) => format!("following {topics}, and those to come"),
+    });
     if is_durable && started.topics > 0 {
         output.note(format!(
             "goes on where it stopped on {} of them, is new on {}",
