@@ -24,7 +24,7 @@
 //!    out: a reader always begins where handing out stands.
 //! 2. A turn is bounded, and whoever has more waits behind all who wait: a busy
 //!    topic does not keep others from being read.
-//! 3. Memory is bounded by the number of readers, but for some 250 bytes a topic.
+//! 3. Memory is bounded by the number of readers, but for about a kibibyte a topic.
 //! 4. What is followed is let go of only when its host does not know it any more,
 //!    or when its name belongs to another. That the index is silent, or knows
 //!    less than before, ends nothing.
