@@ -544,6 +544,8 @@ pub const PATTERN_PATIENCE: Duration = Duration::from_secs(5);
 pub const PATTERN_GATHER: Duration = Duration::from_millis(5);
 /// While no index answers, peers are asked so often which topics they know.
 pub const PATTERN_LIST_EVERY: Duration = Duration::from_secs(2);
+/// And so long again for every so many topics.
+pub const PATTERN_LISTED_AT_ONCE: usize = 1_000;
 /// A pattern's subscriber that waits looks so often whether its patience is over.
 pub const PATTERN_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Topics that are gone whose places are kept in case they come back.

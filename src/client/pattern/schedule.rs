@@ -23,7 +23,11 @@ impl PatternSubscriber {
             return;
         }
         let pause = match &mut self.index.trouble {
-            Some(trouble) => trouble.pause().max(limits::PATTERN_LIST_EVERY),
+            // Peers list everything anew each time, so the more there is the less often.
+            Some(trouble) => {
+                let pages = 1 + self.topics.len() / limits::PATTERN_LISTED_AT_ONCE;
+                trouble.pause() + limits::PATTERN_LIST_EVERY * pages as u32
+            }
             None => Duration::ZERO,
         };
         let (client, pattern, version) = (
