@@ -539,6 +539,8 @@ pub const PATTERN_TURN_RECORDS: usize = 1024;
 pub const PATTERN_TURN_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a pattern's subscriber waits for an answer that need not wait itself before it takes the peer for away.
 pub const PATTERN_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a peer waits for ends to move before it answers that none did: one that is frozen is noticed so much later.
+pub const PATTERN_WAIT: Duration = Duration::from_secs(10);
 /// A pattern's subscriber lets so much time go by between two questions to a peer which ends moved: the first move
 /// after a rest is told at once, of many at a time a few hundred times a second.
 pub const PATTERN_GATHER: Duration = Duration::from_millis(5);

@@ -91,7 +91,7 @@ pub(super) async fn discover(
 ) -> Discovery {
     tokio::time::sleep(pause).await;
     let wait = match version {
-        Some(_) => limits::SUBSCRIBER_WAIT,
+        Some(_) => limits::PATTERN_WAIT,
         None => Duration::ZERO,
     };
     let told = client.watch(version.unwrap_or(0), &pattern, wait).await;
@@ -129,7 +129,7 @@ pub(super) async fn watch_ends(
     // All ends are told at once.
     let wait = match version {
         0 => Duration::ZERO,
-        _ => limits::SUBSCRIBER_WAIT,
+        _ => limits::PATTERN_WAIT,
     };
     let mut asked = WatchEnds {
         version,

@@ -216,11 +216,10 @@ impl PatternSubscriber {
     /// Few topics get much at once, many little: all together stay within the same memory.
     fn reader_options(&self, from: Offset) -> SubscriberOptions {
         let readers = self.topics.len().clamp(1, limits::PATTERN_READERS_MAX);
-        let each = limits::PATTERN_BYTES / (2 * readers);
+        let each = limits::PATTERN_BYTES / readers;
         SubscriberOptions {
-            max_bytes: each.min(limits::SUBSCRIBER_FETCH_BYTES_DEFAULT),
-            // What is asked for in advance would be thrown away where readers change.
-            prefetch: self.topics.len() <= limits::PATTERN_READERS_MAX,
+            max_bytes: (each / 2).min(limits::SUBSCRIBER_ANSWER_BYTES_DEFAULT),
+            window_bytes: each.min(limits::SUBSCRIBER_WINDOW_BYTES_DEFAULT),
             pass_damage: self.options.pass_damage,
             timeout: Some(limits::NO_PROGRESS_TIMEOUT_DEFAULT),
             ..SubscriberOptions::passing(Position::Offset(from))
