@@ -28,6 +28,7 @@ mod data;
 mod dlq;
 mod fail;
 mod flags;
+mod following;
 mod format;
 mod group;
 mod history;
@@ -205,7 +206,9 @@ Examples:
   tidings sub orders --group billing --from beginning --ordered-by key --ack-deadline 1m --backoff 1s,5s,1m
   tidings sub quakes.ci --from -10 --until-end      the last ten
   tidings sub quakes.ci --from 2h -o json
-  tidings sub quakes.ci -f '%o %k %p%n'"
+  tidings sub quakes.ci -f '%o %k %p%n'
+  tidings sub 'quakes.*' -f '%t %p%n'               all that match, and those made later
+  tidings sub 'orders.>' --as billing -o json       durable: one place on each topic"
     )]
     Sub(subscribe::Subscribe),
     /// Print what is new for a durable subscription, then exit

@@ -26,6 +26,7 @@
 //!     ├── Publisher ── one task ───────┼──► cluster: locations, connections ──► net::dial
 //!     ├── Subscriber ──────────────────┤
 //!     │     └ a durable one: a task that attends its subscription
+//!     ├── PatternSubscriber ── jobs ───┤
 //!     └── Member ── one task ──────────┘
 //! ```
 //!
@@ -45,8 +46,7 @@
 //!    the [buffer](MemberOptions::buffer_records) it is given.
 //! 5. **What is known is used**: while no index answers, known locations go on working.
 //!
-//! Absent on purpose: blocking calls, and patterns in
-//! subscriptions (follow [`Client::watch`] and subscribe to each topic).
+//! Absent on purpose: blocking calls.
 
 mod admin;
 mod attendance;
@@ -56,6 +56,7 @@ mod error;
 mod groups;
 mod member;
 mod options;
+mod pattern;
 mod publisher;
 mod route;
 mod subscriber;
@@ -64,6 +65,7 @@ pub use admin::{NewTopic, TopicReport};
 pub use error::ClientError;
 pub use member::{Member, MemberDelivery, MemberOptions, Missed, NewGroup, NotSettled};
 pub use options::ConnectOptions;
+pub use pattern::{PatternEvent, PatternOptions, PatternStart, PatternSubscriber, TopicDeliveries};
 pub use publisher::{Ack, Acked, AckedRun, Message, Publisher, PublisherOptions, RunAck};
 pub use subscriber::{
     Delivery, DeliveryRef, ReceivedRecord, ReceivedRef, Subscriber, SubscriberOptions,

@@ -22,6 +22,7 @@ mod manners;
 mod measuring;
 mod metrics;
 mod newer;
+mod patterns;
 mod python_client;
 mod quarantine;
 mod retaining;

@@ -4,5 +4,6 @@ mod admin;
 mod group_node;
 mod grouping;
 mod node;
+mod patterns;
 mod publishing;
 mod subscribing;
