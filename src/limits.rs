@@ -42,6 +42,9 @@ pub const ZSTD_WINDOW_BYTES_MAX: u64 = 32 * MIB as u64;
 /// What a publisher of ours puts into one batch unless a single message is larger, in bytes.
 pub const BATCH_BYTES_TARGET: usize = 256 * KIB;
 
+/// Largest batch that is sent for small messages, in bytes: the target with what is around it.
+pub const BATCH_BYTES_USUAL: usize = BATCH_BYTES_TARGET + 64 * KIB;
+
 /// Largest batch that a peer with such a largest message takes, packed, in bytes: one such message
 /// with what is around it, or what publishers usually send.
 pub const fn batch_bytes_max(message_bytes_max: usize) -> usize {
@@ -134,6 +137,28 @@ pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 pub const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 /// And given up after so many probes.
 pub const KEEPALIVE_PROBES: u32 = 3;
+/// Most streams of one connection; one more is refused. They are not counted among its unanswered requests.
+pub const STREAMS_PER_CONNECTION_MAX: usize = 1024;
+/// Most streams of one server: each takes some two KiB.
+pub const STREAMS_MAX: usize = 65_536;
+/// Shortest time a client may ask for between signs of life of a node.
+pub const KEEP_ALIVE_MIN: Duration = Duration::from_millis(100);
+/// Longest such time.
+pub const KEEP_ALIVE_MAX: Duration = Duration::from_secs(10);
+/// What our clients ask for.
+pub const KEEP_ALIVE_WANTED: Duration = Duration::from_millis(300);
+/// Our clients look so often whether something came on a connection with streams.
+pub const STREAMS_WATCHED_EVERY: Duration = Duration::from_millis(400);
+/// After so many looks that found nothing the node is taken for dead: within two seconds, and a node that is
+/// only slow has missed several signs of life by then.
+pub const STREAMS_SILENT_LOOKS: u32 = 3;
+/// Our clients give a node a sign of life so often while they have streams.
+pub const CLIENT_ALIVE_EVERY: Duration = Duration::from_secs(5);
+/// A node that hears nothing for so long on a connection with streams ends them.
+pub const CLIENT_SILENCE_MAX: Duration = Duration::from_secs(30);
+/// A stream that finds nothing where something is to be read looks again after this: its place was being
+/// moved just then.
+pub const STREAM_LOOKS_AGAIN: Duration = Duration::from_millis(10);
 /// Longest long poll a fetch may ask for.
 pub const FETCH_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Most bytes of batches in one fetch answer, unless the first batch alone is larger.
@@ -182,6 +207,8 @@ pub const READ_AROUND_BYTES_MIN: u32 = 128 * 1024;
 pub const READ_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 /// What was read that way and is kept, in bytes: the rest of it is asked for next, by the same reader or one beside it.
 pub const READ_WINDOWS_KEPT_BYTES: usize = 16 * MIB;
+/// How long they are kept when nobody reads from the disk any more.
+pub const READ_WINDOWS_KEPT: Duration = Duration::from_secs(10);
 /// Answers read before they were asked for, in bytes, all readers together.
 pub const READ_AHEAD_BYTES_MAX: usize = 8 * MIB;
 /// How long such an answer waits for its reader.
@@ -190,6 +217,9 @@ pub const READ_AHEAD_KEPT: Duration = Duration::from_secs(2);
 pub const READ_AHEAD_READERS_MAX: usize = 64;
 /// Largest batch that is copied for a reader instead of handed out as a part of what it was read or written with, in bytes.
 pub const SLICE_COPIED_BYTES_MAX: usize = 16 * KIB;
+/// Largest answer to a fetch whose batches are all copied: what a larger one keeps in memory beside itself is a few times
+/// its own bytes at the most, for windows and groups are some 2 MiB. In bytes.
+pub const ANSWER_COPIED_BYTES_MAX: usize = 512 * KIB;
 /// Longest key of a state row, in bytes: it ends up in sled.
 pub const STATE_KEY_BYTES_MAX: usize = SLED_KEY_BYTES_MAX;
 /// Largest value of a state row, in bytes: it ends up in sled.
@@ -269,6 +299,10 @@ pub const PRODUCERS_FORGOTTEN_AT_ONCE: usize = PRODUCERS_PER_TOPIC_MAX / 16;
 pub const PRODUCERS_LOOKED_AT_EVERY: Duration = Duration::from_secs(3600);
 /// Most subscriptions of one topic.
 pub const SUBSCRIPTIONS_PER_TOPIC_MAX: usize = 10_000;
+/// Changes of a subscription's place that are kept, the newest: as many as go into one value.
+pub const HISTORY_CHANGES_MAX: usize = 20;
+/// What is kept there of a client's name and of its address, in bytes each: an address with a zone has 58.
+pub const AUTHOR_BYTES_MAX: usize = 64;
 /// Most consumer groups of one topic.
 pub const CONSUMER_GROUPS_PER_TOPIC_MAX: usize = 4_000;
 /// Offsets that one row says of which are settled, and which failed: all of them failed are little less than a value.
@@ -537,16 +571,31 @@ pub const MESSAGE_BYTES_OVERHEAD: usize = 64;
 pub const PUBLISHER_BATCHES_IN_FLIGHT_DEFAULT: usize = 8;
 /// With so many unanswered, a batch that is not full waits for more messages.
 pub const PUBLISHER_BATCHES_SMALL: usize = 2;
-/// What a subscriber asks for at once, in bytes, unless set otherwise.
-pub const SUBSCRIBER_FETCH_BYTES_DEFAULT: usize = MIB;
-/// How long a subscriber's host waits for records before it answers that there are none.
-pub const SUBSCRIBER_WAIT: Duration = Duration::from_secs(30);
+/// What a subscriber takes in one answer, in bytes, unless set otherwise.
+pub const SUBSCRIBER_ANSWER_BYTES_DEFAULT: usize = MIB;
+/// What may be on its way to a subscriber or held by it before one more answer, in bytes, unless set otherwise: as much
+/// as comes while it tells that it has room again.
+pub const SUBSCRIBER_WINDOW_BYTES_DEFAULT: usize = 4 * MIB;
+/// The same in records: batches that pack very well must not become more than an application can take.
+pub const SUBSCRIBER_WINDOW_RECORDS: u64 = 1 << 20;
 
 const _: () = {
     assert!(PUBLISHER_BATCHES_IN_FLIGHT_DEFAULT <= PUBLISHES_UNANSWERED_MAX);
     assert!(PUBLISHER_BATCHES_SMALL <= PUBLISHER_BATCHES_IN_FLIGHT_DEFAULT);
-    assert!(SUBSCRIBER_FETCH_BYTES_DEFAULT <= FETCH_BYTES_MAX);
-    assert!(SUBSCRIBER_WAIT.as_millis() <= FETCH_WAIT_MAX.as_millis());
+    assert!(SUBSCRIBER_ANSWER_BYTES_DEFAULT <= FETCH_BYTES_MAX);
+    assert!(2 * SUBSCRIBER_ANSWER_BYTES_DEFAULT <= SUBSCRIBER_WINDOW_BYTES_DEFAULT);
+    assert!(SUBSCRIBER_WINDOW_RECORDS >= 2 * BATCH_RECORDS_MAX as u64);
+    assert!(KEEP_ALIVE_MIN.as_millis() < KEEP_ALIVE_WANTED.as_millis());
+    assert!(KEEP_ALIVE_WANTED.as_millis() < KEEP_ALIVE_MAX.as_millis());
+    // A node that has just sent something is silent for twice the time it was asked for.
+    assert!(
+        2 * KEEP_ALIVE_WANTED.as_millis()
+            < STREAMS_WATCHED_EVERY.as_millis() * STREAMS_SILENT_LOOKS as u128
+    );
+    assert!(STREAMS_WATCHED_EVERY.as_millis() * (STREAMS_SILENT_LOOKS + 1) as u128 <= 2_000);
+    assert!(CLIENT_ALIVE_EVERY.as_millis() * 3 <= CLIENT_SILENCE_MAX.as_millis());
+    assert!(KEEP_ALIVE_MAX.as_millis() <= CLIENT_SILENCE_MAX.as_millis());
+    assert!(STREAMS_PER_CONNECTION_MAX <= STREAMS_MAX);
     assert!(MESSAGE_BYTES_DEFAULT <= MESSAGE_BYTES_MAX);
     assert!(MESSAGE_BYTES_MAX < BATCH_BYTES_MAX);
     assert!(batch_bytes_max(MESSAGE_BYTES_MAX) == BATCH_BYTES_MAX);
@@ -587,10 +636,14 @@ const _: () = {
     assert!(ZERO_FILL_BYTES.is_multiple_of(SECTOR_BYTES_MAX as usize));
     assert!(BUFFER_BYTES_MIN.is_power_of_two() && BUFFER_BYTES_MIN >= SECTOR_BYTES_MAX as usize);
     assert!(NAME_BYTES_MAX + 17 <= STATE_KEY_BYTES_MAX);
-    assert!(SUBSCRIPTIONS_PER_TOPIC_MAX + PRODUCERS_PER_TOPIC_MAX < STATE_OPERATIONS_MAX);
+    // A subscription is two rows: its own and its history.
+    assert!(2 * SUBSCRIPTIONS_PER_TOPIC_MAX + PRODUCERS_PER_TOPIC_MAX < STATE_OPERATIONS_MAX);
     assert!(
-        (SUBSCRIPTIONS_PER_TOPIC_MAX + PRODUCERS_PER_TOPIC_MAX) * (NAME_BYTES_MAX + 20)
+        (2 * SUBSCRIPTIONS_PER_TOPIC_MAX + PRODUCERS_PER_TOPIC_MAX) * (NAME_BYTES_MAX + 20)
             < ENTRY_BYTES_MAX
+    );
+    assert!(
+        8 + HISTORY_CHANGES_MAX * (37 + 2 * (8 + AUTHOR_BYTES_MAX)) < SLED_VALUE_BYTES_MAX - 64
     );
     assert!(STORE_BUILD_BYTES + SLED_VALUE_BYTES_MAX + SLED_KEY_BYTES_MAX < STORE_DELTA_BYTES_MAX);
     assert!(PRODUCERS_FORGOTTEN_AT_ONCE < STATE_OPERATIONS_MAX);

@@ -459,12 +459,50 @@ pub struct Retention {
     pub bytes: Option<u64>,
     /// Most records kept.
     pub records: Option<u64>,
+    /// What every subscription has confirmed is discarded; while there is none, nothing is on that account.
+    pub interest: bool,
 }
 
 impl Retention {
     /// Whether nothing is ever discarded.
     pub fn keeps_everything(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+/// What happens when a record batch would pass the most bytes or records that a topic keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenFull {
+    /// It is stored, and the oldest ones are discarded soon after.
+    #[default]
+    DiscardOldest,
+    /// It is refused, until something else made room.
+    Refuse,
+}
+
+impl fmt::Display for WhenFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::DiscardOldest => "discard-oldest",
+            Self::Refuse => "refuse",
+        })
+    }
+}
+
+impl FromStr for WhenFull {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "discard-oldest" => Ok(Self::DiscardOldest),
+            "refuse" => Ok(Self::Refuse),
+            _ => Err(Invalid::new(
+                "choice for a full topic",
+                text,
+                "discard-oldest or refuse",
+            )),
+        }
     }
 }
 
@@ -475,6 +513,22 @@ pub struct TopicSettings {
     pub durability: Durability,
     /// What is kept.
     pub retention: Retention,
+    /// What happens where the bytes or records kept leave no room.
+    pub when_full: WhenFull,
+}
+
+impl TopicSettings {
+    /// What is discarded by itself: where a full topic refuses, its bytes and records are no reason to discard.
+    pub fn discards(&self) -> Retention {
+        match self.when_full {
+            WhenFull::DiscardOldest => self.retention,
+            WhenFull::Refuse => Retention {
+                bytes: None,
+                records: None,
+                ..self.retention
+            },
+        }
+    }
 }
 
 /// Why offsets are missing where a reader expected records.

@@ -312,6 +312,9 @@ fn hint_for(error: &ApiError) -> Option<String> {
             "free space on that disk: a peer's with 'tidings topic purge' or 'tidings topic rm'"
                 .to_owned()
         }
+        ApiError::TopicFull { name, .. } => format!(
+            "room comes when subscriptions confirm (retain-interest), with age (retain-age), by 'tidings topic purge {name}', or with higher bounds"
+        ),
         ApiError::Damaged { .. } => {
             "--pass-damage reads on behind them; 'tidings data verify DIR' on the stopped peer names every finding".to_owned()
         }

@@ -28,6 +28,7 @@ mod data;
 mod fail;
 mod flags;
 mod format;
+mod history;
 mod in_file;
 mod input;
 mod log;

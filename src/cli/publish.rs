@@ -13,7 +13,7 @@ use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -234,6 +234,8 @@ pub async fn run(args: Publish, context: &Context) -> Result {
     let stall = Stall {
         output: context.output,
         progress: progress.clone(),
+        topic: args.topic.clone(),
+        full: publisher.watch_full(),
         timeout: args.timeout,
     };
     let (acks, collector) = collector(stall);
@@ -303,6 +305,8 @@ fn header((name, value): &(String, String)) -> Header {
 struct Stall {
     output: Output,
     progress: ProgressBar,
+    topic: TopicName,
+    full: watch::Receiver<bool>,
     timeout: Duration,
 }
 
@@ -313,10 +317,16 @@ impl Stall {
             return acked;
         }
         let patience = output::duration(self.timeout);
-        self.tell(&format!(
-            "no acknowledgement for {}, trying for up to {patience}",
-            output::duration(STALL_TOLD_AFTER)
-        ));
+        self.tell(&match *self.full.borrow() {
+            true => format!(
+                "topic {} is full, waiting for room for up to {patience}",
+                self.topic
+            ),
+            false => format!(
+                "no acknowledgement for {}, trying for up to {patience}",
+                output::duration(STALL_TOLD_AFTER)
+            ),
+        });
         let acked = ack.await;
         if acked.is_ok() {
             self.tell("acknowledgements come again");

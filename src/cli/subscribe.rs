@@ -257,6 +257,10 @@ pub async fn pull(args: Pull, context: &Context) -> Result {
     let stop = signals::listen()?;
     let printer = Printer::new(context.output.format, args.look.template)?;
     let mut options = SubscriberOptions::durable(args.name, args.from);
+    if args.count.is_some() {
+        // One answer at a time: hardly more comes than is wanted.
+        options.window_bytes = 1;
+    }
     options.pass_damage = args.look.pass_damage;
     options.timeout = Some(args.timeout);
     let subscriber = context.client.subscriber(&args.topic, options).await?;

@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::cli::Context;
 use crate::cli::confirm;
 use crate::cli::fail::Result;
+use crate::cli::history;
 use crate::cli::output::{self, Column, Row, left, right};
 use crate::cli::values;
 use crate::protocol::api::{PeerState, Position, SubscriptionInfo};
@@ -48,6 +49,20 @@ Examples:
   tidings subscription seek quakes.ci map --to -100
   tidings subscription seek quakes.ci map --to 2026-03-01T12:00:00Z")]
     Seek(Seek),
+    /// Show what moved a subscription, other than commits: when, who, from where to where
+    #[command(after_help = "\
+Examples:
+  tidings subscription history quakes.ci map
+  tidings subscription history quakes.ci map -o json")]
+    History(One),
+    /// Go back to where a subscription stood before it was last moved
+    #[command(after_help = "\
+Examples:
+  tidings subscription undo quakes.ci map --dry-run
+  tidings subscription undo quakes.ci map
+
+An undo moves the subscription too, so a second one takes the first back.")]
+    Undo(history::Undo),
     /// Remove a subscription
     #[command(
         visible_alias = "delete",
@@ -91,9 +106,9 @@ pub struct Ls {
 #[derive(Debug, Args)]
 pub struct One {
     /// The topic
-    topic: TopicName,
+    pub(super) topic: TopicName,
     /// Name of the subscription
-    name: SubscriptionName,
+    pub(super) name: SubscriptionName,
 }
 
 /// Arguments of `seek`.
@@ -126,7 +141,7 @@ pub struct Rm {
 
 /// A subscription as it is shown.
 #[derive(Debug, Serialize)]
-struct SubscriptionRow {
+pub(super) struct SubscriptionRow {
     topic: TopicName,
     name: SubscriptionName,
     committed_offset: Offset,
@@ -225,6 +240,8 @@ pub async fn run(verb: Verb, context: &Context) -> Result {
         Verb::Ls(args) => ls(args, context).await,
         Verb::Info(args) => info(args, context).await,
         Verb::Seek(args) => seek(args, context).await,
+        Verb::History(args) => history::history(args, context).await,
+        Verb::Undo(args) => history::undo(args, context).await,
         Verb::Rm(args) => rm(args, context).await,
     }
 }

@@ -15,14 +15,16 @@ use crate::net::CallError;
 use crate::protocol::api::{
     AcceptLoss, Changes, CreateSubscription, CreateTopic, CreatedTopic, DeleteSubscription,
     DeleteTopic, DescribeSubscription, DescribeTopic, DescribeTopics, Figures, FiguresAnswer,
-    FindOffset, FoundOffset, ListPeers, ListSubscriptions, ListTopics, MetricFamily, MetricPlace,
-    Metrics, PeerInfo, PeerState, PeerStatus, PeerStatusAnswer, PlaceTopic, Position, PurgeTopic,
-    RenameTopic, Request, RetirePeer, Retired, SeekSubscription, SetTopic, Sought,
-    SubscriptionInfo, TopicChanges, TopicInfo, TopicLocation, Watch,
+    FindOffset, FoundOffset, HistoryOfSubscription, ListPeers, ListSubscriptions, ListTopics,
+    MetricFamily, MetricPlace, Metrics, PeerInfo, PeerState, PeerStatus, PeerStatusAnswer,
+    PlaceTopic, Position, PurgeTopic, RenameTopic, Request, RetirePeer, Retired, SeekSubscription,
+    SetTopic, Sought, SubscriptionHistory, SubscriptionInfo, TopicChanges, TopicInfo,
+    TopicLocation, UndoSubscription, Undone, Watch,
 };
 use crate::protocol::error::ApiError;
 use crate::types::{
-    Address, Gap, PeerName, SubscriptionName, TopicId, TopicName, TopicPattern, TopicSettings,
+    Address, Gap, Generation, PeerName, SubscriptionName, TopicId, TopicName, TopicPattern,
+    TopicSettings,
 };
 
 /// How long creating a topic waits for somebody else who is creating it just now.
@@ -112,17 +114,12 @@ impl Client {
     pub async fn metrics(&self, peer: &PeerName) -> Result<Vec<MetricFamily>, ClientError> {
         let found = self.find_peer(peer).await?;
         let mut families: Vec<MetricFamily> = Vec::new();
+        let mut after = None;
         loop {
-            let after = families.last().and_then(|last| {
-                Some(MetricPlace {
-                    figure: last.name.clone(),
-                    labels: last.samples.last()?.labels.clone(),
-                })
-            });
             let limit = limits::PAGE_ENTRIES_MAX as u32;
-            let page = Metrics { after, limit };
-            let page = self.at_peer(&found, &page, Effect::Reads).await?;
-            let more = page.more && !page.families.is_empty();
+            let request = Metrics { after, limit };
+            let page = self.at_peer(&found, &request, Effect::Reads).await?;
+            let more = page.more;
             for family in page.families {
                 match families.last_mut() {
                     // A family that goes on.
@@ -130,9 +127,12 @@ impl Client {
                     _ => families.push(family),
                 }
             }
-            if !more {
+            let next = end_of(&families);
+            // A peer that tells the same again would be asked for ever.
+            if !more || next == request.after {
                 return Ok(families);
             }
+            after = next;
         }
     }
 
@@ -556,6 +556,37 @@ impl Client {
         self.change(topic, &request).await
     }
 
+    /// A subscription and what moved it last, but for ordinary commits.
+    pub async fn subscription_history(
+        &self,
+        topic: &TopicName,
+        name: &SubscriptionName,
+    ) -> Result<HistoryOfSubscription, ClientError> {
+        let request = SubscriptionHistory {
+            topic: topic.clone(),
+            name: name.clone(),
+        };
+        self.question(topic, &request).await
+    }
+
+    /// Puts a subscription back to where it stood before the last such change, or only tells where that is. With a
+    /// generation, only while it still has that one: then asking again does no harm.
+    pub async fn undo_subscription(
+        &self,
+        topic: &TopicName,
+        name: &SubscriptionName,
+        generation: Option<Generation>,
+        dry_run: bool,
+    ) -> Result<Undone, ClientError> {
+        let request = UndoSubscription {
+            topic: topic.clone(),
+            name: name.clone(),
+            generation,
+            dry_run,
+        };
+        self.change(topic, &request).await
+    }
+
     // --- how -----------------------------------------------------------------
 
     async fn question<R: Request>(
@@ -688,4 +719,13 @@ fn merge_reports(
     reports
         .sort_by(|a, b| (&a.location.name, a.location.id).cmp(&(&b.location.name, b.location.id)));
     reports
+}
+
+/// The place of the last series told.
+fn end_of(families: &[MetricFamily]) -> Option<MetricPlace> {
+    let last = families.last()?;
+    Some(MetricPlace {
+        figure: last.name.clone(),
+        labels: last.samples.last()?.labels.clone(),
+    })
 }

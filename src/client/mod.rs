@@ -38,8 +38,8 @@
 //! 3. **A subscriber never jumps**: offsets follow each other, or a
 //!    [`Gap`](crate::types::Gap) says what is missing, or there is an error.
 //! 4. **Memory is bounded**: a publisher holds at most
-//!    [`memory_bytes_max`](PublisherOptions::memory_bytes_max), a subscriber at most
-//!    two answers.
+//!    [`memory_bytes_max`](PublisherOptions::memory_bytes_max), a subscriber
+//!    [`window_bytes`](SubscriberOptions::window_bytes) and one answer.
 //! 5. **What is known is used**: while no index answers, known locations go on working.
 //!
 //! Absent on purpose: blocking calls, consumer groups, and patterns in

@@ -156,6 +156,8 @@ metrics! {
     REFUSED = "tidings_connections_refused_total", COUNTER, One, ["role"], "Connections refused, or closed because of a bad frame";
     RECEIVED = "tidings_received_bytes_total", COUNTER, Bytes, ["role"], "Bytes received on connections";
     SENT = "tidings_sent_bytes_total", COUNTER, Bytes, ["role"], "Bytes sent on connections";
+    STREAMS = "tidings_streams", GAUGE, One, ["role"], "Streams open now";
+    KEEP_ALIVES_MISSED = "tidings_keep_alives_missed_total", COUNTER, One, ["role"], "Streams ended because nothing was heard of their clients";
     REQUESTS = "tidings_requests_total", COUNTER, One, ["role", "request"], "Requests that were taken in, by kind";
     ERRORS = "tidings_errors_total", COUNTER, One, ["role", "code", "error"], "Requests answered with an error, by its number and name";
 
@@ -165,7 +167,7 @@ metrics! {
     RECORDS_OUT = "tidings_records_out_total", COUNTER, One, [], "Records handed to readers, of all topics";
     BYTES_OUT = "tidings_bytes_out_total", COUNTER, Bytes, [], "Bytes of their batches";
     PUBLISH = "tidings_publish_seconds", HISTOGRAM(LATENCIES), Seconds, [], "From taking a batch in to its acknowledgement";
-    FETCH = "tidings_fetch_seconds", HISTOGRAM(LATENCIES), Seconds, [], "From when there is something to answer a fetch with to its answer";
+    FETCH = "tidings_fetch_seconds", HISTOGRAM(LATENCIES), Seconds, [], "From when there is something to answer a fetch with, or to send on a stream, until that is queued";
     GROUP_BYTES = "tidings_group_bytes", HISTOGRAM(SIZES), Bytes, [], "Size of the groups written to the journal";
     GROUP_ENTRIES = "tidings_group_entries", HISTOGRAM(COUNTS), One, [], "Batches and changes of state in a group";
     SYNC = "tidings_journal_sync_seconds", HISTOGRAM(LATENCIES), Seconds, [], "How long the journal's fdatasync took";
@@ -173,6 +175,7 @@ metrics! {
     TAIL_MISSES = "tidings_tail_cache_misses_total", COUNTER, One, [], "Pieces of topics read from files";
     READ_AHEAD = "tidings_reads_ahead_total", COUNTER, One, [], "Answers to readers in order that were read before they were asked for";
     TAIL_BYTES = "tidings_tail_cache_bytes", GAUGE, Bytes, [], "Memory of the last groups";
+    WINDOWS_BYTES = "tidings_read_windows_bytes", GAUGE, Bytes, [], "Memory of what was read from files lately";
 
     // A peer: what it holds.
     TOPICS = "tidings_topics", GAUGE, One, [], "Topics stored";

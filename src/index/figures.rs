@@ -39,15 +39,7 @@ impl IndexFigures {
             collected.merge(this.surroundings.collect());
             Arc::new(collected)
         };
-        let begun = match request.after {
-            Some(_) => self.told.latest().await,
-            None => None,
-        };
-        let collected = match begun {
-            Some(collected) => collected,
-            None => self.told.get(collecting).await.unwrap_or_default(),
-        };
-        figures::page(&collected, &request)
+        figures::page_of(&self.told, collecting, &request).await
     }
 
     fn collect_node(&self) -> Collected {

@@ -333,6 +333,21 @@ impl Footer {
         (first + before..first + count).map(|at| self.extent(at))
     }
 
+    /// The last extent of `topic` for which `holds`, and the first for which it does not, given that it holds for
+    /// those before and for none after.
+    pub fn split(
+        &self,
+        topic: TopicId,
+        holds: impl Fn(&Extent) -> bool,
+    ) -> (Option<Extent>, Option<Extent>) {
+        let (count, first) = self.find(topic).map_or((0, 0), |(summary, first)| {
+            (to_usize(summary.extents), first)
+        });
+        let at = partition_point(count, |i| holds(&self.extent(first + i)));
+        let before = at.checked_sub(1).map(|i| self.extent(first + i));
+        (before, (at < count).then(|| self.extent(first + at)))
+    }
+
     fn find(&self, topic: TopicId) -> Option<(TopicSummary, usize)> {
         let at = partition_point(self.topics, |i| self.topic_row(i).0.topic < topic);
         let row = (at < self.topics).then(|| self.topic_row(at))?;

@@ -11,6 +11,8 @@ use crate::limits;
 use crate::net::budget::Pool;
 use crate::net::context::Context;
 use crate::net::outbox::{self, Outbox};
+use crate::net::reader::Heard;
+use crate::net::streams::Streams;
 
 /// What the two tasks of a connection and its unanswered requests share.
 #[derive(Debug)]
@@ -25,7 +27,10 @@ pub(super) struct Shared {
     /// The reader waits for one of the above to fall.
     reader_waits: AtomicBool,
     released: Notify,
-    /// Ends long polls: the server stops, or the client sends nothing more.
+    pub streams: Streams,
+    /// What was received.
+    pub heard: Heard,
+    /// Ends long polls and streams: the server stops, or the client sends nothing more.
     pub polls: CancellationToken,
     /// The connection is over.
     pub gone: CancellationToken,
@@ -41,6 +46,8 @@ impl Shared {
             spare_answers: AtomicUsize::new(0),
             reader_waits: AtomicBool::new(false),
             released: Notify::new(),
+            streams: Streams::default(),
+            heard: Heard::default(),
             polls: server.stop.child_token(),
             gone: server.cut.child_token(),
             server,
@@ -62,6 +69,12 @@ impl Shared {
         self.reader_waits.store(false, Ordering::SeqCst);
     }
 
+    fn tell_reader(&self) {
+        if self.reader_waits.load(Ordering::SeqCst) {
+            self.released.notify_one();
+        }
+    }
+
     /// Waits until nothing is unanswered.
     pub async fn until_idle(&self) {
         self.until(|shared| shared.unanswered.load(Ordering::SeqCst) == 0)
@@ -73,32 +86,28 @@ impl Shared {
         let bytes = bytes.max(limits::REQUEST_BYTES_MIN);
         self.until(|shared| {
             let in_flight = shared.request_bytes.load(Ordering::SeqCst);
-            shared.unanswered.load(Ordering::SeqCst) < limits::REQUESTS_UNANSWERED_MAX
+            let unanswered = shared.unanswered.load(Ordering::SeqCst);
+            unanswered < limits::REQUESTS_UNANSWERED_MAX + shared.streams.count()
                 && in_flight + bytes <= limits::CONNECTION_BYTES_IN_FLIGHT_MAX
                 && shared.outbox.bytes() <= limits::CONNECTION_ANSWER_BYTES_MAX
         })
         .await;
         self.unanswered.fetch_add(1, Ordering::SeqCst);
         self.request_bytes.fetch_add(bytes, Ordering::SeqCst);
-        let mut ticket = Ticket {
-            shared: self.clone(),
-            requests: 1,
-            request_bytes: bytes,
-            request_taken: 0,
-            answer_bytes: 0,
-            spares: 0,
-            spare_bytes: 0,
-        };
+        let mut ticket = Ticket::of_part(self);
+        (ticket.requests, ticket.request_bytes) = (1, bytes);
         ticket.request_taken = self.server.budget.requests.take(bytes).await.keep();
         ticket
     }
 }
 
-/// What an unanswered request holds, or several of one connection together; let go when dropped.
+/// What an unanswered request or a part of an answer holds, or several of one connection together; let go when dropped.
 #[derive(Debug)]
 pub(super) struct Ticket {
     pub shared: Arc<Shared>,
     requests: usize,
+    /// Those of the requests that are answered with a stream.
+    streams: usize,
     /// Counted on the connection.
     request_bytes: usize,
     /// Taken from the process.
@@ -111,6 +120,36 @@ pub(super) struct Ticket {
 }
 
 impl Ticket {
+    /// That of an answer which does not end its request, so far without memory.
+    pub fn of_part(shared: &Arc<Shared>) -> Self {
+        Self {
+            shared: shared.clone(),
+            requests: 0,
+            streams: 0,
+            request_bytes: 0,
+            request_taken: 0,
+            answer_bytes: 0,
+            spares: 0,
+            spare_bytes: 0,
+        }
+    }
+
+    /// The request is answered with a stream: it holds no memory for as long as that lasts, and makes room
+    /// for another one.
+    pub fn become_stream(&mut self) {
+        let shared = &self.shared;
+        self.streams = 1;
+        shared.streams.counted();
+        shared
+            .server
+            .budget
+            .requests
+            .give(take(&mut self.request_taken));
+        let bytes = take(&mut self.request_bytes);
+        shared.request_bytes.fetch_sub(bytes, Ordering::SeqCst);
+        shared.tell_reader();
+    }
+
     /// Makes the reservation `bytes`. What was reserved before is given back first: a holder of
     /// answer memory never waits for more of it.
     pub async fn reserve_answer(&mut self, bytes: usize) {
@@ -120,6 +159,7 @@ impl Ticket {
             return;
         }
         self.give_answer(self.answer_bytes);
+        self.give_spare();
         let (own, process) = (&self.shared.answers, &self.shared.server.budget.answers);
         let own = own.take(bytes).await;
         let process = process.take(bytes).await;
@@ -184,6 +224,17 @@ impl Ticket {
         self.shared.answers.give(bytes);
         self.shared.server.budget.answers.give(bytes);
     }
+
+    fn give_spare(&mut self) {
+        if self.spares == 0 {
+            return;
+        }
+        let shared = &self.shared;
+        let spare = &shared.server.budget.spare;
+        spare.give(take(&mut self.spare_bytes));
+        let spares = take(&mut self.spares);
+        shared.spare_answers.fetch_sub(spares, Ordering::SeqCst);
+    }
 }
 
 impl outbox::Ticket for Option<Ticket> {
@@ -191,6 +242,7 @@ impl outbox::Ticket for Option<Ticket> {
         match (self, later) {
             (Some(all), Some(mut later)) => {
                 all.requests += take(&mut later.requests);
+                all.streams += take(&mut later.streams);
                 all.request_bytes += take(&mut later.request_bytes);
                 all.request_taken += take(&mut later.request_taken);
                 all.answer_bytes += take(&mut later.answer_bytes);
@@ -206,25 +258,22 @@ impl outbox::Ticket for Option<Ticket> {
 impl Drop for Ticket {
     fn drop(&mut self) {
         // It may have been joined to another one.
-        if self.requests == 0 {
+        if self.requests == 0 && self.answer_bytes == 0 && self.spares == 0 {
             return;
         }
         self.give_answer(self.answer_bytes);
+        self.give_spare();
         let shared = &self.shared;
-        if self.spares > 0 {
-            shared.server.budget.spare.give(self.spare_bytes);
-            shared
-                .spare_answers
-                .fetch_sub(self.spares, Ordering::SeqCst);
-        }
         shared.server.budget.requests.give(self.request_taken);
         shared
             .request_bytes
             .fetch_sub(self.request_bytes, Ordering::SeqCst);
-        shared.unanswered.fetch_sub(self.requests, Ordering::SeqCst);
-        if shared.reader_waits.load(Ordering::SeqCst) {
-            shared.released.notify_one();
+        if self.streams > 0 {
+            // Before the requests: who admits never finds more room than there is.
+            shared.streams.uncounted(self.streams);
         }
+        shared.unanswered.fetch_sub(self.requests, Ordering::SeqCst);
+        shared.tell_reader();
     }
 }
 

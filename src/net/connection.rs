@@ -13,6 +13,7 @@
 //! few enough bytes of requests and of answers in flight, and the process has
 //! memory for it. Otherwise the reader waits, and with it the client's TCP stream.
 //! A [`Ticket`] holds what was admitted and lets it go when the answer is written.
+//! Credit for [`streams`](super::streams) is taken here; no service hears of it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use crate::net::outbox::{Outgoing, Writer};
 use crate::net::reader::{FrameReader, ReadError};
 use crate::net::service::{Call, ClientInfo, Handling, Reply, Service};
 use crate::protocol::api::{
-    AnsweredBy, Api, Hello, MAGIC, PROTOCOL_MAX, PROTOCOL_MIN, Request, Role,
+    AnsweredBy, Api, Hello, MAGIC, PROTOCOL_MAX, PROTOCOL_MIN, Request, Role, StreamCredit,
 };
 use crate::protocol::error::ApiError;
 use crate::protocol::frame::{FrameHeader, HEADER_BYTES, Prefix};
@@ -104,7 +105,9 @@ pub(super) async fn serve<S: Service>(
         }
     });
     let mut reading = Reading {
-        reader: FrameReader::new(read, limits::HELLO_FRAME_BYTES_MAX).of(server),
+        reader: FrameReader::new(read, limits::HELLO_FRAME_BYTES_MAX)
+            .of(server)
+            .telling(shared.heard.clone()),
         shared: shared.clone(),
         service,
         address,
@@ -271,6 +274,11 @@ impl<S: Service> Reading<S> {
     async fn call(&self, api: Api, body: Bytes, (client, mut reply): (&Arc<ClientInfo>, Reply)) {
         if has_large_answer(api) {
             reply.reserve(limits::CONTROL_BYTES_MAX).await;
+        }
+        if api == Api::StreamCredit {
+            let given = StreamCredit::decode(&body).map_err(ApiError::from);
+            let taken = given.and_then(|given| self.shared.streams.credit(given));
+            return reply.send::<StreamCredit>(taken);
         }
         let call = Call {
             api,

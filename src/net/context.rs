@@ -32,6 +32,8 @@ pub struct Traffic {
     refused: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
+    streams: AtomicUsize,
+    keep_alives_missed: AtomicU64,
     /// Requests, by their number.
     requests: [AtomicU64; NUMBERS],
     /// Errors answered, by their number; at 0 those that have none of ours.
@@ -58,6 +60,8 @@ impl Traffic {
             refused: zero(),
             bytes_in: zero(),
             bytes_out: zero(),
+            streams: AtomicUsize::new(0),
+            keep_alives_missed: zero(),
             requests: std::array::from_fn(|_| zero()),
             errors: std::array::from_fn(|_| zero()),
             names: std::array::from_fn(|_| OnceLock::new()),
@@ -74,6 +78,9 @@ impl Traffic {
         node(&catalogue::REFUSED, self.refusals());
         node(&catalogue::RECEIVED, self.bytes_in());
         node(&catalogue::SENT, self.bytes_out());
+        node(&catalogue::STREAMS, self.streams() as u64);
+        let missed = self.keep_alives_missed.load(Ordering::Relaxed);
+        node(&catalogue::KEEP_ALIVES_MISSED, missed);
         for &api in Api::ALL {
             let count = self.requests[api as usize].load(Ordering::Relaxed);
             if count > 0 {
@@ -143,6 +150,25 @@ impl Traffic {
     /// Bytes sent.
     pub fn bytes_out(&self) -> u64 {
         self.bytes_out.load(Ordering::Relaxed)
+    }
+
+    /// Streams open now.
+    pub fn streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn stream_opened(&self) {
+        self.streams.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn stream_closed(&self) {
+        self.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// So many streams were ended because nothing was heard of their clients.
+    pub(super) fn keep_alives_missed(&self, streams: u64) {
+        self.keep_alives_missed
+            .fetch_add(streams, Ordering::Relaxed);
     }
 
     pub(super) fn accepted_one(&self) {
@@ -221,6 +247,8 @@ pub struct Timeouts {
     pub frame: Duration,
     /// Without a byte of its answers taken.
     pub write_stall: Duration,
+    /// Without a byte from a client with streams.
+    pub client_silence: Duration,
     /// For requests in flight when the server stops.
     pub shutdown_grace: Duration,
 }
@@ -231,6 +259,7 @@ impl Default for Timeouts {
             hello: limits::HELLO_TIMEOUT,
             frame: limits::FRAME_TIMEOUT,
             write_stall: limits::WRITE_STALL_TIMEOUT,
+            client_silence: limits::CLIENT_SILENCE_MAX,
             shutdown_grace: limits::SHUTDOWN_GRACE,
         }
     }

@@ -1,23 +1,17 @@
-//! The client's side of a connection: dialling, the hello, and many requests at once.
+//! Connecting to a node, and what is done with a connection: ask, and be sent streams.
 //!
-//! Requests are written in the order in which [`Connection::submit`] took them and
-//! answered in any order, matched by correlation. A caller that goes away leaves
-//! its request to be answered to nobody; the connection goes on. When the
-//! connection ends every waiting caller is told whether its request may have
-//! reached the other side.
-//!
-//! Invariants:
-//!
-//! 1. No more requests are unanswered than the hello answer allows; one more waits.
-//! 2. [`CallError::Unreachable`] means that no byte of the request was written.
+//! ```text
+//!   Connection::connect ── hello ──► Connection ── submit, call ──► one answer    Pending
+//!                                        │     └── open_stream ───► many answers  Inlet
+//!                                        └── link: correlation, both directions of the socket
+//! ```
 //!
 //! A connection ends when its last handle is dropped. Reconnecting is not done
 //! here: whoever knows what may be repeated does it.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -25,18 +19,20 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::oneshot;
 
 use crate::limits;
 use crate::net::body::Body;
+use crate::net::inlet::Inlet;
+use crate::net::link::{Link, Taker};
 use crate::net::listener;
-use crate::net::outbox::{Outbox, Outgoing, Ticket, Writer};
+use crate::net::outbox::Writer;
 use crate::net::reader::{FrameReader, ReadError};
 use crate::protocol::api::{Api, Hello, HelloAnswer, MAGIC, PROTOCOL_MAX, PROTOCOL_MIN, Request};
 use crate::protocol::codec::Malformed;
+use crate::protocol::data::Stream;
 use crate::protocol::error::ApiError;
-use crate::protocol::frame::{FrameHeader, HEADER_BYTES};
+use crate::protocol::frame::FrameHeader;
 use crate::types::Address;
 
 /// Why a call was not answered as hoped.
@@ -123,49 +119,8 @@ struct Handle(Arc<Link>);
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.0.closed.cancel();
+        self.0.close();
     }
-}
-
-#[derive(Debug)]
-struct Link {
-    address: Address,
-    hello: HelloAnswer,
-    outbox: Outbox<Sent>,
-    waiting: Mutex<Waiting>,
-    slots: Arc<Semaphore>,
-    closed: CancellationToken,
-}
-
-/// The last of the requests that were handed to the writer: they are numbered in that order.
-#[derive(Debug)]
-struct Sent(u64);
-
-impl Ticket for Sent {
-    fn join(&mut self, later: Self) {
-        *self = later;
-    }
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    last_correlation: u32,
-    calls: HashMap<u32, Waiter>,
-    /// Requests numbered, and those of them that may have been sent.
-    numbered: u64,
-    sent: u64,
-    /// Why the connection ended.
-    end: Option<String>,
-}
-
-#[derive(Debug)]
-struct Waiter {
-    api: Api,
-    answer: oneshot::Sender<Result<Bytes, CallError>>,
-    /// Among the requests of the connection, from 1 on.
-    number: u64,
-    /// Kept until the answer comes, whether or not somebody waits for it: the server counts so.
-    _slot: OwnedSemaphorePermit,
 }
 
 impl Connection {
@@ -182,27 +137,27 @@ impl Connection {
 
     /// Where it leads.
     pub fn address(&self) -> &Address {
-        &self.0.0.address
+        self.link().address()
     }
 
     /// What the other side said of itself.
     pub fn hello(&self) -> &HelloAnswer {
-        &self.0.0.hello
+        self.link().hello()
     }
 
     /// Whether it has ended.
     pub fn is_closed(&self) -> bool {
-        self.0.0.closed.is_cancelled()
+        self.link().is_closed()
     }
 
     /// Waits until it has ended.
     pub async fn closed(&self) {
-        self.0.0.closed.cancelled().await;
+        self.link().closed().await;
     }
 
     /// Ends it now; waiting callers are told.
     pub fn close(&self) {
-        self.0.0.closed.cancel();
+        self.link().close();
     }
 
     /// Sends a control request and waits for its answer.
@@ -245,31 +200,27 @@ impl Connection {
     /// Queues a request behind those before it, waiting while too many are unanswered. Nothing was
     /// sent if this fails or is dropped. The answer is awaited with what it returns.
     pub async fn submit(&self, api: Api, body: impl Into<Body>) -> Result<Pending, CallError> {
-        let (link, body) = (&self.0.0, body.into());
-        let (bytes, max) = (HEADER_BYTES + body.len(), link.hello.frame_bytes_max);
-        if bytes > max as usize {
-            return Err(CallError::Api(ApiError::FrameTooLarge {
-                bytes: bytes as u64,
-                max: max.into(),
-            }));
-        }
-        let slot = tokio::select! {
-            biased;
-            slot = link.slots.clone().acquire_owned() => slot.expect("never closed"),
-            () = link.closed.cancelled() => return Err(link.unreachable()),
-        };
         let (answer, receiver) = oneshot::channel();
-        let waiter = Waiter {
-            api,
-            answer,
-            number: 0,
-            _slot: slot,
-        };
-        link.enqueue(waiter, body)?;
+        let taker = Taker::One(answer);
+        self.link().submit(api, body.into(), taker).await?;
         Ok(Pending {
             receiver,
             connection: self.clone(),
         })
+    }
+
+    /// Opens a stream, as [`submit`](Self::submit) does; what comes of it is taken from what it returns.
+    pub async fn open_stream(&self, stream: &Stream) -> Result<Inlet, CallError> {
+        let incoming = Arc::default();
+        let taker = Taker::Stream(Arc::clone(&incoming));
+        incoming.allow(stream.credit.bytes);
+        let body = stream.encode().into();
+        let correlation = self.link().submit(Api::Stream, body, taker).await?;
+        Ok(Inlet::new(self.clone(), correlation, incoming))
+    }
+
+    pub(super) fn link(&self) -> &Link {
+        &self.0.0
     }
 }
 
@@ -286,147 +237,8 @@ impl Future for Pending {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.receiver).poll(context).map(|answer| {
-            answer.unwrap_or_else(|_| Err(self.connection.0.0.lost("it was closed".to_owned())))
+            answer.unwrap_or_else(|_| Err(self.connection.link().lost("it was closed".to_owned())))
         })
-    }
-}
-
-impl Link {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lost(&self, reason: String) -> CallError {
-        CallError::Lost {
-            address: self.address.clone(),
-            reason,
-        }
-    }
-
-    fn unreachable(&self) -> CallError {
-        let end = self.lock().end.clone();
-        CallError::Unreachable {
-            address: self.address.clone(),
-            reason: end.unwrap_or_else(|| "the connection was closed".to_owned()),
-        }
-    }
-
-    fn enqueue(&self, mut waiter: Waiter, body: Body) -> Result<(), CallError> {
-        let api = waiter.api;
-        // Kept until the request is queued: the numbers are in the order of the queue.
-        let mut waiting = self.lock();
-        if waiting.end.is_some() {
-            drop(waiting);
-            return Err(self.unreachable());
-        }
-        // 0 is the hello's; one still unanswered after four thousand million others is passed over.
-        let mut correlation = waiting.last_correlation;
-        loop {
-            correlation = correlation.wrapping_add(1);
-            if correlation != 0 && !waiting.calls.contains_key(&correlation) {
-                break;
-            }
-        }
-        waiting.last_correlation = correlation;
-        waiting.numbered += 1;
-        let number = waiting.numbered;
-        let header = FrameHeader::request(api as u16, 1, correlation);
-        // Refused when the connection has just ended.
-        if self
-            .outbox
-            .push(Outgoing::new(header, body, Sent(number)))
-            .is_err()
-        {
-            drop(waiting);
-            return Err(self.unreachable());
-        }
-        waiter.number = number;
-        waiting.calls.insert(correlation, waiter);
-        Ok(())
-    }
-
-    fn mark_sent(&self, Sent(last): &Sent) {
-        self.lock().sent = *last;
-    }
-
-    /// Tells everybody that the connection ended.
-    fn end(&self, reason: String) {
-        let (calls, sent) = {
-            let mut waiting = self.lock();
-            waiting.end = Some(reason.clone());
-            (std::mem::take(&mut waiting.calls), waiting.sent)
-        };
-        self.closed.cancel();
-        for waiter in calls.into_values() {
-            let error = match waiter.number <= sent {
-                true => self.lost(reason.clone()),
-                false => self.unreachable(),
-            };
-            let _ = waiter.answer.send(Err(error));
-        }
-    }
-
-    /// Writes requests and reads answers until one of the two fails; tells why it ended.
-    async fn run(&self, reader: FrameReader, writer: Writer) -> String {
-        let mut reading = std::pin::pin!(self.read_answers(reader));
-        // Neither half goes first: each could keep the other from its turn.
-        tokio::select! {
-            reason = &mut reading => reason,
-            () = self.closed.cancelled() => "it was closed".to_owned(),
-            written = writer.run(&self.outbox, |sent| self.mark_sent(sent)) => {
-                let Err(error) = written else {
-                    return "it was closed".to_owned();
-                };
-                // The other side may have said why before it closed.
-                let said = tokio::time::timeout(limits::CLOSE_TIMEOUT, reading).await;
-                said.unwrap_or_else(|_| format!("writing failed: {error}"))
-            }
-        }
-    }
-
-    async fn read_answers(&self, mut reader: FrameReader) -> String {
-        loop {
-            match self.read_answer(&mut reader).await {
-                Ok(true) => {}
-                Ok(false) => return "the other side closed it".to_owned(),
-                Err(reason) => return reason,
-            }
-        }
-    }
-
-    /// Whether there can be more.
-    async fn read_answer(&self, reader: &mut FrameReader) -> Result<bool, String> {
-        let text = |error: ReadError| error.to_string();
-        let Some(prefix) = reader.prefix().await.map_err(text)? else {
-            return Ok(false);
-        };
-        let body = reader.body(&prefix).await.map_err(text)?;
-        let header = prefix.header;
-        let answer = match header.is_error() {
-            true => match ApiError::decode(&body) {
-                Ok(error) => Err(error),
-                Err(error) => return Err(error.to_string()),
-            },
-            false => Ok(body),
-        };
-        let waiter = self.lock().calls.remove(&header.correlation);
-        match (waiter, answer) {
-            (Some(waiter), answer) if waiter.api as u16 == header.api && header.is_answer() => {
-                let _ = waiter.answer.send(answer.map_err(CallError::Api));
-                Ok(true)
-            }
-            // About the connection, or about a request it could not make sense of.
-            (Some(waiter), Err(error)) => {
-                let reason = error.to_string();
-                let _ = waiter.answer.send(Err(CallError::Api(error)));
-                Err(reason)
-            }
-            (None, Err(error)) => Err(error.to_string()),
-            (Some(_) | None, _) => Err(format!(
-                "an answer to a request that was not made: number {}, correlation {}",
-                header.api, header.correlation
-            )),
-        }
     }
 }
 
@@ -494,23 +306,10 @@ fn start(
     hello: HelloAnswer,
     (reader, writer): (FrameReader, Writer),
 ) -> Connection {
-    let slots = (hello.requests_unanswered_max as usize).clamp(1, limits::REQUESTS_UNANSWERED_MAX);
-    let link = Arc::new(Link {
-        address: address.clone(),
-        hello,
-        outbox: Outbox::default(),
-        waiting: Mutex::default(),
-        slots: Arc::new(Semaphore::new(slots)),
-        closed: CancellationToken::new(),
-    });
+    let link = Arc::new(Link::new(address.clone(), hello));
     tokio::spawn({
         let link = link.clone();
-        async move {
-            let reason = link.run(reader, writer).await;
-            // The writer is gone: nothing that was not sent can be sent any more.
-            link.outbox.abort();
-            link.end(reason);
-        }
+        async move { link.run(reader, writer).await }
     });
     Connection(Arc::new(Handle(link)))
 }

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::figures::catalogue::{self, Metric};
-use crate::figures::{self, Board, Collected, Family, Kind, Sample, Value};
+use crate::figures::{self, Board, Collected, Family, Kind, Sample, Together, Value};
 use crate::limits;
 use crate::net::budget::Budget;
 use crate::process;
@@ -56,8 +56,26 @@ pub fn of_process() -> FiguresAnswer {
     answer
 }
 
+/// One page of what `collecting` collects, or of what another has collected for whoever asks now. A page after the first
+/// is of what the first was of, if it is asked for soon enough.
+pub async fn page_of(
+    told: &Together<Arc<Collected>>,
+    collecting: impl Future<Output = Arc<Collected>> + Send + 'static,
+    request: &Metrics,
+) -> Result<MetricsPage, ApiError> {
+    let begun = match request.after {
+        Some(_) => told.latest().await,
+        None => None,
+    };
+    let collected = match begun {
+        Some(collected) => collected,
+        None => told.get(collecting).await.unwrap_or_default(),
+    };
+    page(&collected, request)
+}
+
 /// One page of what was collected.
-pub fn page(collected: &Collected, request: &Metrics) -> Result<MetricsPage, ApiError> {
+fn page(collected: &Collected, request: &Metrics) -> Result<MetricsPage, ApiError> {
     let limit = (request.limit as usize).clamp(1, limits::PAGE_ENTRIES_MAX);
     if let Some(after) = &request.after
         && Metric::find(&after.figure).is_none()

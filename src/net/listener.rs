@@ -8,7 +8,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
@@ -27,6 +27,8 @@ use crate::protocol::error::ApiError;
 
 /// How long accepting pauses after it failed (no file descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often that is logged while it lasts.
+const ACCEPT_TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// A server that is about to accept connections.
 #[derive(Debug)]
@@ -112,11 +114,15 @@ impl<S: Service> Server<S> {
 
     async fn accept_all(&self, context: &Arc<Context>, listener: TcpListener) {
         let refusals = Arc::new(tokio::sync::Semaphore::new(limits::REFUSALS_MAX));
+        let mut quiet_until = Instant::now();
         loop {
             let (stream, address) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    warn!(%error, "accepting a connection failed");
+                    if quiet_until <= Instant::now() {
+                        warn!(%error, "accepting a connection failed, trying on");
+                        quiet_until = Instant::now() + ACCEPT_TOLD_EVERY;
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }

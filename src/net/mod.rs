@@ -4,18 +4,22 @@
 //!   listener ── accepts, counts, refuses ──► connection ── frames, hello, admission ──► Service
 //!                                               ▲                                         │
 //!                                               └───── outbox ◄── Reply (any thread) ◄────┘
-//!   dial ── hello, correlation, pipelining ──► the same frames from the other side
+//!   dial ── hello ──► link: correlation, pipelining ──► the same frames from the other side
 //! ```
+//!
+//! A request with one answer has a [`Reply`] at the server and a [`Pending`] at the client; one with many
+//! has an [`Outlet`] and an [`Inlet`], and between them the client's credit (`streams`).
 //!
 //! The listening socket and the stop signal are handed in from outside; nothing
 //! here decides what a request means. A server implements [`Service`].
 //!
 //! Invariants:
 //!
-//! 1. **Every admitted request is answered exactly once.** A [`Reply`] that is
-//!    dropped answers with an error; a lost request cannot hang a client.
+//! 1. **Every admitted request is answered exactly once**, or as a stream and then ended once.
+//!    A [`Reply`] that is dropped answers with an error; a lost request cannot hang a client.
 //! 2. **A place in the outgoing queue belongs to each admitted request**, so
-//!    answering never waits and can be done from any thread.
+//!    answering never waits and can be done from any thread. What a stream sends is paid for
+//!    by the client's credit and out of the budgets before it exists.
 //! 3. **Memory is bounded**: requests from admission, and answers from the
 //!    moment they are asked for, are paid for out of a budget per connection and
 //!    one of the process ([`budget`]). Who finds it empty waits, and the server stops
@@ -39,16 +43,23 @@ mod admission;
 mod body;
 mod connection;
 mod context;
+mod inlet;
+mod link;
 mod outbox;
+mod outlet;
 mod reader;
 mod service;
+mod streams;
 
 pub use body::Body;
 pub use context::{Timeouts, Traffic};
 pub use dial::{CallError, Connection, DialOptions, Pending};
 pub use figures::Surroundings;
+pub use inlet::Inlet;
 pub use listener::Server;
+pub use outlet::{Outlet, Place};
 pub use service::{Call, ClientInfo, Handling, Later, Reply, Service};
+pub use streams::Ending;
 
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -71,6 +71,8 @@ pub(super) struct Outbox<T> {
     queue: Mutex<Queue<T>>,
     /// Bytes queued or being written.
     bytes: AtomicUsize,
+    /// Rounds written.
+    rounds: AtomicU64,
     wake: Notify,
 }
 
@@ -121,6 +123,7 @@ impl<T> Default for Outbox<T> {
                 is_closed: false,
             }),
             bytes: AtomicUsize::new(0),
+            rounds: AtomicU64::new(0),
             wake: Notify::new(),
         }
     }
@@ -134,6 +137,11 @@ impl<T> Outbox<T> {
     /// Bytes queued or being written.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// How often something was written.
+    pub fn rounds(&self) -> u64 {
+        self.rounds.load(Ordering::Relaxed)
     }
 
     /// Takes nothing more in; what is queued is still written.
@@ -260,6 +268,7 @@ impl Writer {
                 Ok(mut round) => {
                     taken(&round.ticket);
                     self.write(&mut round.pieces).await?;
+                    outbox.rounds.fetch_add(1, Ordering::Relaxed);
                     outbox.bytes.fetch_sub(round.bytes, Ordering::Relaxed);
                 }
                 Err(true) => outbox.wake.notified().await,

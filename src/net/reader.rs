@@ -12,6 +12,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -45,6 +46,21 @@ pub(super) enum ReadError {
     },
 }
 
+/// How much was received on a connection; clones count together.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Heard(Arc<AtomicU64>);
+
+impl Heard {
+    /// Bytes so far.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
 /// Reads frames from one half of a socket. All of it is safe to cancel.
 #[derive(Debug)]
 pub(super) struct FrameReader {
@@ -56,6 +72,7 @@ pub(super) struct FrameReader {
     pace: Option<Pace>,
     timeout: Duration,
     server: Option<Arc<Context>>,
+    heard: Heard,
 }
 
 impl FrameReader {
@@ -68,7 +85,14 @@ impl FrameReader {
             pace: None,
             timeout: limits::FRAME_TIMEOUT,
             server: None,
+            heard: Heard::default(),
         }
+    }
+
+    /// Counts what it receives there.
+    pub fn telling(mut self, heard: Heard) -> Self {
+        self.heard = heard;
+        self
     }
 
     /// Reads for a server: counts, and cuts slow frames off early while others wait for memory.
@@ -218,6 +242,7 @@ impl FrameReader {
         if let Some(pace) = &mut self.pace {
             pace.moved(bytes);
         }
+        self.heard.add(bytes);
         if let Some(server) = &self.server {
             server.traffic.received(bytes);
         }

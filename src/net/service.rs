@@ -4,7 +4,8 @@
 //! [`Service::call`] runs on the connection's reading task and must not block.
 //! It answers through the [`Reply`] at once, keeps the `Reply` for a callback on
 //! any thread (publishing does, without a task or an allocation), or returns a
-//! future that the connection runs.
+//! future that the connection runs. A request with many answers turns its reply
+//! into an [`Outlet`](super::Outlet).
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -64,7 +65,7 @@ pub enum Handling {
     Answered,
     /// This will use the reply; it is given time to finish when the server stops.
     Finish(Later),
-    /// This will use the reply; it only waits for something (a long poll) and is dropped as soon as
+    /// This will use the reply; it only waits for something (a long poll, a stream) and is dropped as soon as
     /// the server stops or the client goes away. Its reply then says so.
     Wait(Later),
 }
@@ -127,6 +128,14 @@ impl Reply {
             Some(ticket) => ticket.shared.gone.clone(),
             None => CancellationToken::new(),
         }
+    }
+
+    pub(super) fn header(&self) -> FrameHeader {
+        self.header
+    }
+
+    pub(super) fn ticket(&mut self) -> Option<&mut Ticket> {
+        self.ticket.as_mut()
     }
 
     /// What the answer took is counted from now on: before, there was nothing to answer with.

@@ -18,16 +18,20 @@ use crate::net::budget::Budget;
 use crate::net::{Call, CallError, Connection, DialOptions, Handling, Reply, Server, Service};
 use crate::protocol::api::{
     Api, Commit, DescribeTopic, Done, Heartbeat, Hello, HelloAnswer, ListPeers, MAGIC, Nonce,
-    PeerStatus, Ping, Request, Role,
+    PeerStatus, Ping, Request, Role, StreamCredit,
 };
+use crate::protocol::data::{Credit, Stream};
 use crate::protocol::error::ApiError;
 use crate::protocol::frame::{Frame, FrameHeader};
-use crate::types::{Address, Generation, Offset, PeerId, TopicId};
+use crate::types::{Address, Generation, LeaderEpoch, Offset, PeerId, TopicId};
+
+mod streams;
 
 const SOON: Duration = Duration::from_secs(10);
 
 /// Answers `Ping` at once, `Publish` with its own body from another thread, `Fetch` with as many
-/// bytes as asked for once `wake` is notified, keeps `Commit` and drops `DescribeTopic`.
+/// bytes as asked for once `wake` is notified, keeps `Commit` and drops `DescribeTopic`. A `Stream`
+/// gets answers of as many KiB as its offset says, as long as it has credit.
 struct Echo {
     publishes: Mutex<mpsc::Sender<(Bytes, Reply)>>,
     kept: Mutex<Vec<Reply>>,
@@ -109,12 +113,37 @@ impl Service for Echo {
                 Handling::Answered
             }
             Api::DescribeTopic => Handling::Answered,
+            Api::Stream => {
+                let stream = Stream::decode(call.body).expect("well-formed");
+                Handling::Wait(Box::pin(pour(stream, reply)))
+            }
             Api::PeerStatus => Handling::finish::<PeerStatus>(reply, async {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 Err(ApiError::UnknownProducer)
             }),
             other => panic!("{} is not for this test", other.name()),
         }
+    }
+}
+
+async fn pour(stream: Stream, reply: Reply) {
+    let keep_alive = Duration::from_millis(stream.keep_alive_ms.into());
+    let Some(outlet) = reply.into_outlet(stream.credit, keep_alive) else {
+        return;
+    };
+    let bytes = stream.offset.get() as usize * limits::KIB;
+    loop {
+        let next = async {
+            outlet.credit().await;
+            let mut place = outlet.place();
+            place.reserve(bytes).await;
+            place
+        };
+        match outlet.unless_ended(next).await {
+            Ok(place) => outlet.push(place, vec![7; bytes], 10),
+            Err(ending) => return outlet.end(ending),
+        }
+        tokio::task::coop::consume_budget().await;
     }
 }
 

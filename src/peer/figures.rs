@@ -110,15 +110,7 @@ impl PeerFigures {
             collected.merge(this.surroundings.collect());
             Arc::new(collected)
         };
-        let begun = match request.after {
-            Some(_) => self.told.latest().await,
-            None => None,
-        };
-        let collected = match begun {
-            Some(collected) => collected,
-            None => self.told.get(collecting).await.unwrap_or_default(),
-        };
-        figures::page(&collected, &request)
+        figures::page_of(&self.told, collecting, &request).await
     }
 
     fn collect_node(&self, into: &mut Collected) {
@@ -140,6 +132,7 @@ impl PeerFigures {
         tell(&all::GROUPS, figures.consumer_groups);
         tell(&all::PRODUCERS, figures.producers);
         tell(&all::TAIL_BYTES, figures.tail_cache_bytes);
+        tell(&all::WINDOWS_BYTES, figures.read_windows_bytes);
         tell(&all::STORED, figures.live_bytes);
         tell(&all::JOURNAL_BYTES, figures.journal_bytes);
         tell(&all::SEGMENTS, figures.segments);

@@ -24,6 +24,7 @@ mod figures;
 mod known;
 mod registrar;
 mod service;
+mod streaming;
 #[cfg(test)]
 mod tests;
 

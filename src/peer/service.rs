@@ -13,22 +13,22 @@ use super::registrar::{Registrar, unavailable};
 use crate::limits;
 use crate::net::{Body, Call, CallError, Handling, Reply, Service};
 use crate::protocol::api::{
-    AcceptLoss, AcceptedLoss, Api, Commit, CreateSubscription, CreateTopic, CreatedTopic,
+    AcceptLoss, AcceptedLoss, Api, Author, Commit, CreateSubscription, CreateTopic, CreatedTopic,
     DeleteSubscription, DeleteTopic, DescribeSubscription, DescribeTopic, DescribeTopics, Done,
     Figures, FindOffset, HelloAnswer, ListPeers, ListSubscriptions, ListTopics, Lookup, Metrics,
     PROTOCOL_MAX, PeerInfo, PeerState, PeerStatus, Ping, PlaceTopic, PurgeTopic, RenameTopic,
-    Request, RetirePeer, Role, SeekSubscription, SetTopic, StoredTopic, TopicInfo, TopicLocation,
-    TopicPage,
+    Request, RetirePeer, Role, SeekSubscription, SetTopic, StoredTopic, SubscriptionHistory,
+    TopicInfo, TopicLocation, TopicPage, UndoSubscription,
 };
 use crate::protocol::batch::CheckedBatch;
-use crate::protocol::data::{Fetch, Publish, Published};
+use crate::protocol::data::{Fetch, Publish, Published, Stream};
 use crate::protocol::error::ApiError;
 use crate::store::Store;
 use crate::types::{Address, LeaderEpoch, TopicName};
 
 /// Answers requests to a peer.
 pub(super) struct PeerService {
-    store: Store,
+    pub(super) store: Store,
     registrar: Arc<Registrar>,
     directory: Arc<Directory>,
     pub(super) consumers: Arc<Desks>,
@@ -140,7 +140,8 @@ impl PeerService {
         };
         let started = tokio::time::Instant::now();
         if !deadline.is_zero() {
-            self.store.wait_readable(&fetch, started + deadline).await;
+            let readable = self.store.until_readable(&fetch);
+            let _ = tokio::time::timeout_at(started + deadline, readable).await;
             reply.restart_clock();
         }
         let wanted = (fetch.max_bytes as usize).clamp(1, limits::FETCH_BYTES_MAX);
@@ -358,6 +359,10 @@ impl Service for PeerService {
                 }
                 Err(error) => refuse(reply, &error.into()),
             },
+            Api::Stream => match Stream::decode(call.body.clone()) {
+                Ok(stream) => Handling::Wait(Box::pin(self.clone().stream(stream, reply))),
+                Err(error) => refuse(reply, &error.into()),
+            },
             Api::Commit => answer!(call, reply, self, Commit, |peer, asked| peer
                 .store
                 .commit(asked)
@@ -383,6 +388,9 @@ impl Service for PeerService {
             | Api::DescribeSubscription
             | Api::ListSubscriptions
             | Api::SeekSubscription => self.call_about_subscriptions(&call, reply),
+            Api::SubscriptionHistory | Api::UndoSubscription => {
+                self.call_about_histories(&call, reply)
+            }
             Api::CreateConsumerGroup
             | Api::SetConsumerGroup
             | Api::DescribeConsumerGroup
@@ -489,12 +497,14 @@ impl PeerService {
     }
 
     fn call_about_subscriptions(self: &Arc<Self>, call: &Call, reply: Reply) -> Handling {
+        let author = author(call);
         match call.api {
             Api::CreateSubscription => {
                 answer!(call, reply, self, CreateSubscription, |peer, asked| {
                     let topic = asked.topic.clone();
                     let made = peer
                         .store
+                        .asked_by(author)
                         .create_subscription(
                             asked.topic,
                             asked.name,
@@ -541,12 +551,34 @@ impl PeerService {
             _ => answer!(call, reply, self, SeekSubscription, |peer, asked| {
                 let sought = peer
                     .store
+                    .asked_by(author)
                     .seek(asked.topic.clone(), asked.name, asked.to, asked.dry_run)
                     .await;
                 peer.or_redirect(&asked.topic, sought).await
             }),
         }
     }
+
+    fn call_about_histories(self: &Arc<Self>, call: &Call, reply: Reply) -> Handling {
+        if call.api == Api::SubscriptionHistory {
+            return answer!(call, reply, self, SubscriptionHistory, |peer, asked| {
+                let topic = asked.topic.clone();
+                let told = peer.store.subscription_history(asked).await;
+                peer.or_redirect(&topic, told).await
+            });
+        }
+        let author = author(call);
+        answer!(call, reply, self, UndoSubscription, |peer, asked| {
+            let topic = asked.topic.clone();
+            let store = peer.store.asked_by(author);
+            peer.or_redirect(&topic, store.undo_subscription(asked).await)
+                .await
+        })
+    }
+}
+
+fn author(call: &Call) -> Author {
+    Author::new(&call.client.name, call.client.address.to_string())
 }
 
 fn refuse(reply: Reply, error: &ApiError) -> Handling {

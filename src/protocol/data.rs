@@ -1,4 +1,4 @@
-//! The two requests whose bodies are raw: `Publish`, and the answer to `Fetch`.
+//! The requests whose bodies are raw: `Publish`, `Fetch` and `Stream`.
 //!
 //! ```text
 //! Publish        topic id 16 | leader epoch u32 | record batch
@@ -7,6 +7,11 @@
 //! Fetch          topic id 16 | leader epoch u32 | offset u64 | max bytes u32 | min bytes u32
 //!                | max wait u32 (ms) | flags u8 (bit 0: pass over damage)
 //! answer         log start u64 | readable end u64 | next offset u64 | item*
+//!
+//! Stream         topic id 16 | leader epoch u32 | offset u64 | max bytes u32 | credit bytes u64
+//!                | credit records u64 | keep-alive u32 (ms) | flags u8 (bit 0: pass over damage)
+//! answers        as that to a fetch, or no byte at all: a keep-alive
+//!
 //! item: batch    1 u8 | base offset u64 | leader epoch u32 | append time i64 | length u32 | record batch
 //! item: gap      2 u8 | from u64 | to u64 | reason u8 (1 discarded, 2 lost, 3 damaged)
 //! ```
@@ -17,6 +22,7 @@
 
 use bytes::{Buf, BufMut, Bytes};
 
+use crate::protocol::batch::BatchHeader;
 use crate::protocol::codec::Malformed;
 use crate::time::Timestamp;
 use crate::types::{Durability, Gap, GapReason, LeaderEpoch, Offset, TopicId};
@@ -38,6 +44,27 @@ fn need(body: &Bytes, bytes: usize, what: &'static str) -> Result<(), Malformed>
         Err(short(what))
     } else {
         Ok(())
+    }
+}
+
+fn exactly(body: &Bytes, bytes: usize, what: &'static str) -> Result<(), Malformed> {
+    if body.len() == bytes {
+        return Ok(());
+    }
+    Err(Malformed {
+        what,
+        reason: format!("{} bytes instead of {bytes}", body.len()),
+    })
+}
+
+/// A flag of a later version is refused: to ignore it would be to answer another question.
+fn get_pass_damage(body: &mut Bytes, what: &'static str) -> Result<bool, Malformed> {
+    match body.get_u8() {
+        flags @ (0 | 1) => Ok(flags == 1),
+        flags => Err(Malformed {
+            what,
+            reason: format!("flags {flags:#04x}, only bit 0 has a meaning"),
+        }),
     }
 }
 
@@ -106,12 +133,7 @@ impl Published {
 
     /// Decodes the answer.
     pub fn decode(mut body: Bytes) -> Result<Self, Malformed> {
-        if body.len() != 18 {
-            return Err(Malformed {
-                what: "Published",
-                reason: format!("{} bytes instead of 18", body.len()),
-            });
-        }
+        exactly(&body, 18, "Published")?;
         let (base_offset, end_offset) = (
             Offset::new(body.get_u64_le()),
             Offset::new(body.get_u64_le()),
@@ -183,32 +205,80 @@ impl Fetch {
 
     /// Decodes the request.
     pub fn decode(mut body: Bytes) -> Result<Self, Malformed> {
-        if body.len() != Self::BYTES {
-            return Err(Malformed {
-                what: "Fetch",
-                reason: format!("{} bytes instead of {}", body.len(), Self::BYTES),
-            });
-        }
-        let fetch = Self {
+        exactly(&body, Self::BYTES, "Fetch")?;
+        Ok(Self {
             topic: get_id(&mut body),
             epoch: LeaderEpoch::new(body.get_u32_le()),
             offset: Offset::new(body.get_u64_le()),
             max_bytes: body.get_u32_le(),
             min_bytes: body.get_u32_le(),
             max_wait_ms: body.get_u32_le(),
-            pass_damage: false,
-        };
-        // A flag of a later version is refused: to ignore it would be to answer another question.
-        match body.get_u8() {
-            flags @ (0 | 1) => Ok(Self {
-                pass_damage: flags == 1,
-                ..fetch
-            }),
-            flags => Err(Malformed {
-                what: "Fetch",
-                reason: format!("flags {flags:#04x}, only bit 0 has a meaning"),
-            }),
-        }
+            pass_damage: get_pass_damage(&mut body, "Fetch")?,
+        })
+    }
+}
+
+/// A request to be sent what there is and what comes, from an offset on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stream {
+    /// The topic.
+    pub topic: TopicId,
+    /// The leader epoch the client knows.
+    pub epoch: LeaderEpoch,
+    /// First offset wanted.
+    pub offset: Offset,
+    /// Most bytes of batches wanted in one answer; its first batch comes whatever its size.
+    pub max_bytes: u32,
+    /// What may be sent before more is given.
+    pub credit: Credit,
+    /// How long nothing may be sent, in milliseconds.
+    pub keep_alive_ms: u32,
+    /// Answer damaged offsets with a gap instead of an error.
+    pub pass_damage: bool,
+}
+
+/// What the other side may send of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Credit {
+    /// Bytes of the bodies of answers.
+    pub bytes: u64,
+    /// Records in their batches.
+    pub records: u64,
+}
+
+impl Stream {
+    /// Length of the encoded request, in bytes.
+    pub const BYTES: usize = 53;
+
+    /// Encodes the request.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut body = Vec::with_capacity(Self::BYTES);
+        body.put_slice(&self.topic.to_bytes());
+        body.put_u32_le(self.epoch.get());
+        body.put_u64_le(self.offset.get());
+        body.put_u32_le(self.max_bytes);
+        body.put_u64_le(self.credit.bytes);
+        body.put_u64_le(self.credit.records);
+        body.put_u32_le(self.keep_alive_ms);
+        body.put_u8(self.pass_damage.into());
+        body
+    }
+
+    /// Decodes the request.
+    pub fn decode(mut body: Bytes) -> Result<Self, Malformed> {
+        exactly(&body, Self::BYTES, "Stream")?;
+        Ok(Self {
+            topic: get_id(&mut body),
+            epoch: LeaderEpoch::new(body.get_u32_le()),
+            offset: Offset::new(body.get_u64_le()),
+            max_bytes: body.get_u32_le(),
+            credit: Credit {
+                bytes: body.get_u64_le(),
+                records: body.get_u64_le(),
+            },
+            keep_alive_ms: body.get_u32_le(),
+            pass_damage: get_pass_damage(&mut body, "Stream")?,
+        })
     }
 }
 
@@ -247,7 +317,36 @@ pub struct Fetched {
     pub items: Vec<FetchItem>,
 }
 
+impl StoredBatch {
+    /// How many records its header says it has.
+    fn record_count(&self) -> u64 {
+        BatchHeader::parse_prefix(&self.batch).map_or(0, |header| header.record_count.into())
+    }
+}
+
 impl Fetched {
+    /// Leaves out the batches, and what follows them, that have more than so many records together; the first one
+    /// stays however many it has. Tells how many there are now.
+    pub fn keep_records(&mut self, max: u64) -> u64 {
+        let (mut records, mut end) = (0, Offset::ZERO);
+        for (at, item) in self.items.iter().enumerate() {
+            let (count, item_end) = match item {
+                FetchItem::Batch(stored) => {
+                    let count = stored.record_count();
+                    (count, stored.base_offset.saturating_add(count))
+                }
+                FetchItem::Gap(gap) => (0, gap.to),
+            };
+            if records > 0 && count > 0 && records + count > max {
+                self.items.truncate(at);
+                self.next_offset = end;
+                break;
+            }
+            (records, end) = (records + count, item_end);
+        }
+        records
+    }
+
     /// Encodes the answer as pieces to be written one after the other; the
     /// batches are not copied.
     pub fn encode(&self) -> Vec<Bytes> {
@@ -426,6 +525,74 @@ mod tests {
                     "{byte} at {at}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_stream_is_what_it_was_and_nothing_else() {
+        let stream = Stream {
+            topic: TopicId::from_bytes([7; 16]),
+            epoch: LeaderEpoch::new(3),
+            offset: Offset::new(5),
+            max_bytes: 1,
+            credit: Credit {
+                bytes: u64::MAX,
+                records: 9,
+            },
+            keep_alive_ms: 300,
+            pass_damage: true,
+        };
+        let body = stream.encode();
+        assert_eq!(Stream::decode(Bytes::from(body.clone())), Ok(stream));
+        for cut in 0..body.len() {
+            assert!(Stream::decode(Bytes::copy_from_slice(&body[..cut])).is_err());
+        }
+        for flags in 2..=255 {
+            let mut body = body.clone();
+            body[Stream::BYTES - 1] = flags;
+            assert!(Stream::decode(Bytes::from(body)).is_err(), "{flags}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_cut_between_batches_but_has_one() {
+        let stored = |base: u64, count: u32| {
+            let mut batch = vec![0; 64];
+            batch[4..6].copy_from_slice(&0x4254_u16.to_le_bytes());
+            batch[6] = 1;
+            batch[12..16].copy_from_slice(&count.to_le_bytes());
+            batch[8..12].copy_from_slice(&(count * 16).to_le_bytes());
+            batch[16..20].copy_from_slice(&(count * 16).to_le_bytes());
+            FetchItem::Batch(StoredBatch {
+                base_offset: Offset::new(base),
+                epoch: LeaderEpoch::new(1),
+                append_time: Timestamp::from_millis(0),
+                batch: batch.into(),
+            })
+        };
+        let gap = FetchItem::Gap(Gap {
+            from: Offset::new(10),
+            to: Offset::new(22),
+            reason: GapReason::Discarded,
+        });
+        // What is kept after a gap may begin inside a batch.
+        let items = vec![stored(0, 10), gap, stored(20, 5), stored(25, 5)];
+        for (max, records, next, count) in [
+            (0, 10, 22, 2),
+            (14, 10, 22, 2),
+            (15, 15, 25, 3),
+            (19, 15, 25, 3),
+            (20, 20, 30, 4),
+        ] {
+            let mut fetched = Fetched {
+                start_offset: Offset::ZERO,
+                end_offset: Offset::new(40),
+                next_offset: Offset::new(30),
+                items: items.clone(),
+            };
+            assert_eq!(fetched.keep_records(max), records, "{max}");
+            let kept = (fetched.next_offset.get(), fetched.items.len());
+            assert_eq!(kept, (next, count), "{max}");
         }
     }
 

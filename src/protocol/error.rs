@@ -320,6 +320,47 @@ pub enum ApiError {
         /// The topic.
         name: TopicName,
     },
+    /// The connection has no such stream (any more).
+    #[error("this connection has no stream {stream}: it ended, or never was")]
+    UnknownStream {
+        /// The correlation that was given.
+        stream: u32,
+    },
+    /// One stream more than a connection, or the node, may have.
+    #[error("too many streams: {max} may be open")]
+    TooManyStreams {
+        /// How many it takes.
+        max: u64,
+    },
+    /// Nothing was heard of a client with streams, which were ended therefore.
+    #[error("the stream was ended: nothing was heard of the client for {silent_ms} ms")]
+    ClientSilent {
+        /// For how long.
+        silent_ms: u64,
+    },
+    /// The topic refuses what is above its bounds, and this is; room comes with a purge, with age, or when
+    /// subscriptions confirm.
+    #[error(
+        "topic {name} is full: it holds {records} messages in {bytes} bytes, and more would pass its bounds"
+    )]
+    TopicFull {
+        /// The topic.
+        name: TopicName,
+        /// Records it holds.
+        records: u64,
+        /// Bytes of their batches.
+        bytes: u64,
+    },
+    /// There is no change of a subscription's place to go back behind.
+    #[error("there is nothing to undo: subscription {name} on topic {topic} {reason}")]
+    NothingToUndo {
+        /// The topic.
+        topic: TopicName,
+        /// The subscription.
+        name: SubscriptionName,
+        /// What was found.
+        reason: String,
+    },
     /// No such consumer group.
     #[error("consumer group {name} on topic {topic} does not exist")]
     ConsumerGroupNotFound {
@@ -388,6 +429,7 @@ impl ApiError {
             Self::NameConflict { .. } => (26, "NameConflict"),
             Self::TooManyTopics { .. } => (27, "TooManyTopics"),
             Self::NotQuarantined { .. } => (28, "NotQuarantined"),
+            Self::TopicFull { .. } => (29, "TopicFull"),
             Self::BadBatch { .. } => (30, "BadBatch"),
             Self::MessageTooLarge { .. } => (31, "MessageTooLarge"),
             Self::SequenceGap { .. } => (32, "SequenceGap"),
@@ -396,11 +438,15 @@ impl ApiError {
             Self::DiskReserve { .. } => (35, "DiskReserve"),
             Self::OffsetOutOfRange { .. } => (40, "OffsetOutOfRange"),
             Self::Damaged { .. } => (41, "Damaged"),
+            Self::UnknownStream { .. } => (42, "UnknownStream"),
+            Self::TooManyStreams { .. } => (43, "TooManyStreams"),
+            Self::ClientSilent { .. } => (44, "ClientSilent"),
             Self::SubscriptionNotFound { .. } => (50, "SubscriptionNotFound"),
             Self::SubscriptionExists { .. } => (51, "SubscriptionExists"),
             Self::StaleGeneration { .. } => (52, "StaleGeneration"),
             Self::CommitPastEnd { .. } => (53, "CommitPastEnd"),
             Self::TooManySubscriptions { .. } => (54, "TooManySubscriptions"),
+            Self::NothingToUndo { .. } => (55, "NothingToUndo"),
             Self::ConsumerGroupNotFound { .. } => (70, "ConsumerGroupNotFound"),
             Self::ConsumerGroupExists { .. } => (71, "ConsumerGroupExists"),
             Self::TooManyConsumerGroups { .. } => (72, "TooManyConsumerGroups"),
@@ -441,11 +487,14 @@ impl ApiError {
             | Self::StaleEpoch { .. }
             | Self::SequenceGap { .. }
             | Self::DiskReserve { .. }
+            | Self::TopicFull { .. }
             | Self::IndexUnavailable { .. }
             | Self::NoPeerOnline
             | Self::NotRegistered
             | Self::ClaimPending { .. }
             | Self::PeerNotOnline { .. }
+            | Self::TooManyStreams { .. }
+            | Self::ClientSilent { .. }
             | Self::StorageStopped { .. } => true,
             Self::Other { retryable, .. } => *retryable,
             _ => false,

@@ -7,7 +7,8 @@
 //! Little endian; `length` counts what follows it, so it is at least 8. An
 //! answer repeats api, version and correlation of its request and has bit 0 of
 //! the flags set; an error has bit 1 too, and its body is an
-//! [`ErrorBody`](crate::protocol::error::ErrorBody). The other bits are 0.
+//! [`ErrorBody`](crate::protocol::error::ErrorBody). An answer that is not the last
+//! to its request has bit 2. The other bits are 0.
 //! Correlation 0 is the hello's; an error with correlation 0 after the hello is
 //! about the connection and not about one request.
 //!
@@ -33,6 +34,8 @@ pub const PREFIX_BYTES: usize = LENGTH_BYTES + HEADER_BYTES;
 pub const FLAG_ANSWER: u8 = 1;
 /// Flag, only together with [`FLAG_ANSWER`]: the body is an error.
 pub const FLAG_ERROR: u8 = 2;
+/// Flag, only together with [`FLAG_ANSWER`] and without [`FLAG_ERROR`]: more answers to this request follow.
+pub const FLAG_MORE: u8 = 4;
 
 /// Bytes that cannot be a frame; nothing after them can be understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -60,7 +63,7 @@ pub struct FrameHeader {
     pub api: u16,
     /// Version of the body.
     pub version: u8,
-    /// [`FLAG_ANSWER`] and [`FLAG_ERROR`].
+    /// [`FLAG_ANSWER`], [`FLAG_ERROR`] and [`FLAG_MORE`].
     pub flags: u8,
     /// Chosen by the client, repeated in the answer.
     pub correlation: u32,
@@ -86,6 +89,15 @@ impl FrameHeader {
         }
     }
 
+    /// The header of an answer to this request that more follow.
+    #[must_use]
+    pub const fn answer_with_more(self) -> Self {
+        Self {
+            flags: FLAG_ANSWER | FLAG_MORE,
+            ..self
+        }
+    }
+
     /// The header of an error that answers this request.
     #[must_use]
     pub const fn error(self) -> Self {
@@ -105,9 +117,16 @@ impl FrameHeader {
         self.flags & FLAG_ERROR != 0
     }
 
-    /// Whether the flags are ones that are defined: none, answer, answer with error.
+    /// Whether more answers to the same request follow this one.
+    pub const fn has_more(self) -> bool {
+        self.flags & FLAG_MORE != 0
+    }
+
+    /// Whether the flags are ones that are defined: none, answer, answer with error, answer with more.
     pub const fn flags_are_known(self) -> bool {
-        matches!(self.flags, 0 | FLAG_ANSWER) || self.flags == FLAG_ANSWER | FLAG_ERROR
+        const ERROR: u8 = FLAG_ANSWER | FLAG_ERROR;
+        const MORE: u8 = FLAG_ANSWER | FLAG_MORE;
+        matches!(self.flags, 0 | FLAG_ANSWER | ERROR | MORE)
     }
 
     /// The bytes before a body of `body_bytes` bytes.
@@ -304,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_are_none_answer_or_error() {
+    fn flags_are_none_answer_error_or_more() {
         let known: Vec<u8> = (0..=u8::MAX)
             .filter(|&flags| {
                 FrameHeader {
@@ -314,6 +333,6 @@ mod tests {
                 .flags_are_known()
             })
             .collect();
-        assert_eq!(known, [0, 1, 3]);
+        assert_eq!(known, [0, 1, 3, 5]);
     }
 }

@@ -8,13 +8,15 @@ use serde_json::{Map, Value, json};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::api::{AnsweredBy, Api, Instead, MetricKind, PeerState, Position, Role, Verdict};
+use super::api::{
+    AnsweredBy, Api, ChangeKind, Instead, MetricKind, PeerState, Position, Role, Verdict,
+};
 use super::codec;
 use super::error::{ApiError, ErrorBody};
 use super::golden::{errors, samples};
 use crate::limits;
 use crate::time::Timestamp;
-use crate::types::{Durability, GapReason, Offset};
+use crate::types::{Durability, GapReason, Offset, WhenFull};
 
 mod drawings;
 
@@ -281,6 +283,11 @@ fn every_variant_is_on_the_page() {
     check_variants(&page, "Durability", &[Durability::Fsync, Durability::Os]);
     check_variants(
         &page,
+        "WhenFull",
+        &[WhenFull::DiscardOldest, WhenFull::Refuse],
+    );
+    check_variants(
+        &page,
         "PeerState",
         &[PeerState::Online, PeerState::Offline, PeerState::Down],
     );
@@ -330,10 +337,15 @@ fn every_variant_is_on_the_page() {
             Instead::Untouched,
         ],
     );
+    check_variants(
+        &page,
+        "ChangeKind",
+        &[ChangeKind::Created, ChangeKind::Seek, ChangeKind::Undo],
+    );
     let enums = |layout: &&Layout| matches!(layout, Layout::Enum(_));
     assert_eq!(
         page.layouts.values().filter(enums).count(),
-        8,
+        9,
         "one is not compared"
     );
 }
@@ -418,6 +430,23 @@ fn limits_of_connections() -> Vec<(String, &'static str)> {
             "the index takes at most 60 s for it",
         ),
         (seconds(limits::CLAIM_KEPT_FOR), "within 10 s of the claim"),
+        (
+            format!(
+                "{} to {}",
+                limits::KEEP_ALIVE_MIN.as_millis(),
+                thousands(limits::KEEP_ALIVE_MAX.as_millis() as usize)
+            ),
+            "and may let twice as long pass",
+        ),
+        (
+            seconds(limits::CLIENT_SILENCE_MAX),
+            "its streams end with `ClientSilent`",
+        ),
+        (
+            limits::STREAMS_PER_CONNECTION_MAX.to_string(),
+            "and a node 65536: one more is",
+        ),
+        (limits::STREAMS_MAX.to_string(), "is `TooManyStreams`"),
     ]
 }
 

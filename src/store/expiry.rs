@@ -1,16 +1,19 @@
-//! What time makes superfluous: records by retention, producers nobody heard of for long.
+//! What becomes superfluous: records by retention, producers nobody heard of for long.
 //!
 //! Runs on the reclaimer's thread, looks at one topic after the other, and asks
 //! the writer for what [`retention`](super::retention) says. A topic is looked at
-//! again when something was published, when its settings changed, or when its
-//! oldest batch comes of age; otherwise it costs nothing.
+//! again when something was published, when its settings changed, when its
+//! oldest batch comes of age, or when positions in it moved and what is confirmed
+//! goes; otherwise it costs nothing. Positions are the writer's: it is asked for
+//! the lowest one of each such topic, many at a time.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::asker::Asker;
 use super::command::Context;
-use super::retention::{ClockWatch, Plan, discard, plan};
+use super::retention::{ClockWatch, Plan, Terms, discard, plan};
 use super::shared::TopicShared;
 use crate::limits;
 use crate::protocol::error::ApiError;
@@ -24,7 +27,17 @@ struct Seen {
     range: (Offset, Offset),
     bytes: u64,
     retention: Retention,
+    /// How often positions had moved.
+    moves: u64,
     due: Option<Timestamp>,
+}
+
+/// A topic that is to be looked at.
+struct Looked {
+    topic: Arc<TopicShared>,
+    retention: Retention,
+    /// As of before its lowest position was asked for.
+    moves: u64,
 }
 
 /// What is remembered from one look to the next.
@@ -78,23 +91,44 @@ impl Expiry {
     fn records(&mut self, asker: &mut Asker, now: Option<Timestamp>) {
         let topics = asker.shared.topics_with_retention();
         let mut before = std::mem::take(&mut self.seen);
-        let mut steps = Vec::new();
+        let mut due = Vec::new();
         for (topic, retention) in topics {
-            let seen = before.remove(&topic.id);
-            if let Some(seen) = seen.filter(|seen| !is_due(seen, &topic, retention, now)) {
-                self.seen.insert(topic.id, seen);
-                continue;
+            let looked = Looked {
+                moves: topic.moves(),
+                retention,
+                topic,
+            };
+            let seen = before.remove(&looked.topic.id);
+            match seen.filter(|seen| !is_due(seen, &looked, now)) {
+                Some(seen) => _ = self.seen.insert(looked.topic.id, seen),
+                None => due.push(looked),
             }
-            let plan = plan(&asker.shared, &topic, retention, now);
+            if due.len() >= limits::RETENTION_STEPS_AT_ONCE {
+                self.step(asker, std::mem::take(&mut due), now);
+            }
+        }
+        self.step(asker, due, now);
+    }
+
+    /// Plans for some topics, and has done what was planned.
+    fn step(&mut self, asker: &mut Asker, due: Vec<Looked>, now: Option<Timestamp>) {
+        let lowest = lowest_positions(asker, &due);
+        let mut steps = Vec::new();
+        for looked in due {
+            let Looked {
+                topic, retention, ..
+            } = &looked;
+            let terms = Terms {
+                retention: *retention,
+                confirmed: lowest.get(&topic.id).copied(),
+                now,
+            };
+            let plan = plan(&asker.shared, topic, terms);
             if plan.to > plan.from {
                 // Looked at again when this is done: there may be more.
-                steps.push((topic.id, retention, plan));
+                steps.push((topic.id, *retention, plan));
             } else {
-                self.seen
-                    .insert(topic.id, seen_now(&topic, retention, plan.due));
-            }
-            if steps.len() >= limits::RETENTION_STEPS_AT_ONCE {
-                discard_all(asker, std::mem::take(&mut steps));
+                self.seen.insert(topic.id, seen_now(&looked, plan.due));
             }
         }
         discard_all(asker, steps);
@@ -134,18 +168,43 @@ impl Expiry {
     }
 }
 
-fn is_due(seen: &Seen, topic: &TopicShared, retention: Retention, now: Option<Timestamp>) -> bool {
+fn is_due(seen: &Seen, looked: &Looked, now: Option<Timestamp>) -> bool {
     let came_of_age = seen.due.zip(now).is_some_and(|(due, now)| due < now);
-    came_of_age || *seen != seen_now(topic, retention, seen.due)
+    came_of_age || *seen != seen_now(looked, seen.due)
 }
 
-fn seen_now(topic: &TopicShared, retention: Retention, due: Option<Timestamp>) -> Seen {
+fn seen_now(looked: &Looked, due: Option<Timestamp>) -> Seen {
+    let topic = &looked.topic;
     Seen {
         range: (topic.start(), topic.durable_end()),
         bytes: topic.bytes(),
-        retention,
+        retention: looked.retention,
+        moves: looked.moves,
         due,
     }
+}
+
+/// The lowest position of each of these topics in which what is confirmed goes and somebody holds one. What is told
+/// is durable: a commit that a power cut could take back lets nothing go.
+fn lowest_positions(asker: &mut Asker, looked: &[Looked]) -> HashMap<TopicId, Offset> {
+    let asked: Vec<_> = looked
+        .iter()
+        .filter(|looked| looked.retention.interest)
+        .filter_map(|looked| {
+            let id = looked.topic.id;
+            let telling = move |context: &mut Context<'_>| {
+                Ok((context.state.topic(id)?.lowest_position(), Vec::new()))
+            };
+            Some((id, asker.push(id, telling)?))
+        })
+        .collect();
+    let mut lowest = HashMap::new();
+    for (id, reply) in asked {
+        if let Some((Ok(Some(position)), _)) = asker.wait(reply) {
+            lowest.insert(id, position);
+        }
+    }
+    lowest
 }
 
 fn discard_all(asker: &mut Asker, steps: Vec<(TopicId, Retention, Plan)>) {
@@ -165,10 +224,16 @@ fn decide(
     retention: Retention,
     plan: &Plan,
 ) -> Result<((), Vec<RowKey>), ApiError> {
-    let row = &context.state.topic(id)?.row;
+    let topic = context.state.topic(id)?;
+    let row = &topic.row;
+    let is_still_confirmed = plan
+        .confirmed
+        .is_none_or(|confirmed| topic.lowest_position() >= Some(confirmed));
     // While the end of a topic is uncertain nothing of it is discarded.
-    let holds =
-        row.start == plan.from && row.settings.retention == retention && row.quarantine.is_none();
+    let holds = row.start == plan.from
+        && row.settings.discards() == retention
+        && row.quarantine.is_none()
+        && is_still_confirmed;
     if !holds {
         return Ok(((), Vec::new()));
     }

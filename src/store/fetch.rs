@@ -23,13 +23,7 @@ impl Store {
     /// # Errors
     /// `UnknownTopicId`, `StaleEpoch`, `OffsetOutOfRange`, `Damaged`.
     pub async fn fetch(&self, fetch: Fetch) -> Result<Fetched, ApiError> {
-        let topic = self.shared_topic(fetch.topic)?;
-        if topic.epoch() != fetch.epoch {
-            return Err(ApiError::StaleEpoch {
-                given: fetch.epoch,
-                current: topic.epoch(),
-            });
-        }
+        let topic = self.topic_to_fetch(&fetch)?;
         let wait = Duration::from_millis(u64::from(fetch.max_wait_ms)).min(limits::FETCH_WAIT_MAX);
         let deadline = Instant::now() + wait;
         let mut end = topic.watch_end();
@@ -58,6 +52,29 @@ impl Store {
         }
     }
 
+    fn topic_to_fetch(&self, fetch: &Fetch) -> Result<Arc<TopicShared>, ApiError> {
+        let topic = self.shared_topic(fetch.topic)?;
+        if topic.epoch() != fetch.epoch {
+            return Err(ApiError::StaleEpoch {
+                given: fetch.epoch,
+                current: topic.epoch(),
+            });
+        }
+        Ok(topic)
+    }
+
+    /// Whether that can be fetched, as far as can be told without reading.
+    ///
+    /// # Errors
+    /// `UnknownTopicId`, `StaleEpoch`, `OffsetOutOfRange`.
+    pub async fn check_fetch(&self, fetch: &Fetch) -> Result<(), ApiError> {
+        let topic = self.topic_to_fetch(fetch)?;
+        match fetch.offset > topic.readable_end() {
+            true => Err(self.past_the_end(&topic, fetch.offset).await),
+            false => Ok(()),
+        }
+    }
+
     /// Why there is nothing at an offset past the end: in quarantine it may have been lost, which is another
     /// error than one that never was.
     async fn past_the_end(&self, topic: &TopicShared, offset: Offset) -> ApiError {
@@ -80,17 +97,20 @@ impl Store {
         })
     }
 
-    /// Waits until the fetch has something to be answered with: records, an error, or that the time is over.
-    pub async fn wait_readable(&self, fetch: &Fetch, deadline: Instant) {
+    /// Waits until the fetch has something to be answered with: records, a gap or an error.
+    pub async fn until_readable(&self, fetch: &Fetch) {
         let Some(topic) = self.shared.topic(fetch.topic) else {
             return;
         };
-        let mut end = topic.watch_end();
-        while topic.epoch() == fetch.epoch && topic.readable_end() == fetch.offset {
-            if !self.wait_for_more(&topic, &mut end, deadline).await {
-                return;
-            }
+        if topic.readable_end() != fetch.offset {
+            return;
         }
+        let mut end = topic.watch_end();
+        while topic.epoch() == fetch.epoch
+            && topic.readable_end() == fetch.offset
+            && self.shared.topic(topic.id).is_some()
+            && end.changed().await.is_ok()
+        {}
     }
 
     /// False when the time is over or the topic is gone.

@@ -120,9 +120,12 @@ impl TopicIndex {
         &self.runs
     }
 
-    /// The open extents, in the order of offsets.
-    pub fn open(&self) -> impl DoubleEndedIterator<Item = &OpenExtent> {
-        self.open.iter()
+    /// The last open extent for which `holds`, and the first for which it does not, given that it holds for those
+    /// before and for none after.
+    pub fn open_around(&self, holds: impl Fn(&Extent) -> bool) -> (Option<Extent>, Option<Extent>) {
+        let at = self.open.partition_point(|open| holds(&open.extent));
+        let extent = |at: usize| self.open.get(at).map(|open| open.extent);
+        (at.checked_sub(1).and_then(extent), extent(at))
     }
 }
 

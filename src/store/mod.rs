@@ -27,6 +27,8 @@ mod copying;
 mod expiry;
 mod extents;
 mod fetch;
+mod finding;
+mod history;
 mod index;
 mod keeper;
 mod meters;
@@ -70,6 +72,7 @@ pub use watching::{GroupStanding, Standing, TopicFigures};
 
 use crate::figures::catalogue;
 use crate::limits;
+use crate::protocol::api::Author;
 use crate::protocol::batch::CheckedBatch;
 use crate::protocol::data::Published;
 use crate::protocol::error::ApiError;
@@ -163,6 +166,8 @@ pub struct StoreFigures {
     pub sync_micros: u64,
     /// Bytes of memory in the tail cache.
     pub tail_cache_bytes: u64,
+    /// Bytes of memory in what was read from segments lately.
+    pub read_windows_bytes: u64,
     /// What was done to give space back.
     pub reclaimed: ReclaimFigures,
 }
@@ -198,6 +203,8 @@ pub struct Store {
     ahead: Arc<ahead::ReadAhead>,
     peer: PeerId,
     name: PeerName,
+    /// Who asks through this handle.
+    author: Option<Arc<Author>>,
     stopped: Arc<AtomicBool>,
     threads: Arc<std::sync::Mutex<Vec<JoinHandle<()>>>>,
     _stop_when_dropped: Arc<StopWhenDropped>,
@@ -405,6 +412,7 @@ impl Store {
             syncs: syncs.count(),
             sync_micros: syncs.sum(),
             tail_cache_bytes: shared.tail.bytes() as u64,
+            read_windows_bytes: shared.windows.bytes() as u64,
             reclaimed: shared.reclaimed.figures(),
         }
     }

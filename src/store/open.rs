@@ -402,6 +402,7 @@ fn start_store(parts: Parts<'_>) -> Result<Store, OpenError> {
         ahead: Arc::default(),
         peer,
         name,
+        author: None,
         stopped: Arc::new(AtomicBool::new(false)),
         threads: Arc::new(Mutex::new(threads)),
     })

@@ -217,6 +217,21 @@ impl SlotPool {
         self.lock().trouble.clone()
     }
 
+    /// Whether so many slots can be taken without touching the part of the reserve that the catalog needs really free:
+    /// without that no start would open it.
+    pub fn has_room_for(&self, slots: u64) -> bool {
+        let new = slots.saturating_sub(self.free_slots() as u64);
+        let bytes = new.saturating_mul(self.shared.dir.slot_bytes().into());
+        let free = self.shared.dir.free_bytes().unwrap_or(0);
+        new == 0 || free.saturating_sub(bytes) >= self.reserve_beside_slots()
+    }
+
+    /// What of the reserve is not for slots, in bytes.
+    fn reserve_beside_slots(&self) -> u64 {
+        let slot_bytes = u64::from(self.shared.dir.slot_bytes());
+        self.reserve_bytes.saturating_sub(2 * slot_bytes)
+    }
+
     /// Below the reserve publishing is refused, so that reclaiming always has room to work (J15). Looked at
     /// after each slot that was made, since that is what takes space, and from time to time.
     pub fn check_reserve(&self) {
@@ -226,8 +241,7 @@ impl SlotPool {
         let slot_bytes = u64::from(self.shared.dir.slot_bytes());
         let slots = self.free_slots() as u64 * slot_bytes;
         // Slots that are ready serve the journal; the catalog needs its part of the reserve really free.
-        let beside = self.reserve_bytes.saturating_sub(2 * slot_bytes);
-        let reached = free < beside
+        let reached = free < self.reserve_beside_slots()
             || free.saturating_add(slots) < self.reserve_bytes
             || self.trouble().is_some();
         let shared = &self.shared;

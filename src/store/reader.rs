@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::index::{Place as Where, Run};
+use super::index::Place as Where;
 use super::segments::Segment;
 use super::shared::{Shared, TopicShared};
 use super::windows;
@@ -19,7 +19,6 @@ use crate::journal::{
 use crate::limits;
 use crate::protocol::data::{FetchItem, StoredBatch};
 use crate::protocol::error::ApiError;
-use crate::time::Timestamp;
 use crate::types::{Gap, GapReason, Offset};
 
 /// What to read.
@@ -128,6 +127,9 @@ pub(super) fn read(
         }
     }
     shared.meters.looked_up(reading.hits, reading.misses);
+    if reading.bytes <= limits::ANSWER_COPIED_BYTES_MAX {
+        copy(&mut reading.items);
+    }
     Ok(ReadResult {
         items: reading.items,
         next: reading.at,
@@ -388,8 +390,19 @@ pub(super) fn pieces_from_disk(
     read_extent(&slot, &segment.header, read, how)
 }
 
-/// A small batch is copied: a slice would keep the whole group or extent it lies in in memory for as long
-/// as its reader takes, and nobody would count that.
+/// Copies what is not copied yet. A slice keeps the whole group or window it lies in in memory for as long as its reader
+/// takes: the less an answer is, the more that is than what its reader was granted.
+fn copy(items: &mut [FetchItem]) {
+    for item in items {
+        if let FetchItem::Batch(stored) = item
+            && stored.batch.len() > limits::SLICE_COPIED_BYTES_MAX
+        {
+            stored.batch = Bytes::copy_from_slice(&stored.batch);
+        }
+    }
+}
+
+/// A small batch is copied, also in a large answer, for the same reason.
 fn stored(entry: StoredEntry) -> StoredBatch {
     let batch = match entry.payload.len() {
         small if small <= limits::SLICE_COPIED_BYTES_MAX => Bytes::copy_from_slice(&entry.payload),
@@ -401,78 +414,4 @@ fn stored(entry: StoredEntry) -> StoredBatch {
         append_time: entry.header.append_time,
         batch,
     }
-}
-
-/// The first offset of a batch appended at or after `time`, or the readable end.
-pub(super) fn offset_at_time(
-    shared: &Shared,
-    topic: &TopicShared,
-    time: Timestamp,
-) -> Result<Offset, ReadError> {
-    let from = first_candidate(shared, topic, time)?.max(topic.start());
-    let mut at = from;
-    let end = topic.readable_end();
-    while at < end {
-        let request = ReadRequest {
-            from: at,
-            max_bytes: 1 << 20,
-            pass_damage: true,
-            memory_only: false,
-        };
-        let result = read(shared, topic, request)?;
-        let found = result.items.iter().find_map(|item| match item {
-            FetchItem::Batch(batch) if batch.append_time >= time => Some(batch.base_offset),
-            _ => None,
-        });
-        if let Some(found) = found {
-            return Ok(found.max(topic.start()));
-        }
-        at = result.next;
-    }
-    Ok(end)
-}
-
-/// An offset not after the one looked for, and near it: append times never fall, so runs can be searched by halves.
-fn first_candidate(
-    shared: &Shared,
-    topic: &TopicShared,
-    time: Timestamp,
-) -> Result<Offset, ReadError> {
-    let (runs, open) = {
-        let index = topic.index();
-        let open: Vec<Extent> = index.open().map(|open| open.extent).collect();
-        (index.runs().to_vec(), open)
-    };
-    let (mut low, mut high) = (0, runs.len());
-    while low < high {
-        let middle = low + (high - low) / 2;
-        let last = extents_of_run(shared, topic, &runs, middle).last().copied();
-        if last.is_some_and(|last| last.last_time < time) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    let Some(run) = runs.get(low) else {
-        let open = open.iter().find(|extent| extent.last_time >= time);
-        return Ok(open.map_or(topic.readable_end(), |extent| extent.base));
-    };
-    let extents = extents_of_run(shared, topic, &runs, low);
-    let extent = extents.iter().find(|extent| extent.last_time >= time);
-    Ok(extent.map_or(run.base, |extent| extent.base))
-}
-
-/// The extents of one run. A cold segment may hold several runs of a topic, with others' between them.
-fn extents_of_run(shared: &Shared, topic: &TopicShared, runs: &[Run], at: usize) -> Vec<Extent> {
-    let bound = runs.get(at + 1).map(|next| next.base);
-    let Some(segment) = shared.segments.get(runs[at].segment) else {
-        return Vec::new();
-    };
-    let Ok(Some(footer)) = shared.segments.footer(&segment, &shared.dir) else {
-        return Vec::new();
-    };
-    let extents = footer.extents_of(topic.id);
-    extents
-        .filter(|extent| extent.base >= runs[at].base && bound.is_none_or(|b| extent.base < b))
-        .collect()
 }

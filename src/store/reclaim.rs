@@ -148,12 +148,22 @@ impl Reclaimer {
 
     fn round(&mut self) {
         self.asker.release();
+        self.let_go_of_windows();
         self.forget_gone();
         self.look_at_motion();
         self.look();
         self.step_snapshot();
         self.free();
         self.copy();
+    }
+
+    /// Memory of those who caught up is nobody's when they have.
+    fn let_go_of_windows(&self) {
+        let shared = &self.asker.shared;
+        let Some(before) = Instant::now().checked_sub(limits::READ_WINDOWS_KEPT) else {
+            return;
+        };
+        drop(shared.windows.let_go(before));
     }
 
     /// What was given up need not be looked at again to be known as gone.
@@ -308,12 +318,14 @@ impl Reclaimer {
         if !is_free || Instant::now() < self.copy_after || self.asker.stop.is_stopped() {
             return;
         }
-        // For want of space what was copied gives its slots back before more are taken (J15).
-        if self.is_starved() && self.asker.is_about_to_release() {
-            return;
-        }
         let choice = self.choice(self.horizon());
         if choice.gain == 0 {
+            return;
+        }
+        // For want of space what was copied gives its slots back before more are taken (J15).
+        let slots = (choice.sources.len() as u64).saturating_sub(choice.gain);
+        let is_short = self.is_starved() || !self.asker.pool.has_room_for(slots);
+        if is_short && self.asker.is_about_to_release() {
             return;
         }
         let usages: Vec<Usage> = self

@@ -1,4 +1,4 @@
-//! Retention: which records of a topic may go, by age, bytes and number.
+//! Retention: which records of a topic may go, by age, bytes, number and interest.
 //!
 //! ```text
 //!   start               to                              durable end
@@ -20,9 +20,14 @@
 //! 4. Bytes are those of the batches that are live in part or whole, so what a
 //!    step takes away is what the batches added that end at or below `to`.
 //! 5. Nothing expires while the clocks contradict each other ([`ClockWatch`]).
-//!
-//! Deliberately missing: discarding by subscription (records go although
-//! somebody has not read them; the reader is told).
+//! 6. For want of interest goes only what lies below the lowest position in the
+//!    topic ([`Topic::lowest_position`]), which the writer told for the plan and
+//!    looks at again when it decides: a position that has fallen since (a seek, a
+//!    new subscription) undoes the plan. Where nobody holds a position nothing
+//!    goes on that account. Age, bytes and number ask nobody: records go although
+//!    somebody has not read them, and the reader is told.
+//! 7. Where a full topic refuses, bytes and number discard nothing
+//!    ([`TopicSettings::discards`](crate::types::TopicSettings::discards)).
 
 use std::time::{Duration, Instant};
 
@@ -46,6 +51,19 @@ pub(super) struct Plan {
     pub dropped: u64,
     /// When the oldest batch kept will be too old, if it ever will.
     pub due: Option<Timestamp>,
+    /// The lowest position it relies on: what lies below was confirmed.
+    pub confirmed: Option<Offset>,
+}
+
+/// What a plan is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Terms {
+    /// What is kept.
+    pub retention: Retention,
+    /// The lowest position in the topic, where what is confirmed goes and somebody holds one.
+    pub confirmed: Option<Offset>,
+    /// The time; `None` while the clock cannot be trusted.
+    pub now: Option<Timestamp>,
 }
 
 /// What goes: a batch that meets any of these.
@@ -63,20 +81,17 @@ struct Limits {
     extents: usize,
 }
 
-/// Plans a step of retention; `now` is `None` while the clock cannot be trusted.
-pub(super) fn plan(
-    shared: &Shared,
-    topic: &TopicShared,
-    retention: Retention,
-    now: Option<Timestamp>,
-) -> Plan {
+/// Plans a step of retention.
+pub(super) fn plan(shared: &Shared, topic: &TopicShared, terms: Terms) -> Plan {
+    let retention = terms.retention;
     let (start, end) = (topic.start(), topic.durable_end());
     let age = retention.age_ms.map(Duration::from_millis);
+    let surplus = retention
+        .records
+        .map_or(start, |records| nth_from_end(&topic.gaps(), end, records));
     let limits = Limits {
-        below: retention
-            .records
-            .map_or(start, |records| nth_from_end(&topic.gaps(), end, records)),
-        before: now.zip(age).map(|(now, age)| now.before(age)),
+        below: surplus.max(terms.confirmed.unwrap_or(start)),
+        before: terms.now.zip(age).map(|(now, age)| now.before(age)),
         excess: retention
             .bytes
             .map_or(0, |bytes| topic.bytes().saturating_sub(bytes)),
@@ -86,6 +101,7 @@ pub(super) fn plan(
     let walk = Walk::new(shared, topic, limits).run();
     Plan {
         due: walk.oldest.zip(age).map(|(oldest, age)| oldest.after(age)),
+        confirmed: terms.confirmed,
         ..walk.plan
     }
 }
@@ -149,6 +165,7 @@ impl<'a> Walk<'a> {
             to: start,
             dropped: 0,
             due: None,
+            confirmed: None,
         };
         Self {
             shared,

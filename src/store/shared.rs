@@ -36,6 +36,8 @@ pub(super) struct TopicShared {
     readable_end: watch::Sender<u64>,
     gaps: RwLock<Arc<[Gap]>>,
     index: RwLock<TopicIndex>,
+    /// Counts changes of positions in it, where what is confirmed goes.
+    moves: AtomicU64,
     /// Counted for people.
     pub through: Through,
 }
@@ -58,6 +60,7 @@ impl TopicShared {
             readable_end: watch::Sender::new(readable.get()),
             gaps: RwLock::new(topic.row.gaps.clone().into()),
             index: RwLock::default(),
+            moves: AtomicU64::new(0),
             through: Through::default(),
         }
     }
@@ -91,7 +94,7 @@ impl TopicShared {
         Offset::new(*self.readable_end.borrow())
     }
 
-    /// Told whenever the readable end grows, and once more when the topic is deleted.
+    /// Told whenever the readable end grows, when the epoch changes, and once more when the topic is deleted.
     pub fn watch_end(&self) -> watch::Receiver<u64> {
         self.readable_end.subscribe()
     }
@@ -117,7 +120,11 @@ impl TopicShared {
 
     /// Takes over what a change of state made of the topic. Returns whether its start moved.
     pub fn follow(&self, topic: &Topic) -> bool {
-        self.epoch.store(topic.row.epoch.get(), Ordering::Release);
+        let epoch = topic.row.epoch.get();
+        if self.epoch.swap(epoch, Ordering::AcqRel) != epoch {
+            // Whoever waits under another one waits in vain.
+            self.wake();
+        }
         self.set_bytes(topic.row.bytes);
         let start = self
             .start
@@ -125,6 +132,11 @@ impl TopicShared {
         *self.gaps.write().unwrap_or_else(PoisonError::into_inner) = topic.row.gaps.clone().into();
         self.index_mut().trim(topic.row.start);
         start < topic.row.start.get()
+    }
+
+    /// How often positions in it moved.
+    pub fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Acquire)
     }
 
     /// Missing offsets, in order.
@@ -288,12 +300,22 @@ impl Shared {
             self.discards.fetch_add(1, Ordering::AcqRel);
         }
         let mut retained = self.retained();
-        if topic.row.settings.retention.keeps_everything() {
+        let discards = topic.row.settings.discards();
+        if discards.keeps_everything() {
             retained.remove(&topic.id);
         } else {
-            retained.insert(topic.id, topic.row.settings.retention);
+            retained.insert(topic.id, discards);
         }
         shared
+    }
+
+    /// A position in the topic moved, came or went: perhaps more of it is confirmed by all.
+    pub fn position_moved(&self, topic: &Topic) {
+        if topic.row.settings.retention.interest
+            && let Some(shared) = self.topics().by_id.get(&topic.id)
+        {
+            shared.moves.fetch_add(1, Ordering::AcqRel);
+        }
     }
 
     fn retained(&self) -> MutexGuard<'_, HashMap<TopicId, Retention>> {

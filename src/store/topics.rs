@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use super::finding;
+use super::history::authored;
 use super::reader::{self, ReadRequest};
 use super::retention::{self, Plan, discard};
 use super::shared::{Shared, TopicShared};
@@ -314,7 +316,7 @@ impl Store {
             Position::Offset(offset) => Ok(offset),
             Position::Time(time) => {
                 self.on_disk(topic, move |shared, topic| {
-                    reader::offset_at_time(shared, topic, time)
+                    finding::offset_at_time(shared, topic, time)
                 })
                 .await
             }
@@ -341,12 +343,14 @@ impl Store {
         if_not_exists: bool,
     ) -> Result<SubscriptionInfo, ApiError> {
         let found = self.find_offset(topic, from).await?;
-        let wanted = name.clone();
+        let (wanted, author) = (name.clone(), self.author());
         let created = self
             .change(found.id, move |context| {
-                let now = context.now;
+                let by = authored(context, author);
                 let topic = context.state.topic_mut(found.id)?;
-                topic.create_subscription(&wanted, found.offset, now)?;
+                let from = settled(topic, from, found.offset);
+                topic.create_subscription(&wanted, from, by)?;
+                context.shared.position_moved(topic);
                 let keys = subscription_keys(found.id, &wanted);
                 Ok((subscription_info(context, found.id, &wanted)?, keys))
             })
@@ -371,8 +375,11 @@ impl Store {
     ) -> Result<(), ApiError> {
         let id = self.id_of(&topic)?;
         self.change(id, move |context| {
-            context.state.topic_mut(id)?.delete_subscription(&name)?;
-            Ok(((), vec![RowKey::Subscription(id, name)]))
+            let topic = context.state.topic_mut(id)?;
+            topic.delete_subscription(&name)?;
+            context.shared.position_moved(topic);
+            let history = RowKey::History(id, name.clone());
+            Ok(((), vec![RowKey::Subscription(id, name), history]))
         })
         .await
     }
@@ -449,6 +456,7 @@ impl Store {
     ) -> Result<Sought, ApiError> {
         let found = self.find_offset(topic, to).await?;
         let (id, offset) = (found.id, found.offset);
+        let author = self.author();
         let sought = self
             .change(id, move |context| {
                 if dry_run {
@@ -462,7 +470,11 @@ impl Store {
                         Vec::new(),
                     ));
                 }
-                let from = context.state.topic_mut(id)?.seek(&name, offset)?;
+                let by = authored(context, author);
+                let topic = context.state.topic_mut(id)?;
+                let offset = settled(topic, to, offset);
+                let from = topic.seek(&name, offset, by)?;
+                context.shared.position_moved(topic);
                 let subscription = subscription_info(context, id, &name)?;
                 Ok((
                     Sought {
@@ -494,11 +506,10 @@ impl Store {
         };
         self.change(id, move |context| {
             let now = context.now;
-            let (offset, moved) = context
-                .state
-                .topic_mut(id)?
-                .commit(&commit.name, facts, now)?;
+            let topic = context.state.topic_mut(id)?;
+            let (offset, moved) = topic.commit(&commit.name, facts, now)?;
             let keys = if moved {
+                context.shared.position_moved(topic);
                 vec![RowKey::Subscription(id, commit.name)]
             } else {
                 Vec::new()
@@ -509,7 +520,10 @@ impl Store {
     }
 
     /// Adds the age of the oldest record not confirmed.
-    async fn with_lag(&self, info: SubscriptionInfo) -> Result<SubscriptionInfo, ApiError> {
+    pub(super) async fn with_lag(
+        &self,
+        info: SubscriptionInfo,
+    ) -> Result<SubscriptionInfo, ApiError> {
         if info.committed_offset >= info.end_offset {
             return Ok(info);
         }
@@ -559,12 +573,26 @@ fn info(topic: &Topic, shared: &TopicShared) -> TopicInfo {
     }
 }
 
-fn subscription_keys(id: TopicId, name: &SubscriptionName) -> Vec<RowKey> {
-    // The topic's row carries the counter of generations.
-    vec![RowKey::Topic(id), RowKey::Subscription(id, name.clone())]
+/// The offset of a place that was found a moment ago: the beginning may have moved since, and whoever asks for it
+/// is not to be told of a gap.
+fn settled(topic: &Topic, place: Position, found: Offset) -> Offset {
+    match place {
+        Position::Beginning => topic.row.start,
+        _ => found,
+    }
 }
 
-fn subscription_info(
+/// The rows of a subscription that was made or moved.
+pub(super) fn subscription_keys(id: TopicId, name: &SubscriptionName) -> Vec<RowKey> {
+    // The topic's row carries the counter of generations.
+    vec![
+        RowKey::Topic(id),
+        RowKey::Subscription(id, name.clone()),
+        RowKey::History(id, name.clone()),
+    ]
+}
+
+pub(super) fn subscription_info(
     context: &Context<'_>,
     id: TopicId,
     name: &SubscriptionName,

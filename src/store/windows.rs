@@ -3,12 +3,15 @@
 //! An answer takes what fits; the extent it stops in, and those read with it, are asked for next. Without this each of them
 //! would be read once for every answer it is a part of. Readers that move together share what one of them read.
 //!
+//! When nobody has read from the disk for a while, all of it is let go.
+//!
 //! Segment numbers are never given twice, and what was written to a segment never changes, so what is kept cannot grow
 //! old. Whether its offsets may still be read is the reader's matter.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use crate::journal::{Extent, Stretch, round_down};
 use crate::limits;
@@ -46,6 +49,8 @@ struct Kept {
     windows: VecDeque<(u64, Stretch)>,
     /// What their buffers take.
     bytes: usize,
+    /// When one was last asked for or read.
+    used: Option<Instant>,
 }
 
 impl Windows {
@@ -56,6 +61,7 @@ impl Windows {
     /// The window that holds an extent of a segment.
     pub fn get(&self, segment: u64, extent: &Extent) -> Option<Stretch> {
         let mut kept = self.lock();
+        kept.used = Some(Instant::now());
         let holds = |(of, window): &(u64, Stretch)| *of == segment && window.covers(extent);
         let at = kept.windows.iter().rposition(holds)?;
         let found = kept.windows.remove(at)?;
@@ -73,6 +79,7 @@ impl Windows {
         }
         let mut gone = Vec::new();
         let mut kept = self.lock();
+        kept.used = Some(Instant::now());
         kept.bytes += bytes;
         kept.windows.push_back((segment, window));
         while kept.bytes > limits::READ_WINDOWS_KEPT_BYTES && kept.windows.len() > 1 {
@@ -83,6 +90,21 @@ impl Windows {
             gone.push(oldest);
         }
         gone
+    }
+
+    /// What the buffers of all of them take.
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
+    /// Gives everything back if nobody has read since `before`.
+    pub fn let_go(&self, before: Instant) -> Vec<Stretch> {
+        let mut kept = self.lock();
+        if kept.used.is_none_or(|used| used >= before) {
+            return Vec::new();
+        }
+        let windows = std::mem::take(&mut *kept).windows;
+        windows.into_iter().map(|(_, window)| window).collect()
     }
 }
 

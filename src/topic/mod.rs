@@ -21,22 +21,30 @@
 //! - **T3** A producer's sequences are appended in order, each once, as long as the producer is remembered.
 //! - **T4** A committed offset never falls within a generation and never passes the readable end.
 //! - **T5** Generations of a topic's subscriptions and consumer groups never repeat, not even those that were lost to damage.
+//! - **T6** A topic that refuses when it is full never holds more bytes or records than its bounds; a batch is
+//!   stored whole or not at all, and one that is stored already is no new one.
+//! - **T7** Whatever changes a committed offset and is not a commit is kept with it: when, who, from where to where.
 //!
 //! Absent on purpose: what is durable (the caller knows), and what lies where on the disk.
 
 mod batch;
 pub mod consumers;
+mod former;
+mod history;
 mod model;
 mod producers;
 mod rows;
 mod state;
 mod subscriptions;
+#[cfg(test)]
+mod tests;
 
 pub use batch::{Admission, BatchFacts};
+pub use history::{Authored, Undo};
 pub use model::Topic;
 pub use rows::{
-    PeerRow, ProducerBatch, ProducerRow, QuarantineRow, Row, RowKey, SegmentRow, SnapshotRow,
-    SubscriptionRow, TopicRow,
+    HistoryRow, PeerRow, ProducerBatch, ProducerRow, QuarantineRow, Row, RowKey, SegmentRow,
+    SnapshotRow, SubscriptionRow, TopicRow,
 };
 pub use state::{RowChange, State};
 pub use subscriptions::CommitFacts;

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, HashMap};
 use super::batch::{Admission, BatchFacts};
 use super::consumers::Consumers;
 use super::producers;
-use super::rows::{ProducerRow, QuarantineRow, RowKey, SubscriptionRow, TopicRow};
+use super::rows::{HistoryRow, ProducerRow, QuarantineRow, RowKey, SubscriptionRow, TopicRow};
 use crate::limits;
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
 use crate::types::{
     Durability, Gap, GapReason, LeaderEpoch, Offset, ProducerId, SubscriptionName, TopicId,
+    WhenFull,
 };
 
 /// One topic.
@@ -22,6 +23,8 @@ pub struct Topic {
     pub row: TopicRow,
     /// Its subscriptions.
     pub subscriptions: BTreeMap<SubscriptionName, SubscriptionRow>,
+    /// What moved them.
+    pub histories: BTreeMap<SubscriptionName, HistoryRow>,
     /// Its producers.
     pub producers: HashMap<ProducerId, ProducerRow>,
     /// Its consumer groups.
@@ -35,6 +38,7 @@ impl Topic {
             id,
             row,
             subscriptions: BTreeMap::new(),
+            histories: BTreeMap::new(),
             producers: HashMap::new(),
             consumers: Consumers::default(),
         }
@@ -51,7 +55,10 @@ impl Topic {
         let groups = groups.map(move |(name, _)| RowKey::ConsumerGroup(id, name.clone()));
         let pages = self.consumers.pages();
         let pages = pages.map(move |(generation, page)| RowKey::ConsumerPage(id, generation, page));
-        subscriptions.chain(producers).chain(groups).chain(pages)
+        let histories = self.histories.keys();
+        let histories = histories.map(move |name| RowKey::History(id, name.clone()));
+        let of_subscriptions = subscriptions.chain(histories);
+        of_subscriptions.chain(producers).chain(groups).chain(pages)
     }
 
     /// Refuses to publish, and to change what is kept, while the end is uncertain. Subscriptions are not refused:
@@ -98,10 +105,46 @@ impl Topic {
         }
         self.check_writable()?;
         sequence?;
+        self.check_room(batch)?;
         match self.row.end.checked_add(u64::from(batch.count)) {
             Some(_) => Ok(Admission::Append(self.row.end)),
             None => Err(ApiError::BadBatch {
                 reason: "the topic is out of offsets".to_owned(),
+            }),
+        }
+    }
+
+    /// Refuses a batch that would pass a bound of a topic which discards nothing to make room (T6).
+    fn check_room(&self, batch: &BatchFacts) -> Result<(), ApiError> {
+        if self.row.settings.when_full == WhenFull::DiscardOldest {
+            return Ok(());
+        }
+        let (bytes_max, records_max) = {
+            let kept = &self.row.settings.retention;
+            let or_any = |bound: Option<u64>| bound.unwrap_or(u64::MAX);
+            (or_any(kept.bytes), or_any(kept.records))
+        };
+        let count = u64::from(batch.count);
+        if batch.bytes > bytes_max || count > records_max {
+            // Waiting would not help: not even an empty topic has room for it.
+            let name = &self.row.name;
+            return Err(ApiError::BadBatch {
+                reason: format!(
+                    "a batch of {count} records in {} bytes never fits into {name}, which refuses what is above \
+                     its bounds: publish smaller batches",
+                    batch.bytes
+                ),
+            });
+        }
+        let (bytes, records) = (self.row.bytes, self.row.records());
+        let has_room = bytes_max.saturating_sub(bytes) >= batch.bytes
+            && records_max.saturating_sub(records) >= count;
+        match has_room {
+            true => Ok(()),
+            false => Err(ApiError::TopicFull {
+                name: self.row.name.clone(),
+                records,
+                bytes,
             }),
         }
     }
@@ -303,20 +346,20 @@ mod tests {
             "old".parse().expect("a name"),
             "new".parse().expect("a name"),
         );
-        let now = Timestamp::default();
+        let by = crate::topic::Authored::by_this_program(Timestamp::default());
         topic
-            .create_subscription(&old, Offset::ZERO, now)
+            .create_subscription(&old, Offset::ZERO, by.clone())
             .expect("made");
         let before = topic.subscription(&old).expect("there").generation;
         topic.quarantine(Offset::new(4), StateNumber::new(9));
         let kept = topic.subscription(&old).expect("there").generation;
         assert_eq!(kept, before, "what was read under it may be committed");
         topic
-            .create_subscription(&new, Offset::ZERO, now)
+            .create_subscription(&new, Offset::ZERO, by.clone())
             .expect("made");
         let given = topic.subscription(&new).expect("there").generation;
         assert!(given.get() > before.get() + limits::GENERATIONS_LOST_MAX);
-        topic.seek(&old, Offset::ZERO).expect("moved");
+        topic.seek(&old, Offset::ZERO, by).expect("moved");
         topic.delete_subscription(&new).expect("removed");
         assert!(matches!(
             topic.check_writable(),

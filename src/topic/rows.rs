@@ -3,12 +3,16 @@
 //! A row is a fact in absolute form. State entries of the journal carry rows,
 //! the catalog stores them, a snapshot is all of them: one encoding for the
 //! three. Keys begin with a kind byte; integers in them are big endian, so that
-//! byte order is number order. Values begin with a version byte.
+//! byte order is number order. Values begin with a version byte; what was written
+//! in a [former](super::former) version is read, and written anew in the present one
+//! when the row changes.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::consumers::{ConsumerGroupRow, ConsumerPageRow};
+use super::former;
 use crate::limits;
+use crate::protocol::api::PlaceChange;
 use crate::protocol::codec::{self, Malformed};
 use crate::time::Timestamp;
 use crate::types::{
@@ -16,8 +20,10 @@ use crate::types::{
     SubscriptionName, TopicId, TopicName, TopicSettings,
 };
 
-/// Version byte in front of every value.
+/// Version byte in front of the values whose fields never changed.
 const VALUE_VERSION: u8 = 1;
+/// The same of topics.
+const TOPIC_VERSION: u8 = 2;
 
 /// The name of a row.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,6 +38,8 @@ pub enum RowKey {
     Producer(TopicId, ProducerId),
     /// A sealed or cold segment.
     Segment(u64),
+    /// What moved a subscription of a topic.
+    History(TopicId, SubscriptionName),
     /// A consumer group of a topic.
     ConsumerGroup(TopicId, SubscriptionName),
     /// A page of offsets of the consumer group with that generation.
@@ -51,6 +59,9 @@ impl RowKey {
                 [&[4][..], &id.to_bytes(), &producer.to_bytes()].concat()
             }
             Self::Segment(number) => [&[5][..], &number.to_be_bytes()].concat(),
+            Self::History(id, name) => {
+                [&[6][..], &id.to_bytes(), name.as_str().as_bytes()].concat()
+            }
             Self::ConsumerGroup(id, name) => {
                 [&[7][..], &id.to_bytes(), name.as_str().as_bytes()].concat()
             }
@@ -72,15 +83,16 @@ impl RowKey {
             let (id, rest) = rest.split_first_chunk::<16>()?;
             Some((TopicId::from_bytes(*id), rest))
         };
+        let named = || -> Option<(TopicId, SubscriptionName)> {
+            let (id, rest) = id()?;
+            Some((id, std::str::from_utf8(rest).ok()?.parse().ok()?))
+        };
         let key = match kind {
             1 if rest.is_empty() => Some(Self::Peer),
             2 => id()
                 .filter(|(_, rest)| rest.is_empty())
                 .map(|(id, _)| Self::Topic(id)),
-            3 => id().and_then(|(id, rest)| {
-                let name = std::str::from_utf8(rest).ok()?.parse().ok()?;
-                Some(Self::Subscription(id, name))
-            }),
+            3 => named().map(|(id, name)| Self::Subscription(id, name)),
             4 => id().and_then(|(id, rest)| {
                 let producer = ProducerId::from_bytes(rest.try_into().ok()?);
                 Some(Self::Producer(id, producer))
@@ -89,6 +101,7 @@ impl RowKey {
                 .try_into()
                 .ok()
                 .map(|number| Self::Segment(u64::from_be_bytes(number))),
+            6 => named().map(|(id, name)| Self::History(id, name)),
             7 => id().and_then(|(id, rest)| {
                 let name = std::str::from_utf8(rest).ok()?.parse().ok()?;
                 Some(Self::ConsumerGroup(id, name))
@@ -111,6 +124,7 @@ impl RowKey {
             Self::Topic(id)
             | Self::Subscription(id, _)
             | Self::Producer(id, _)
+            | Self::History(id, _)
             | Self::ConsumerGroup(id, _)
             | Self::ConsumerPage(id, ..) => *id,
         }
@@ -130,6 +144,8 @@ pub enum Row {
     Producer(ProducerRow),
     /// See [`SegmentRow`].
     Segment(SegmentRow),
+    /// See [`HistoryRow`].
+    History(HistoryRow),
     /// See [`ConsumerGroupRow`].
     ConsumerGroup(ConsumerGroupRow),
     /// See [`ConsumerPageRow`].
@@ -140,13 +156,14 @@ impl Row {
     /// Its bytes.
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            Self::Peer(row) => encode_value(row),
-            Self::Topic(row) => encode_value(row),
-            Self::Subscription(row) => encode_value(row),
-            Self::Producer(row) => encode_value(row),
-            Self::Segment(row) => encode_value(row),
-            Self::ConsumerGroup(row) => encode_value(row),
-            Self::ConsumerPage(row) => encode_value(row),
+            Self::Peer(row) => encode_value(VALUE_VERSION, row),
+            Self::Topic(row) => encode_value(TOPIC_VERSION, row),
+            Self::Subscription(row) => encode_value(VALUE_VERSION, row),
+            Self::Producer(row) => encode_value(VALUE_VERSION, row),
+            Self::Segment(row) => encode_value(VALUE_VERSION, row),
+            Self::History(row) => encode_value(VALUE_VERSION, row),
+            Self::ConsumerGroup(row) => encode_value(VALUE_VERSION, row),
+            Self::ConsumerPage(row) => encode_value(VALUE_VERSION, row),
         }
     }
 
@@ -154,12 +171,17 @@ impl Row {
     pub fn decode(key: &RowKey, bytes: &[u8]) -> Result<Self, Malformed> {
         Ok(match key {
             RowKey::Peer => Self::Peer(decode_value(bytes, "peer row")?),
-            RowKey::Topic(_) => Self::Topic(decode_value(bytes, "topic row")?),
+            RowKey::Topic(_) => Self::Topic(decode_since::<former::TopicRow, _>(
+                bytes,
+                TOPIC_VERSION,
+                "topic row",
+            )?),
             RowKey::Subscription(..) => {
                 Self::Subscription(decode_value(bytes, "subscription row")?)
             }
             RowKey::Producer(..) => Self::Producer(decode_value(bytes, "producer row")?),
             RowKey::Segment(_) => Self::Segment(decode_value(bytes, "segment row")?),
+            RowKey::History(..) => Self::History(decode_value(bytes, "history row")?),
             RowKey::ConsumerGroup(..) => {
                 Self::ConsumerGroup(decode_value(bytes, "consumer group row")?)
             }
@@ -170,8 +192,8 @@ impl Row {
     }
 }
 
-fn encode_value<T: Serialize>(row: &T) -> Vec<u8> {
-    let mut bytes = vec![VALUE_VERSION];
+fn encode_value<T: Serialize>(version: u8, row: &T) -> Vec<u8> {
+    let mut bytes = vec![version];
     let body = codec::encode(row, limits::SLED_VALUE_BYTES_MAX, "row").expect(
         "rows are bounded well below the largest value: names, gaps and batches have limits",
     );
@@ -180,11 +202,22 @@ fn encode_value<T: Serialize>(row: &T) -> Vec<u8> {
 }
 
 fn decode_value<T: DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, Malformed> {
+    decode_since::<T, T>(bytes, VALUE_VERSION, what)
+}
+
+/// Reads a value of which there are two versions, 1 and this one.
+fn decode_since<Former, T>(bytes: &[u8], known: u8, what: &'static str) -> Result<T, Malformed>
+where
+    Former: DeserializeOwned + Into<T>,
+    T: DeserializeOwned,
+{
+    let max = limits::SLED_VALUE_BYTES_MAX;
     match bytes.split_first() {
-        Some((&VALUE_VERSION, body)) => codec::decode(body, limits::SLED_VALUE_BYTES_MAX, what),
+        Some((&version, body)) if version == known => codec::decode(body, max, what),
+        Some((&VALUE_VERSION, body)) => codec::decode::<Former>(body, max, what).map(Into::into),
         Some((version, _)) => Err(Malformed {
             what,
-            reason: format!("version {version}, this program knows {VALUE_VERSION}"),
+            reason: format!("version {version}, this program knows {VALUE_VERSION} to {known}"),
         }),
         None => Err(Malformed {
             what,
@@ -282,6 +315,15 @@ impl TopicRow {
             jump_before: None,
         }
     }
+
+    /// Records kept: the offsets without the gaps among them.
+    pub fn records(&self) -> u64 {
+        let missing = self.gaps.iter().map(|gap| {
+            let (from, to) = (gap.from.max(self.start), gap.to.min(self.end));
+            to.since(from)
+        });
+        self.end.since(self.start).saturating_sub(missing.sum())
+    }
 }
 
 /// What is known of a topic whose end is uncertain.
@@ -306,6 +348,14 @@ pub struct SubscriptionRow {
     pub created: Timestamp,
     /// When it was last committed.
     pub last_commit: Option<Timestamp>,
+}
+
+/// What moved a subscription.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct HistoryRow {
+    /// The changes that were not ordinary commits, oldest first, at most
+    /// [`limits::HISTORY_CHANGES_MAX`], at least one.
+    pub changes: Vec<PlaceChange>,
 }
 
 /// What a producer published last.
@@ -354,6 +404,7 @@ pub struct SegmentRow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::api::{Author, ChangeKind};
 
     #[test]
     fn keys_round_trip_and_sort_by_number() {
@@ -365,6 +416,7 @@ mod tests {
             RowKey::Producer(id, ProducerId::from_bytes([9; 16])),
             RowKey::Segment(255),
             RowKey::Segment(256),
+            RowKey::History(id, "billing".parse().expect("good")),
             RowKey::ConsumerGroup(id, "billing".parse().expect("good")),
             RowKey::ConsumerPage(id, Generation::new(7), 255),
             RowKey::ConsumerPage(id, Generation::new(7), 256),
@@ -417,6 +469,17 @@ mod tests {
             last_used: Timestamp::default(),
             batches: vec![batch; limits::PRODUCER_BATCHES_KEPT],
         };
+        let change = PlaceChange {
+            when: created,
+            kind: ChangeKind::Seek,
+            from: Some(Offset::ZERO),
+            to: Offset::ZERO,
+            generation: Generation::ZERO,
+            author: Author::new(&"n".repeat(300), "a".repeat(300)),
+        };
+        let history = HistoryRow {
+            changes: vec![change; limits::HISTORY_CHANGES_MAX],
+        };
         let name: TopicName = "a".repeat(limits::NAME_BYTES_MAX).parse().expect("good");
         let options = crate::protocol::api::ConsumerGroupOptions {
             ack_deadline_ms: 1,
@@ -436,7 +499,11 @@ mod tests {
             failed: failed.collect(),
         };
         let consumers = [Row::ConsumerGroup(group), Row::ConsumerPage(page)];
-        let others = [Row::Topic(topic), Row::Producer(producer)];
+        let others = [
+            Row::Topic(topic),
+            Row::Producer(producer),
+            Row::History(history),
+        ];
         for row in others.into_iter().chain(consumers) {
             assert!(row.encode().len() < limits::SLED_VALUE_BYTES_MAX - 64);
         }

@@ -31,6 +31,8 @@ pub struct Stock {
     pub subscriptions: u64,
     /// Producers of all topics.
     pub producers: u64,
+    /// Subscriptions of which it is known what moved them.
+    pub histories: u64,
     /// Consumer groups of all topics.
     pub consumer_groups: u64,
     /// Pages of them.
@@ -40,7 +42,7 @@ pub struct Stock {
 impl Stock {
     /// All rows, that of the peer included.
     pub fn rows(&self) -> u64 {
-        let of_topics = self.topics + self.subscriptions + self.producers;
+        let of_topics = self.topics + self.subscriptions + self.producers + self.histories;
         1 + self.segments + of_topics + self.consumer_groups + self.consumer_pages
     }
 }
@@ -242,6 +244,13 @@ impl State {
                 .cloned()
                 .map(Row::Producer),
             RowKey::Segment(number) => self.segments.get(number).copied().map(Row::Segment),
+            RowKey::History(id, name) => self
+                .topics
+                .get(id)?
+                .histories
+                .get(name)
+                .cloned()
+                .map(Row::History),
             RowKey::ConsumerGroup(id, name) => {
                 let group = self.topics.get(id)?.consumers.group(name)?;
                 Some(Row::ConsumerGroup(group.clone()))
@@ -268,6 +277,14 @@ impl State {
                             _ = topic.subscriptions.insert(name.clone(), row)
                         }
                         _ => _ = topic.subscriptions.remove(name),
+                    }
+                }
+            }
+            (RowKey::History(id, name), row) => {
+                if let Some(topic) = self.topics.get_mut(id) {
+                    match row {
+                        Some(Row::History(row)) => _ = topic.histories.insert(name.clone(), row),
+                        _ => _ = topic.histories.remove(name),
                     }
                 }
             }
@@ -365,6 +382,7 @@ impl State {
         for topic in self.topics.values() {
             stock.subscriptions += topic.subscriptions.len() as u64;
             stock.producers += topic.producers.len() as u64;
+            stock.histories += topic.histories.len() as u64;
             let (groups, pages) = topic.consumers.count();
             stock.consumer_groups += groups as u64;
             stock.consumer_pages += pages as u64;

@@ -76,11 +76,11 @@ def spoilt_parts(fields, values):
 
 def bodies(request):
     """(what, body) for a request: each is malformed."""
-    if request in ("Publish", "Fetch"):
-        length = 20 if request == "Publish" else 41
+    if request in ("Publish", "Fetch", "Stream"):
+        length = {"Publish": 20, "Fetch": 41, "Stream": 53}[request]
         for cut in range(length):
             yield f"cut at {cut}", bytes(cut)
-        if request == "Fetch":
+        if request != "Publish":
             yield "a byte more", bytes(length + 1)
             yield "unknown flags", bytes(length - 1) + b"\2"
         return

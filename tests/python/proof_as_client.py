@@ -1,6 +1,7 @@
 """What a client does, step by step, at a real cluster."""
 
 import os
+import socket
 import struct
 import time
 
@@ -8,16 +9,19 @@ from checks import check, equal, fails, say
 from malformed import bodies
 from tidings_client import (
     ERROR, OF_BOTH, OF_INDEX, REQUESTS, ApiError, Connection, decode_batch, decode_error,
-    decode_fetched, decode_published, decode_taken, encode, encode_batch, fetch_body, frame, hello_body,
-    publish_body, record,
+    decode_fetched, decode_published, decode_taken, encode, encode_batch, fetch_body, frame,
+    hello_body, publish_body, record, stream_body,
 )  # fmt: skip
 
-NO_BOUNDS = {"age_ms": None, "bytes": None, "records": None}
+NO_BOUNDS = {"age_ms": None, "bytes": None, "records": None, "interest": False}
+DEFAULTS = {"durability": "fsync", "retention": NO_BOUNDS, "when_full": "discard-oldest"}
 NO_CHANGES = {
     "durability": None,
     "retain_age_ms": None,
     "retain_bytes": None,
     "retain_records": None,
+    "retain_interest": None,
+    "when_full": None,
 }
 
 
@@ -47,9 +51,10 @@ class ClientProof:
         self.steps = [
             self.greet, self.strangers, self.odd_requests, self.malformed, self.second_hello,
             self.missing_topic, self.create, self.cluster, self.publish, self.retry,
-            self.refused, self.largest, self.read, self.sizes, self.long_poll, self.places,
-            self.subscribe, self.seek, self.resume, self.list_subscriptions, self.group,
-            self.settle, self.dead_letters, self.manage_groups, self.settings,
+            self.refused, self.largest, self.read, self.sizes, self.long_poll, self.stream,
+            self.streams_end, self.places, self.subscribe, self.seek, self.resume,
+            self.list_subscriptions, self.group, self.settle, self.dead_letters,
+            self.manage_groups, self.settings,
             self.purge, self.rename, self.delete,
         ]  # fmt: skip
 
@@ -58,9 +63,8 @@ class ClientProof:
             say(step.__name__, step())
 
     def create_topic(self, name, if_not_exists=False):
-        settings = {"durability": "fsync", "retention": NO_BOUNDS}
         return self.host.call(
-            "CreateTopic", name=name, settings=settings, if_not_exists=if_not_exists
+            "CreateTopic", name=name, settings=DEFAULTS, if_not_exists=if_not_exists
         )
 
     def describe(self):
@@ -363,6 +367,56 @@ class ClientProof:
         reader.close()
         return "waits when there is nothing, ends when a record comes, others overtake it"
 
+    def stream(self):
+        """Answers come as long as there is credit, and keep-alives in between."""
+        reader = Connection(self.host_address)
+        # One record is too little for a batch of four, which comes all the same; then nothing is left.
+        stream = reader.stream(self.topic, 0, (1 << 20, 1), keep_alive=100)
+        part = reader.part(stream)
+        equal((len(part["items"]), part["next"]), (1, 4), "what one record of credit brings")
+        began = time.monotonic()
+        equal(reader.wait(stream), b"", "a keep-alive")
+        check(time.monotonic() - began < 5, "it comes soon")
+        reader.credit(stream, records=3)  # the debt
+        equal(reader.wait(stream), b"", "without credit nothing but keep-alives comes")
+        reader.credit(stream, bytes=(1 << 64) - 1, records=(1 << 64) - 1)
+        reader.credit(stream, bytes=(1 << 64) - 1, records=(1 << 64) - 1)
+        found, at = [], 4
+        while at < 14:
+            part = reader.part(stream)
+            found += [r for item in part["items"] for r in decode_batch(item["batch"])[0]]
+            at = part["next"]
+        equal((found, at), (self.sent[4:], 14), "the records")
+        reader.credit(stream, end=True)
+        equal(reader.part(stream), None, "the end")
+        fails("UnknownStream", reader.credit, stream, bytes=1)
+        reader.call("Ping")
+        reader.close()
+        return "credit in bytes and records is kept to, paid back, and never overflows"
+
+    def streams_end(self):
+        """A stream ends with the error that a fetch would meet."""
+        topic, many = self.topic, (1 << 20, 1 << 20)
+        for error, changed, offset in (
+            ("UnknownTopicId", {**topic, "id": bytes(16)}, 0),
+            ("StaleEpoch", {**topic, "epoch": topic["epoch"] + 1}, 0),
+            ("OffsetOutOfRange", topic, 15),
+        ):
+            fails(error, self.host.stream, changed, offset, many)
+        reader = Connection(self.host_address)
+        body = stream_body(topic["id"], topic["epoch"], 14, many)
+        reader.send("Stream", body)
+        twice = frame(REQUESTS["Stream"], reader.correlation, body)
+        reader.socket.sendall(twice)
+        first = (REQUESTS["Stream"], reader.correlation, 1)
+        equal(reader.wait(first), b"", "the first stands")
+        fails("InvalidArgument", reader.wait, first)
+        reader.socket.shutdown(socket.SHUT_WR)
+        fails("Unanswered", reader.part, first)
+        check(reader.is_closed(), "and the connection ends")
+        reader.close()
+        return "with an error in its place, and with the client's sending side"
+
     def places(self):
         times = [item["append_time"] for item in self.host.fetch(self.topic, 0)["items"]]
         for position, offset in (
@@ -427,7 +481,22 @@ class ClientProof:
         check(now > before, "a seek raises the generation")
         fields = fails("StaleGeneration", self.commit, before, 12)
         equal(fields, {"given": before, "current": now}, "the generations")
-        return "moved to 9; a late commit misses"
+        self.undo(now)
+        return "moved to 9, back and there again; a late commit misses"
+
+    def undo(self, generation):
+        told = self.subscription("SubscriptionHistory")
+        moves = [(change["kind"], change["from"], change["to"]) for change in told["changes"]]
+        equal(moves, [("created", None, 0), ("seek", 6, 9)], "the history")
+        check(told["changes"][1]["author"]["client"], "the history knows who it was")
+        dry = self.subscription("UndoSubscription", generation=None, dry_run=True)
+        equal((dry["from"], dry["to"]), (9, 6), "what an undo would do")
+        back = self.subscription("UndoSubscription", generation=generation, dry_run=False)
+        equal((back["from"], back["to"]), (9, 6), "what the undo did")
+        again = {"generation": generation, "dry_run": False}
+        fails("StaleGeneration", self.subscription, "UndoSubscription", **again)
+        there = self.subscription("UndoSubscription", generation=None, dry_run=False)
+        equal((there["from"], there["to"]), (6, 9), "what undoing the undo did")
 
     def resume(self):
         """As a subscriber that was restarted."""
@@ -601,13 +670,23 @@ class ClientProof:
             )["settings"]
 
         found = change(durability="os", retain_records=(1000,))
-        expected = {"durability": "os", "retention": {**NO_BOUNDS, "records": 1000}}
+        bounds = {**NO_BOUNDS, "records": 1000}
+        expected = {**DEFAULTS, "durability": "os", "retention": bounds}
         equal(found, expected, "what was set")
         equal(change(), expected, "nothing changed")
         found = change(durability="fsync", retain_records=(None,))
-        equal(found, {"durability": "fsync", "retention": NO_BOUNDS}, "the bound is gone")
+        equal(found, DEFAULTS, "the bound is gone")
+        self.full(change)
         fails("NotQuarantined", self.host.call, "AcceptLoss", name=self.name)
-        return "durability and a bound, there and back; there is no loss to accept"
+        return "durability and bounds, there and back; full it refuses; there is no loss to accept"
+
+    def full(self, change):
+        held = self.host.call("DescribeTopic", name=self.name)
+        count = held["end_offset"] - held["start_offset"]
+        change(retain_records=(count,), when_full="refuse")
+        fields = fails("TopicFull", self.host.publish, self.topic, encode_batch([record(0, b"more")]))
+        equal(fields["records"], count, "what it holds")
+        equal(change(retain_records=(None,), when_full="discard-oldest"), DEFAULTS, "as before")
 
     def purge(self):
         """To an offset inside a batch; what was there is a gap."""
@@ -643,8 +722,12 @@ class ClientProof:
         fails("TopicNotFound", self.host.call, "DeleteTopic", **other)
         body = fetch_body(self.topic["id"], self.topic["epoch"], 14, min_bytes=1, max_wait=60_000)
         waiting = self.host.send("Fetch", body)
+        follower = Connection(self.host_address)
+        stream = follower.stream(self.topic, 14, (1 << 20, 1 << 20))
         self.host.call("DeleteTopic", name=self.name, id=self.topic["id"])
         fails("UnknownTopicId", self.host.wait, waiting)
+        fails("UnknownTopicId", follower.part, stream)
+        follower.close()
         self.is_gone(self.name)
         fails("UnknownTopicId", self.host.fetch, self.topic, 0)
-        return f"{self.name} is gone, and the fetch that waited for it ends"
+        return f"{self.name} is gone, and the fetch and the stream that waited for it end"

@@ -23,8 +23,10 @@ REQUESTS = {
     "CreateTopic": 40, "DeleteTopic": 41, "DescribeTopic": 42, "DescribeTopics": 43,
     "SetTopic": 44, "RenameTopic": 45, "PurgeTopic": 46, "AcceptLoss": 47,
     "FindOffset": 48, "PeerStatus": 49, "Publish": 50, "Fetch": 51,
+    "Stream": 52, "StreamCredit": 53,
     "CreateSubscription": 60, "DeleteSubscription": 61, "DescribeSubscription": 62,
     "ListSubscriptions": 63, "SeekSubscription": 64, "Commit": 65,
+    "SubscriptionHistory": 66, "UndoSubscription": 67,
     "CreateConsumerGroup": 70, "SetConsumerGroup": 71, "DescribeConsumerGroup": 72,
     "ListConsumerGroups": 73, "DeleteConsumerGroup": 74, "SeekConsumerGroup": 75,
     "JoinConsumerGroup": 76, "TakeRecords": 77, "SettleRecords": 78, "LeaveConsumerGroup": 79,
@@ -52,10 +54,11 @@ ANSWERS = {
     "CreateTopic": "CreatedTopic", "DeleteTopic": "Done", "DescribeTopic": "TopicInfo",
     "DescribeTopics": "TopicInfoPage", "SetTopic": "TopicInfo", "RenameTopic": "TopicInfo",
     "PurgeTopic": "TopicInfo", "AcceptLoss": "AcceptedLoss", "FindOffset": "FoundOffset",
-    "PeerStatus": "PeerStatusAnswer",
+    "PeerStatus": "PeerStatusAnswer", "StreamCredit": "Done",
     "CreateSubscription": "SubscriptionInfo", "DeleteSubscription": "Done",
     "DescribeSubscription": "SubscriptionInfo", "ListSubscriptions": "SubscriptionPage",
     "SeekSubscription": "Sought", "Commit": "Committed",
+    "SubscriptionHistory": "HistoryOfSubscription", "UndoSubscription": "Undone",
     "CreateConsumerGroup": "ConsumerGroupInfo", "SetConsumerGroup": "ConsumerGroupInfo",
     "DescribeConsumerGroup": "ConsumerGroupInfo", "ListConsumerGroups": "ConsumerGroupPage",
     "DeleteConsumerGroup": "Done", "SeekConsumerGroup": "SoughtConsumerGroup",
@@ -81,8 +84,8 @@ LAYOUTS = {
     " bounds [u64], samples [MetricSample]",
     "MetricSample": "labels [string], value u64, classes [u64]",
     "Gap": "from u64, to u64, reason GapReason",
-    "Retention": "age_ms u64?, bytes u64?, records u64?",
-    "TopicSettings": "durability Durability, retention Retention",
+    "Retention": "age_ms u64?, bytes u64?, records u64?, interest bool",
+    "TopicSettings": "durability Durability, retention Retention, when_full WhenFull",
     # 5.2
     "Lookup": "name string, local_only bool",
     "TopicLocation": "name string, id id, epoch u32, peer id, peer_name string,"
@@ -125,7 +128,7 @@ LAYOUTS = {
     "TopicInfoPage": "topics [TopicInfo], more bool",
     "SetTopic": "name string, changes TopicChanges",
     "TopicChanges": "durability Durability?, retain_age_ms u64??, retain_bytes u64??,"
-    " retain_records u64??",
+    " retain_records u64??, retain_interest bool?, when_full WhenFull?",
     "RenameTopic": "name string, new string",
     "PurgeTopic": "name string, before Position",
     "AcceptLoss": "name string",
@@ -149,7 +152,15 @@ LAYOUTS = {
     "Sought": "from u64, to u64, subscription SubscriptionInfo",
     "Commit": "topic id, name string, generation u64, offset u64",
     "Committed": "offset u64",
+    "SubscriptionHistory": "topic string, name string",
+    "HistoryOfSubscription": "subscription SubscriptionInfo, changes [PlaceChange]",
+    "PlaceChange": "when time, kind ChangeKind, from u64?, to u64, generation u64, author Author",
+    "Author": "client string, address string",
+    "UndoSubscription": "topic string, name string, generation u64?, dry_run bool",
+    "Undone": "change PlaceChange, from u64, to u64, subscription SubscriptionInfo",
     # 5.6
+    "StreamCredit": "stream u32, bytes u64, records u64, end bool",
+    # 5.7
     "ConsumerGroupOptions": "ack_deadline_ms u64, deliveries_max u32, backoff_ms [u64],"
     " unacked_max u32, ordered_by_key bool, dead_letters string",
     "ConsumerGroupChanges": "ack_deadline_ms u64?, deliveries_max u32?, backoff_ms [u64]?,"
@@ -188,9 +199,11 @@ LAYOUTS = {
 ENUMS = {
     "Role": "index peer",
     "Durability": "fsync os",
+    "WhenFull": "discard-oldest refuse",
     "PeerState": "online offline down",
     "MetricKind": "counter gauge histogram",
     "GapReason": "discarded lost damaged",
+    "ChangeKind": "created seek undo",
     "Instead": "Settled Waiting Elsewhere Untouched",
     "Verdict": "Ack Nak:Nak Reject:Reject Extend",
     "Position": "Beginning End Offset:u64 Back:u64 Time:time",
@@ -216,6 +229,7 @@ ERRORS = {
     26: (15, "NameConflict", False, "name string, holder string"),
     27: (16, "TooManyTopics", False, "max u64"),
     28: (42, "NotQuarantined", False, "name string"),
+    29: (46, "TopicFull", True, "name string, records u64, bytes u64"),
     30: (17, "BadBatch", False, "reason string"),
     31: (18, "MessageTooLarge", False, "bytes u64, max u64"),
     32: (19, "SequenceGap", True, "expected u64, given u64"),
@@ -224,11 +238,15 @@ ERRORS = {
     35: (22, "DiskReserve", True, "free_bytes u64, needed_bytes u64"),
     40: (23, "OffsetOutOfRange", False, "requested u64, start u64, end u64"),
     41: (24, "Damaged", False, "from u64, to u64"),
+    42: (43, "UnknownStream", False, "stream u32"),
+    43: (44, "TooManyStreams", True, "max u64"),
+    44: (45, "ClientSilent", True, "silent_ms u64"),
     50: (25, "SubscriptionNotFound", False, "topic string, name string"),
     51: (26, "SubscriptionExists", False, "topic string, name string"),
     52: (27, "StaleGeneration", False, "given u64, current u64"),
     53: (28, "CommitPastEnd", False, "offset u64, end u64"),
     54: (29, "TooManySubscriptions", False, "max u64"),
+    55: (47, "NothingToUndo", False, "topic string, name string, reason string"),
     60: (30, "IndexUnavailable", True, "reason string"),
     61: (31, "PeerNotFound", False, "name string"),
     62: (32, "NoPeerOnline", True, ""),
@@ -237,12 +255,12 @@ ERRORS = {
     65: (35, "PeerNameTaken", False, "name string"),
     66: (36, "ClaimPending", True, "name string"),
     67: (37, "PeerNotOnline", True, "peer string, state string"),
-    70: (43, "ConsumerGroupNotFound", False, "topic string, name string"),
-    71: (44, "ConsumerGroupExists", False, "topic string, name string"),
-    72: (45, "TooManyConsumerGroups", False, "max u64"),
-    73: (46, "TooManyMembers", False, "max u64"),
-    74: (47, "NotAMember", False, "name string, member id"),
-    75: (48, "NotReplayable", False, "offset u64, reason string"),
+    70: (48, "ConsumerGroupNotFound", False, "topic string, name string"),
+    71: (49, "ConsumerGroupExists", False, "topic string, name string"),
+    72: (50, "TooManyConsumerGroups", False, "max u64"),
+    73: (51, "TooManyMembers", False, "max u64"),
+    74: (52, "NotAMember", False, "name string, member id"),
+    75: (53, "NotReplayable", False, "offset u64, reason string"),
     80: (38, "StorageStopped", True, "reason string"),
     81: (39, "InvalidArgument", False, "what string, reason string"),
     82: (41, "Unanswered", False, ""),
@@ -252,7 +270,7 @@ NUMBERS = {"u8": "<B", "u16": "<H", "u32": "<I", "u64": "<Q", "i64": "<q", "time
 RAW = {"id": 16, "magic": 4}
 
 # Section 2: the flags of a frame.
-REQUEST, ANSWER, ERROR = 0, 1, 3
+REQUEST, ANSWER, ERROR, ANSWER_AND_MORE = 0, 1, 3, 5
 
 
 class ProtocolError(Exception):
@@ -539,7 +557,7 @@ def decode_batch(data):
     return reader.end((records, producer, sequence))
 
 
-# --- section 6: publish and fetch -----------------------------------------------
+# --- section 6: publish, fetch and stream -----------------------------------------------
 
 
 def publish_body(topic, epoch, batch):
@@ -564,6 +582,15 @@ def decode_published(body):
 def fetch_body(topic, epoch, offset, max_bytes=1 << 20, min_bytes=0, max_wait=0, pass_damage=False):
     return topic + struct.pack(
         "<IQIIIB", epoch, offset, max_bytes, min_bytes, max_wait, pass_damage
+    )
+
+
+def stream_body(
+    topic, epoch, offset, credit, max_bytes=1 << 20, keep_alive=200, pass_damage=False
+):
+    """`credit` is bytes and records."""
+    return topic + struct.pack(
+        "<IQIQQIB", epoch, offset, max_bytes, *credit, keep_alive, pass_damage
     )
 
 
@@ -622,6 +649,7 @@ class Connection:
         self.socket = socket.create_connection((host.strip("[]"), int(port)), timeout=30)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.correlation, self.early, self.frame_bytes_max = 0, {}, 4096
+        self.flags = None  # those of the answer that `wait` told last
         self.hello = None
         if greet:
             self.socket.sendall(frame(1, 0, hello_body()))
@@ -667,15 +695,19 @@ class Connection:
         api, correlation, version = sent
         while correlation not in self.early:
             found_api, found_version, flags, found, body = self.read_frame()
-            if flags not in (ANSWER, ERROR):
+            if flags not in (ANSWER, ERROR, ANSWER_AND_MORE):
                 raise ProtocolError(f"flags {flags} from a node")
             if found_api == 1 and flags == ERROR:
                 raise decode_error(body)  # section 2: it ends the connection
-            self.early[found] = (found_api, found_version, flags, body)
-        found_api, found_version, flags, body = self.early.pop(correlation)
+            if flags == ANSWER_AND_MORE and found_api != REQUESTS["Stream"]:
+                raise ProtocolError(f"more than one answer to request {found_api}")
+            self.early.setdefault(found, []).append((found_api, found_version, flags, body))
+        found_api, found_version, self.flags, body = self.early[correlation].pop(0)
+        if not self.early[correlation]:
+            del self.early[correlation]
         if (found_api, found_version) != (api, version):
             raise ProtocolError("an answer to another request has this correlation")
-        if flags == ERROR:
+        if self.flags == ERROR:
             raise decode_error(body)
         return body
 
@@ -699,3 +731,24 @@ class Connection:
         fetched = decode_fetched(self.call_raw("Fetch", body))
         self.answered.add("Fetch")
         return fetched
+
+    def stream(self, topic, offset, credit, **options):
+        """A stream that stands."""
+        body = stream_body(topic["id"], topic["epoch"], offset, credit, **options)
+        sent = self.send("Stream", body)
+        if self.wait(sent) or self.flags != ANSWER_AND_MORE:
+            raise ProtocolError("a stream begins with something else than an empty answer")
+        self.answered.add("Stream")
+        return sent
+
+    def part(self, sent):
+        """What a stream sends next, keep-alives apart; None at its end."""
+        while True:
+            body = self.wait(sent)
+            if self.flags == ANSWER:
+                return None
+            if body:
+                return decode_fetched(body)
+
+    def credit(self, sent, bytes=0, records=0, end=False):
+        self.call("StreamCredit", stream=sent[1], bytes=bytes, records=records, end=end)

@@ -2,13 +2,16 @@
 
 from checks import Mismatch, equal, say
 from tidings_client import (
-    ANSWER, ANSWERS, ERRORS, REQUESTS, ProtocolError, Unsupported, crc32c, decode,
-    decode_batch, decode_error, decode_fetched, decode_published, decode_taken, encode,
-    encode_batch, fetch_body, frame, hello_body, publish_body, record,
+    ANSWER, ANSWER_AND_MORE, ANSWERS, ERRORS, REQUESTS, ProtocolError, Unsupported, crc32c, decode,
+    decode_batch, decode_error, decode_fetched, decode_published, decode_taken, encode, encode_batch,
+    fetch_body, frame, hello_body, publish_body, record, stream_body,
 )  # fmt: skip
 
 # Bodies that are not control bodies.
-RAW = {"Publish.request", "Publish.answer", "Fetch.request", "Fetch.answer", "TakeRecords.answer"}
+RAW = {
+    "Publish.request", "Publish.answer", "Fetch.request", "Fetch.answer", "Stream.request",
+    "Stream.answer", "TakeRecords.answer",
+}  # fmt: skip
 
 # What some of the vectors hold, so that they are not only read but understood.
 SAMPLES = {
@@ -19,7 +22,13 @@ SAMPLES = {
         "name": "quakes.ci",
         "settings": {
             "durability": "fsync",
-            "retention": {"age_ms": None, "bytes": None, "records": None},
+            "retention": {
+                "age_ms": None,
+                "bytes": None,
+                "records": None,
+                "interest": False,
+            },
+            "when_full": "discard-oldest",
         },
         "if_not_exists": True,
     },
@@ -148,6 +157,8 @@ def check_raw(vectors):
         "frame.ping-answer": frame(REQUESTS["Ping"], 1, b"", flags=ANSWER),
         "Publish.request": publish_body(topic, 4, batch),
         "Fetch.request": fetch_body(topic, 4, 20, 1 << 20, 1, 5000, True),
+        "Stream.request": stream_body(topic, 4, 20, (1 << 22, 1 << 16), 1 << 20, 300, True),
+        "frame.stream-keep-alive": frame(REQUESTS["Stream"], 1, b"", flags=ANSWER_AND_MORE),
         "batch.none": batch,
     }
     for name, data in encoded.items():
@@ -158,6 +169,7 @@ def check_raw(vectors):
     fetched = decode_fetched(vectors["Fetch.answer"])
     ends = (fetched["start"], fetched["end"], fetched["next"])
     equal(ends, (10, 40, 33), "Fetch.answer")
+    equal(vectors["Stream.answer"], vectors["Fetch.answer"], "Stream.answer")
     equal(fetched["items"][0], {"from": 20, "to": 30, "reason": 3}, "Fetch.answer")
     found = decode_batch(fetched["items"][1]["batch"])
     equal(found, (vector_records(), id_from(0x40), 7), "the batch of Fetch.answer")

@@ -42,7 +42,8 @@ fn assert_fields(value: &Value, expected: &str) {
 
 const TOPIC: &str = "name id peer address epoch state since start_offset end_offset \
     durable_end_offset records bytes durability retention retention.age_ms retention.bytes \
-    retention.records created last_append subscriptions quarantined conflict gaps";
+    retention.records retention.interest when_full created last_append subscriptions quarantined \
+    conflict gaps";
 const SUBSCRIPTION: &str = "topic name committed_offset start_offset end_offset lag_records \
     lag_seconds generation created last_commit";
 const PEER: &str = "name id address state since topics conflicts load load.topics \
@@ -87,12 +88,26 @@ fn what_a_cluster_tells() {
         &["subscription", "ls"],
         &["subscription", "create", "t", "--as", "r"],
         &["subscription", "seek", "t", "r", "--to", "0"],
+        &["subscription", "undo", "t", "r"],
         &["subscription", "rm", "t", "r"],
     ] {
         assert_fields(&json(verb), SUBSCRIPTION);
     }
     let dry = json(&["subscription", "seek", "t", "s", "--to", "0", "--dry-run"]);
     assert_fields(&dry, "topic name from to dry_run");
+    up.run(&["subscription", "seek", "t", "s", "--to", "0"])
+        .ok();
+    let change = "when change from to generation client address";
+    let history = json(&["subscription", "history", "t", "s"]);
+    assert_fields(&history, change);
+    let dry = json(&["subscription", "undo", "t", "s", "--dry-run"]);
+    let undoes = change.split(' ').map(|field| format!("undoes.{field}"));
+    let undoes: Vec<_> = undoes.collect();
+    assert_fields(
+        &dry,
+        &format!("topic name from to undoes {} dry_run", undoes.join(" ")),
+    );
+    up.run(&["subscription", "undo", "t", "s"]).ok();
     assert_fields(&json(&["peer", "ls"]), PEER);
     let info = json(&["peer", "info", &up.peer_name]);
     assert_fields(&info, &format!("{PEER} {PROCESS}"));
@@ -143,10 +158,11 @@ fn what_a_directory_tells() {
         names.map(|name| format!(" {of}.{name}")).collect()
     };
     let topic = "name id epoch start_offset end_offset records bytes durability retention \
-        retention.age_ms retention.bytes retention.records created last_append subscriptions \
-        quarantined gaps";
-    let subscription =
-        "topic name committed_offset end_offset lag_records generation created last_commit";
+        retention.age_ms retention.bytes retention.records retention.interest when_full created \
+        last_append subscriptions quarantined gaps";
+    let subscription = "topic name committed_offset end_offset lag_records generation created last_commit history \
+        history.when history.change history.from history.to history.generation history.client \
+        history.address";
     let head = "kind id name created journal_format catalog_format catalog_faults applied \
         applied.group applied.segment applied.position slot_bytes clean_stop torn damage topics \
         subscriptions segments";

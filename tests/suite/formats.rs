@@ -255,7 +255,7 @@ fn a_store_of_format_1_is_opened_and_holds_what_it_held() {
         .run(&["topic", "info", "quakes.nc", "-o", "json"])
         .json();
     assert_eq!(nc["durability"], "os");
-    let retention = json!({"age_ms": null, "bytes": 10 << 20, "records": 1000});
+    let retention = json!({"age_ms": null, "bytes": 10 << 20, "records": 1000, "interest": false});
     assert_eq!(nc["retention"], retention);
     goes_on(&cluster);
 }

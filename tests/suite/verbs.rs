@@ -59,8 +59,7 @@ fn topics_from_creation_to_removal() {
     ]);
     let made = &made.json()[0];
     assert_eq!(made["durability"], "os");
-    let retention =
-        json!({"age_ms": 604_800_000_u64, "bytes": 10_737_418_240_u64, "records": 1000});
+    let retention = json!({"age_ms": 604_800_000_u64, "bytes": 10_737_418_240_u64, "records": 1000, "interest": false});
     assert_eq!(made["retention"], retention);
 
     let again = up
@@ -150,6 +149,16 @@ fn changes_settings_and_names(up: &Up) {
         "{set:?}"
     );
     up.run(&["topic", "set", "quakes.ci", "retain-records=none"])
+        .ok();
+    let both = ["retain-interest=on", "when-full=refuse"];
+    let set = up.run(&["topic", "set", "quakes.ci", both[0], both[1]]);
+    assert!(
+        set.stderr
+            .contains("os, keeps what is not confirmed; refuses more when full"),
+        "{set:?}"
+    );
+    let back = ["retain-interest=none", "when-full=discard-oldest"];
+    up.run(&["topic", "set", "quakes.ci", back[0], back[1]])
         .ok();
     let info = up.run(&["topic", "info", "quakes.ci", "-o", "json"]).json();
     assert_eq!(info["durability"], "os");
@@ -442,6 +451,46 @@ fn subscriptions_are_listed_moved_and_removed() {
         "{moved:?}"
     );
     assert_eq!(up.run(&["pull", "t", "--as", "s2"]).ok(), "c\n");
+
+    let history = ["subscription", "history", "t", "s2"];
+    let told = up.run(&[&history[..], &["-o", "json"]].concat()).json();
+    assert_eq!(
+        (&told[0]["change"], &told[0]["from"]),
+        (&json!("created"), &Value::Null)
+    );
+    assert_eq!(
+        (&told[1]["change"], &told[1]["from"]),
+        (&json!("seek"), &json!(0))
+    );
+    assert_eq!(told[1]["to"], 2);
+    let client = told[1]["client"].as_str().expect("a name");
+    assert!(client.starts_with("tidings"), "{client}");
+    assert!(
+        told[1]["address"]
+            .as_str()
+            .expect("an address")
+            .starts_with("127.0.0.1:")
+    );
+    let undo = ["subscription", "undo", "t", "s2"];
+    let dry = up.run(&[&undo[..], &["--dry-run"]].concat());
+    assert!(
+        dry.stderr.contains("would go back from offset 3 to 0"),
+        "{dry:?}"
+    );
+    let undone = up.run(&undo);
+    assert!(
+        undone.stderr.contains("went back from offset 3 to 0"),
+        "{undone:?}"
+    );
+    assert!(undone.stderr.contains("undoes the seek of "), "{undone:?}");
+    assert_eq!(up.run(&["pull", "t", "--as", "s2"]).ok(), "a\nb\nc\n");
+    let again = up.run(&undo);
+    assert!(
+        again.stderr.contains("went back from offset 3 to 3"),
+        "{again:?}"
+    );
+    assert!(again.stderr.contains("undoes the undo of "), "{again:?}");
+    assert_eq!(up.run(&history).ok().lines().count(), 5);
 
     up.run(&["subscription", "rm", "t", "s2", "--force"]).ok();
     let error = up

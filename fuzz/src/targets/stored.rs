@@ -150,7 +150,7 @@ fn footer(bytes: &[u8], honest: bool) {
 
 /// Rows, each a length and a key, a length and a value: of a peer's catalog, or, after a first byte that is odd, of a registry.
 ///
-/// A row that is one encodes to the same bytes. A registry made of rows that contradict each other says so, leaves them
+/// A row that is one encodes to the same bytes; one of an older version to those of the present one, and no further. A registry made of rows that contradict each other says so, leaves them
 /// out, and is whole once what it asks for was written.
 pub fn rows(data: &[u8]) {
     let mut input = Input(data);
@@ -174,7 +174,13 @@ pub fn rows(data: &[u8]) {
         };
         assert_eq!(name.encode(), key);
         match Row::decode(&name, &value) {
-            Ok(row) => assert_eq!(row.encode(), value),
+            Ok(row) => {
+                let now = row.encode();
+                match now[0] == value[0] {
+                    true => assert_eq!(now, value),
+                    false => assert_eq!(Row::decode(&name, &now), Ok(row)),
+                }
+            }
             Err(error) => names_an_error(&error),
         }
     }

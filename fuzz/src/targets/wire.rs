@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use tidings::limits;
 use tidings::protocol::api::{self, Api, Hello, MAGIC, Request};
 use tidings::protocol::codec::Malformed;
-use tidings::protocol::data::{Fetch, Fetched, Publish, Published};
+use tidings::protocol::data::{Fetch, Fetched, Publish, Published, Stream};
 use tidings::protocol::error::ApiError;
 use tidings::protocol::frame::{Frame, FrameError, HEADER_BYTES, Prefix};
 use tidings::protocol::taken::Taken;
@@ -112,15 +112,16 @@ control! {
     Hello Ping Figures Metrics Lookup ListTopics ListPeers PlaceTopic RetirePeer RegisterPeer RegisterTopics Heartbeat Depart
     ClaimTopic ConfirmTopic DropTopic Watch CreateTopic DeleteTopic DescribeTopic DescribeTopics SetTopic RenameTopic
     PurgeTopic AcceptLoss FindOffset PeerStatus CreateSubscription DeleteSubscription DescribeSubscription
-    ListSubscriptions SeekSubscription Commit CreateConsumerGroup SetConsumerGroup DescribeConsumerGroup
-    ListConsumerGroups DeleteConsumerGroup SeekConsumerGroup JoinConsumerGroup SettleRecords LeaveConsumerGroup
-    ReplayDeadLetters
+    ListSubscriptions SeekSubscription Commit StreamCredit SubscriptionHistory UndoSubscription
+    CreateConsumerGroup SetConsumerGroup DescribeConsumerGroup ListConsumerGroups DeleteConsumerGroup SeekConsumerGroup
+    JoinConsumerGroup SettleRecords LeaveConsumerGroup ReplayDeadLetters
 }
 
 /// The bodies that do not go through the codec.
 const RAW: &[(Api, Check, Check)] = &[
     (Api::Publish, publish, published),
     (Api::Fetch, fetch, fetched),
+    (Api::Stream, stream, fetched),
     (Api::TakeRecords, take, taken),
 ];
 
@@ -187,6 +188,10 @@ fn published(body: &[u8]) {
 
 fn fetch(body: &[u8]) {
     round_trip(body, of_slice(Fetch::decode), |fetch| Ok(fetch.encode()));
+}
+
+fn stream(body: &[u8]) {
+    round_trip(body, of_slice(Stream::decode), |stream| Ok(stream.encode()));
 }
 
 fn fetched(body: &[u8]) {

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::cli::history::ChangeRow;
 use crate::cli::output::{self, Column, Row, left, right};
 use crate::journal::Kind;
 use crate::store::offline::{
@@ -12,7 +13,7 @@ use crate::topic::SubscriptionRow;
 use crate::topic::consumers::ConsumerGroupRow;
 use crate::types::{
     Durability, Gap, Generation, LeaderEpoch, Offset, Retention, SubscriptionName, TopicId,
-    TopicName,
+    TopicName, WhenFull,
 };
 
 #[derive(Debug, Serialize)]
@@ -27,6 +28,7 @@ pub(super) struct TopicLine {
     bytes: u64,
     durability: Durability,
     retention: Retention,
+    when_full: WhenFull,
     #[serde(serialize_with = "output::as_text")]
     created: Timestamp,
     #[serde(serialize_with = "output::as_text_or_null")]
@@ -49,6 +51,7 @@ impl From<&ListedTopic> for TopicLine {
             bytes: row.bytes,
             durability: row.settings.durability,
             retention: row.settings.retention,
+            when_full: row.settings.when_full,
             created: row.created,
             last_append: row.last_append,
             subscriptions: topic.subscriptions.len() as u64,
@@ -110,6 +113,8 @@ pub(super) struct SubscriptionLine {
     created: Timestamp,
     #[serde(serialize_with = "output::as_text_or_null")]
     last_commit: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    history: Vec<ChangeRow>,
 }
 
 impl SubscriptionLine {
@@ -117,7 +122,10 @@ impl SubscriptionLine {
         topic: &ListedTopic,
         (name, row): &(SubscriptionName, SubscriptionRow),
     ) -> Self {
+        let history = topic.histories.get(name);
+        let history = history.map_or(&[][..], |history| &history.changes);
         Self {
+            history: history.iter().map(ChangeRow::from).collect(),
             topic: topic.row.name.clone(),
             name: name.clone(),
             committed_offset: row.committed,

@@ -39,6 +39,7 @@ pub enum Verb {
 Examples:
   tidings topic create quakes.ci quakes.nc
   tidings topic create metrics --durability os --retain-age 7d --retain-bytes 10GiB
+  tidings topic create jobs --retain-interest --retain-records 100000 --when-full refuse
   tidings topic create quakes.ak --on peer-2 --if-not-exists"
     )]
     Create(Create),
@@ -65,7 +66,8 @@ Examples:
     #[command(after_help = "\
 Examples:
   tidings topic set quakes.ci retain-age=30d
-  tidings topic set quakes.ci durability=os retain-bytes=none")]
+  tidings topic set quakes.ci durability=os retain-bytes=none
+  tidings topic set jobs retain-interest=on when-full=refuse")]
     Set(Set),
     /// Give a topic another name
     #[command(after_help = "\
@@ -329,7 +331,7 @@ async fn set(args: Set, context: &Context) -> Result {
         "{}: {}, keeps {}",
         args.name,
         info.settings.durability,
-        retention_text(info.settings.retention)
+        retention_text(info.settings)
     ));
     let row = row(&args.name, context).await?;
     context.output.done_one(&row)

@@ -8,6 +8,7 @@ use crate::protocol::api::{PeerState, TopicInfo, TopicLocation};
 use crate::time::Timestamp;
 use crate::types::{
     Address, Durability, Gap, LeaderEpoch, Offset, PeerName, Retention, TopicId, TopicName,
+    TopicSettings, WhenFull,
 };
 
 /// A topic: who hosts it, and what the host tells if it answers.
@@ -33,6 +34,7 @@ pub struct TopicRow {
     bytes: Option<u64>,
     durability: Option<Durability>,
     retention: Option<Retention>,
+    when_full: Option<WhenFull>,
     #[serde(serialize_with = "output::as_text_or_null")]
     created: Option<Timestamp>,
     #[serde(serialize_with = "output::as_text_or_null")]
@@ -68,6 +70,7 @@ impl TopicRow {
             bytes: known.map(|info| info.bytes),
             durability: known.map(|info| info.settings.durability),
             retention: known.map(|info| info.settings.retention),
+            when_full: known.map(|info| info.settings.when_full),
             created: known.map(|info| info.created),
             last_append: known.and_then(|info| info.last_append),
             subscriptions: known.map(|info| info.subscriptions),
@@ -105,7 +108,8 @@ fn records(info: &TopicInfo) -> u64 {
 }
 
 /// What is kept, in words.
-pub fn retention_text(retention: Retention) -> String {
+pub fn retention_text(settings: TopicSettings) -> String {
+    let retention = settings.retention;
     let mut bounds = Vec::new();
     if let Some(ms) = retention.age_ms {
         bounds.push(output::duration(std::time::Duration::from_millis(ms)));
@@ -116,10 +120,16 @@ pub fn retention_text(retention: Retention) -> String {
     if let Some(records) = retention.records {
         bounds.push(output::count(records, "message"));
     }
-    match bounds.is_empty() {
-        true => "everything".to_owned(),
-        false => format!("at most {}", bounds.join(", ")),
+    let mut text = match (bounds.is_empty(), retention.interest) {
+        (true, false) => "everything".to_owned(),
+        (true, true) => "what is not confirmed".to_owned(),
+        (false, false) => format!("at most {}", bounds.join(", ")),
+        (false, true) => format!("what is not confirmed, at most {}", bounds.join(", ")),
+    };
+    if settings.when_full == WhenFull::Refuse {
+        text += "; refuses more when full";
     }
+    text
 }
 
 impl Row for TopicRow {
@@ -182,10 +192,16 @@ impl Row for TopicRow {
             self.durability
                 .map(|durability| ("durability", durability.to_string())),
         );
-        lines.extend(
-            self.retention
-                .map(|retention| ("keeps", retention_text(retention))),
-        );
+        if let (Some(durability), Some(retention), Some(when_full)) =
+            (self.durability, self.retention, self.when_full)
+        {
+            let settings = TopicSettings {
+                durability,
+                retention,
+                when_full,
+            };
+            lines.push(("keeps", retention_text(settings)));
+        }
         lines.extend(
             self.subscriptions
                 .map(|n| ("subscriptions", output::number(n))),
@@ -209,7 +225,6 @@ fn with_age(time: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::TopicSettings;
 
     fn location() -> TopicLocation {
         TopicLocation {
@@ -275,6 +290,8 @@ mod tests {
         assert_eq!(json["records"], 4);
         assert_eq!(json["created"], "1970-01-01T00:00:00.000Z");
         assert_eq!(json["retention"]["age_ms"], serde_json::Value::Null);
+        assert_eq!(json["retention"]["interest"], false);
+        assert_eq!(json["when_full"], "discard-oldest");
         assert_eq!(json["subscriptions"], 3);
         assert_eq!(json["durability"], "fsync");
     }

@@ -7,7 +7,7 @@ use crate::cli::fail::Result;
 use crate::cli::output::{Column, Output, Row, left};
 use crate::cli::values;
 use crate::protocol::api::TopicChanges;
-use crate::types::{Durability, Retention, TopicSettings};
+use crate::types::{Durability, Retention, TopicSettings, WhenFull};
 
 /// Settings of a new topic.
 #[derive(Debug, Clone, Copy, Args)]
@@ -24,6 +24,12 @@ pub struct SettingsFlags {
     /// Discard the oldest messages beyond so many [default: none]
     #[arg(long, value_name = "N", value_parser = retain_records)]
     retain_records: Option<u64>,
+    /// Discard messages that every subscription has confirmed
+    #[arg(long)]
+    retain_interest: bool,
+    /// Where bytes or number leave no room: discard-oldest or refuse [default: discard-oldest]
+    #[arg(long, value_name = "CHOICE")]
+    when_full: Option<WhenFull>,
 }
 
 impl SettingsFlags {
@@ -35,7 +41,9 @@ impl SettingsFlags {
                 age_ms: self.retain_age,
                 bytes: self.retain_bytes,
                 records: self.retain_records,
+                interest: self.retain_interest,
             },
+            when_full: self.when_full.unwrap_or_default(),
         }
     }
 }
@@ -73,6 +81,18 @@ const SETTINGS: &[Setting] = &[
         default: "none",
         values: "1 or more, none",
         meaning: "the oldest messages beyond so many are discarded",
+    },
+    Setting {
+        name: "retain-interest",
+        default: "off",
+        values: "on, off",
+        meaning: "messages that every subscription has confirmed are discarded; without a subscription all are kept",
+    },
+    Setting {
+        name: "when-full",
+        default: "discard-oldest",
+        values: "discard-oldest, refuse",
+        meaning: "where retain-bytes or retain-records leave no room: discard the oldest, or refuse the new",
     },
 ];
 
@@ -123,6 +143,15 @@ fn retain_records(text: &str) -> std::result::Result<u64, String> {
     at_least_one(records.map_err(|_| "expected a number of messages".to_owned())?)
 }
 
+/// On or off; none, which removes bounds, is off.
+fn switch(text: &str) -> std::result::Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" | "none" => Ok(false),
+        _ => Err("expected on or off".to_owned()),
+    }
+}
+
 /// Parses `SETTING=VALUE`.
 pub fn change(text: &str) -> std::result::Result<Change, String> {
     let Some((name, value)) = text.split_once('=') else {
@@ -140,6 +169,10 @@ pub fn change(text: &str) -> std::result::Result<Change, String> {
         "retain-age" => change.retain_age_ms = or_none(retain_age)?,
         "retain-bytes" => change.retain_bytes = or_none(retain_bytes)?,
         "retain-records" => change.retain_records = or_none(retain_records)?,
+        "retain-interest" => change.retain_interest = Some(switch(value)?),
+        "when-full" => {
+            change.when_full = Some(value.parse::<WhenFull>().map_err(|e| e.to_string())?);
+        }
         _ => {
             let known: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
             return Err(format!(
@@ -160,6 +193,8 @@ pub fn merged(changes: &[Change]) -> TopicChanges {
             retain_age_ms: one.retain_age_ms.or(all.retain_age_ms),
             retain_bytes: one.retain_bytes.or(all.retain_bytes),
             retain_records: one.retain_records.or(all.retain_records),
+            retain_interest: one.retain_interest.or(all.retain_interest),
+            when_full: one.when_full.or(all.when_full),
         })
 }
 
@@ -180,12 +215,17 @@ mod tests {
         assert_eq!(parse("retain-age=1s").retain_age_ms, Some(Some(1000)));
         assert_eq!(parse("retain-bytes=1KiB").retain_bytes, Some(Some(1024)));
         assert_eq!(parse("retain-records=none").retain_records, Some(None));
+        assert_eq!(parse("retain-interest=on").retain_interest, Some(true));
+        assert_eq!(parse("retain-interest=none").retain_interest, Some(false));
+        assert_eq!(parse("when-full=refuse").when_full, Some(WhenFull::Refuse));
         for bad in [
             "durability",
             "durability=none",
             "retain-age=7",
             "retain-bytes=0",
             "retain-records=-1",
+            "retain-interest=yes",
+            "when-full=none",
             "colour=blue",
         ] {
             assert!(change(bad).is_err(), "{bad} was accepted");

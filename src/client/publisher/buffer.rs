@@ -31,6 +31,8 @@ pub(super) struct Buffer {
     pub room: Pool,
     /// There is something new to send, or it ends.
     pub work: Notify,
+    /// The topic is full, and the host refuses more.
+    full: watch::Sender<bool>,
     progress: watch::Sender<Progress>,
 }
 
@@ -84,6 +86,7 @@ impl Buffer {
             room: Pool::new(options.memory_bytes_max.min(u32::MAX as usize)),
             options,
             work: Notify::new(),
+            full: watch::Sender::new(false),
             progress: watch::Sender::default(),
         }
     }
@@ -95,6 +98,17 @@ impl Buffer {
     /// The host's limit, as its hello told.
     pub fn set_message_bytes_max(&self, bytes: usize) {
         self.lock().message_bytes_max = bytes;
+    }
+
+    /// Whether the topic is full, as it changes.
+    pub fn watch_full(&self) -> watch::Receiver<bool> {
+        self.full.subscribe()
+    }
+
+    /// Tells those who watch whether the topic is full.
+    pub fn tell_full(&self, is_full: bool) {
+        self.full
+            .send_if_modified(|told| std::mem::replace(told, is_full) != is_full);
     }
 
     // --- sending -------------------------------------------------------------

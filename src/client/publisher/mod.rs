@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::client::cluster::Lane;
 use crate::client::route::Route;
@@ -234,6 +235,12 @@ impl Publisher {
     /// The topic's id.
     pub fn topic_id(&self) -> TopicId {
         self.shared.topic_id
+    }
+
+    /// Whether the topic is full and its host refuses more for now, as it changes. The publisher waits for room by
+    /// itself, as long as its timeout; this is for telling somebody who waits.
+    pub fn watch_full(&self) -> watch::Receiver<bool> {
+        self.shared.buffer.watch_full()
     }
 
     /// Takes a message, waiting only for room in memory. What it returns resolves when the message

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | acknowledged | settle it |
 //! | lost with its connection, or late | send the whole queue again, same id and sequences |
-//! | refused for now (redirect, disk reserve, shutting down) | the same, after a pause or elsewhere |
+//! | refused for now (redirect, full topic, disk reserve, shutting down) | the same, after a pause or elsewhere |
 //! | refused for good (too large, bad batch) | fail it; those after it follow by the next line |
 //! | refused because of a gap before it | it is not stored, nor is anything after it: give the queue a fresh producer id, number it from 0, send it again |
 //! | of an unknown producer | the same if it was sent only once, else its outcome is unknown |
@@ -242,6 +242,7 @@ impl Sender {
             Ok(body) => match self.read(body) {
                 Ok(acked) => {
                     self.route.progress();
+                    self.buffer.tell_full(false);
                     self.finish_front(Ok(acked));
                     return;
                 }
@@ -318,6 +319,8 @@ impl Sender {
                 self.finish_front(Err(unknown(&error)));
             }
             error if is_transient(&error) => {
+                let is_full = matches!(error, ApiError::TopicFull { .. });
+                self.buffer.tell_full(is_full);
                 let error = CallError::Api(error);
                 self.in_flight[0].may_be_stored |= error.may_have_taken_effect();
                 self.await_answers().await;

@@ -17,7 +17,7 @@ use crate::net::Timeouts;
 use crate::net::{Call, Handling, Reply, Server, Service};
 use crate::protocol::api::*;
 use crate::protocol::batch::CheckedBatch;
-use crate::protocol::data::{Fetch, FetchItem, Fetched, Publish, Published, StoredBatch};
+use crate::protocol::data::{Fetch, FetchItem, Fetched, Publish, Published, StoredBatch, Stream};
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
 use crate::types::{
@@ -270,6 +270,8 @@ pub struct Disk {
     pub elsewhere: BTreeMap<TopicName, TopicLocation>,
     pub peers: Vec<PeerInfo>,
     pub lookups: u64,
+    /// Streams that were opened here.
+    pub streams: u64,
 }
 
 /// A node: the service in front of a disk.
@@ -331,22 +333,57 @@ impl Node {
         reply.send_raw(result.map(|published| crate::net::Body::copy(&published.encode())));
     }
 
-    async fn fetch(self: Arc<Self>, call: Call, mut reply: Reply) {
-        let fetch = Fetch::decode(call.body).expect("well-formed");
-        let wait = Duration::from_millis(fetch.max_wait_ms.into());
-        let deadline = tokio::time::Instant::now() + wait;
+    async fn stream(self: Arc<Self>, call: Call, reply: Reply) {
+        let stream = Stream::decode(call.body).expect("well-formed");
+        let mut fetch = Fetch {
+            topic: stream.topic,
+            epoch: stream.epoch,
+            offset: stream.offset,
+            max_bytes: stream.max_bytes,
+            min_bytes: 1,
+            max_wait_ms: 0,
+            pass_damage: stream.pass_damage,
+        };
+        if self.disk().is_silent {
+            return self.disk().unanswered.push(reply);
+        }
+        if let Err(error) = self.fetch_now(&fetch) {
+            return reply.error(&error);
+        }
+        let keep_alive = Duration::from_millis(stream.keep_alive_ms.into());
+        let outlet = reply.into_outlet(stream.credit, keep_alive);
+        let outlet = outlet.expect("there are few");
+        self.disk().streams += 1;
         loop {
-            let changed = self.changed.notified();
-            let mut changed = std::pin::pin!(changed);
-            changed.as_mut().enable();
-            let result = self.fetch_now(&fetch);
-            let is_empty = matches!(&result, Ok(fetched) if fetched.items.is_empty());
-            let is_late = tokio::time::Instant::now() >= deadline;
-            if !is_empty || is_late {
-                reply.reserve(fetch.max_bytes as usize).await;
-                return reply.send_raw(result.map(|fetched| fetched.encode()));
+            let next = async {
+                let credit = outlet.credit().await;
+                let mut fetched = self.fetch_at_last(&fetch).await?;
+                let records = fetched.keep_records(credit);
+                let mut place = outlet.place();
+                place.reserve_up_to(fetch.max_bytes as usize).await;
+                Ok((place, fetched, records))
+            };
+            match outlet.unless_ended(next).await {
+                Ok(Ok((place, fetched, records))) => {
+                    fetch.offset = fetched.next_offset;
+                    outlet.push(place, fetched.encode(), records);
+                }
+                Ok(Err(error)) => return outlet.error(&error),
+                Err(ending) => return outlet.end(ending),
             }
-            let _ = tokio::time::timeout_at(deadline, changed).await;
+        }
+    }
+
+    /// What there is, once there is something.
+    async fn fetch_at_last(&self, fetch: &Fetch) -> Result<Fetched, ApiError> {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            let fetched = self.fetch_now(fetch)?;
+            if !fetched.items.is_empty() {
+                return Ok(fetched);
+            }
+            changed.await;
         }
     }
 
@@ -651,7 +688,7 @@ impl Service for Node {
     fn call(self: &Arc<Self>, call: Call, reply: Reply) -> Handling {
         match call.api {
             Api::Publish => self.publish(&call, reply),
-            Api::Fetch => return Handling::Wait(Box::pin(self.clone().fetch(call, reply))),
+            Api::Stream => return Handling::Wait(Box::pin(self.clone().stream(call, reply))),
             _ => self.control(&call, reply),
         }
         Handling::Answered
@@ -703,6 +740,7 @@ impl Running {
             elsewhere: BTreeMap::new(),
             peers: vec![info.clone()],
             lookups: 0,
+            streams: 0,
         };
         let node = Arc::new(Node {
             role,

@@ -195,6 +195,35 @@ async fn a_full_disk_is_waited_for() {
 }
 
 #[tokio::test]
+async fn room_in_a_full_topic_is_waited_for_and_that_is_told() {
+    let host = Running::peer("a", &["t"]).await;
+    let full = ApiError::TopicFull {
+        name: name("t"),
+        records: 3,
+        bytes: 300,
+    };
+    host.plan(vec![Fault::Refuse(full.clone()); 10_000]);
+    let publisher = publisher(&host.client().await, small_batches()).await;
+    let mut told = publisher.watch_full();
+    assert!(!*told.borrow());
+    let acks = send(&publisher, 0..100).await;
+    let is_full = tokio::time::timeout(SOON, told.wait_for(|full| *full)).await;
+    is_full.expect("in time").expect("it lives");
+    host.disk().faults.clear();
+    publisher.flush().await.expect("there is room in the end");
+    assert!(!*told.borrow(), "it is told that there is room again");
+    assert_exact(&host, acks).await;
+    // Not for ever: nothing of it is stored, and that is certain.
+    host.plan(vec![Fault::Refuse(full.clone()); 10_000]);
+    let client = host.client_with(Duration::from_millis(200)).await;
+    let publisher = client.publisher(&name("t"), small_batches()).await;
+    let publisher = publisher.expect("there");
+    for ack in send(&publisher, 0..10).await {
+        assert_eq!(outcome(ack).await, Err(ClientError::Api(full.clone())));
+    }
+}
+
+#[tokio::test]
 async fn a_disk_that_stays_full_is_a_definite_failure() {
     let host = Running::peer("a", &["t"]).await;
     host.plan(vec![Fault::Refuse(disk_reserve()); 10_000]);

@@ -7,6 +7,7 @@ use crate::client::{
     Client, ClientError, Compression, Delivery, DeliveryRef, Message, PublisherOptions, Subscriber,
     SubscriberOptions,
 };
+use crate::limits;
 use crate::protocol::api::Position;
 use crate::types::{Gap, GapReason, LeaderEpoch, Offset, SubscriptionName};
 
@@ -66,12 +67,12 @@ async fn expect(subscriber: &mut Subscriber, range: std::ops::Range<usize>) {
 
 #[tokio::test]
 async fn records_come_in_order_and_followers_get_new_ones() {
-    for prefetch in [false, true] {
+    for window_bytes in [1, 2_000, limits::SUBSCRIBER_WINDOW_BYTES_DEFAULT] {
         let host = Running::peer("a", &["t"]).await;
         let client = host.client().await;
         publish(&client, 0..500).await;
         let options = SubscriberOptions {
-            prefetch,
+            window_bytes,
             ..from_beginning()
         };
         let mut reader = subscriber(&client, options).await;

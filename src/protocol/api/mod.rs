@@ -1,7 +1,7 @@
 //! Requests and answers: who may send what to whom.
 //!
 //! A control request is a struct with [`Request`]; its answer is another. Both
-//! are encoded by [`codec`]. `Publish` and `Fetch` are
+//! are encoded by [`codec`]. `Publish`, `Fetch` and `Stream` are
 //! raw and live in [`data`](crate::protocol::data), the answer to `TakeRecords` in
 //! [`taken`](crate::protocol::taken). Within a version of a
 //! request its fields never change; a new field means a new version.
@@ -10,12 +10,16 @@
 //! the others lie in a file for each subject.
 
 mod consumers;
+mod history;
 mod registry;
+mod streams;
 mod subscriptions;
 mod topics;
 
 pub use consumers::*;
+pub use history::*;
 pub use registry::*;
+pub use streams::*;
 pub use subscriptions::*;
 pub use topics::*;
 
@@ -140,6 +144,10 @@ apis! {
     Publish = 50 by Peer,
     /// Read record batches.
     Fetch = 51 by Peer,
+    /// Be sent record batches as they come.
+    Stream = 52 by Peer,
+    /// Let more of a stream come, or end it.
+    StreamCredit = 53 by Peer,
     /// Make a subscription.
     CreateSubscription = 60 by Peer,
     /// Remove one.
@@ -152,6 +160,10 @@ apis! {
     SeekSubscription = 64 by Peer,
     /// Confirm what was consumed.
     Commit = 65 by Peer,
+    /// What moved one otherwise.
+    SubscriptionHistory = 66 by Peer,
+    /// Take the last such move back.
+    UndoSubscription = 67 by Peer,
     /// Make a consumer group.
     CreateConsumerGroup = 70 by Peer,
     /// Change its options.

@@ -6,7 +6,7 @@ use super::{Api, Done, PeerLoad, Request, request};
 use crate::time::Timestamp;
 use crate::types::{
     Gap, LeaderEpoch, Offset, PeerId, PeerName, Retention, TopicId, TopicName, TopicPattern,
-    TopicSettings,
+    TopicSettings, WhenFull,
 };
 
 /// Create a topic here. The peer claims the name, makes it durable and confirms it.
@@ -123,6 +123,10 @@ pub struct TopicChanges {
     pub retain_bytes: Option<Option<u64>>,
     /// Records kept.
     pub retain_records: Option<Option<u64>>,
+    /// Whether what every subscription confirmed is discarded.
+    pub retain_interest: Option<bool>,
+    /// What happens when it is full.
+    pub when_full: Option<WhenFull>,
 }
 
 impl TopicChanges {
@@ -134,7 +138,9 @@ impl TopicChanges {
                 age_ms: self.retain_age_ms.unwrap_or(to.retention.age_ms),
                 bytes: self.retain_bytes.unwrap_or(to.retention.bytes),
                 records: self.retain_records.unwrap_or(to.retention.records),
+                interest: self.retain_interest.unwrap_or(to.retention.interest),
             },
+            when_full: self.when_full.unwrap_or(to.when_full),
         }
     }
 }
@@ -185,7 +191,8 @@ pub enum Position {
     Offset(Offset),
     /// So many records before the end.
     Back(u64),
-    /// The first record appended at or after that time.
+    /// Behind the last record appended before that time: the first one appended at or after it, or the gap in front
+    /// of that.
     Time(Timestamp),
 }
 

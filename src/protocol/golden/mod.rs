@@ -17,7 +17,7 @@ use super::batch::{
     BatchBuilder, BatchError, CheckedBatch, Compression, Header, Record, RecordToSend,
 };
 use super::codec::Malformed;
-use super::data::{Fetch, FetchItem, Fetched, Publish, Published, StoredBatch};
+use super::data::{Credit, Fetch, FetchItem, Fetched, Publish, Published, StoredBatch, Stream};
 use super::error::ApiError;
 use super::frame::{Frame, FrameHeader};
 use super::taken::Taken;
@@ -93,6 +93,7 @@ fn raw() -> Vec<(&'static str, Vec<u8>)> {
     ]
     .concat();
     let error = ApiError::TopicNotFound { name: topic() }.encode();
+    let part = Ok(fetched().encode().concat());
     vec![
         ("frame.hello", frame(1, 0, 0, hello().encode())),
         (
@@ -112,6 +113,10 @@ fn raw() -> Vec<(&'static str, Vec<u8>)> {
         ("Publish.answer", published().encode().to_vec()),
         ("Fetch.request", fetch().encode()),
         ("Fetch.answer", fetched().encode().concat()),
+        ("Stream.request", stream().encode()),
+        ("Stream.answer", fetched().encode().concat()),
+        ("frame.stream-answer", frame(52, 5, 1, part)),
+        ("frame.stream-keep-alive", frame(52, 5, 1, Ok(Vec::new()))),
         (
             "TakeRecords.answer",
             consumers::taken(batch(Compression::None)).encode().concat(),
@@ -147,6 +152,21 @@ fn fetch() -> Fetch {
         max_bytes: 1 << 20,
         min_bytes: 1,
         max_wait_ms: 5_000,
+        pass_damage: true,
+    }
+}
+
+fn stream() -> Stream {
+    Stream {
+        topic: topic_id(),
+        epoch: LeaderEpoch::new(4),
+        offset: Offset::new(20),
+        max_bytes: 1 << 20,
+        credit: Credit {
+            bytes: 1 << 22,
+            records: 1 << 16,
+        },
+        keep_alive_ms: 300,
         pass_damage: true,
     }
 }
@@ -227,6 +247,8 @@ fn the_bytes_decode_to_what_they_always_did() {
     assert_eq!(Published::decode(bytes("Publish.answer")), Ok(published()));
     assert_eq!(Fetch::decode(bytes("Fetch.request")), Ok(fetch()));
     assert_eq!(Fetched::decode(bytes("Fetch.answer")), Ok(fetched()));
+    assert_eq!(Stream::decode(bytes("Stream.request")), Ok(stream()));
+    assert_eq!(Fetched::decode(bytes("Stream.answer")), Ok(fetched()));
     let taken = consumers::taken(bytes("batch.none"));
     assert_eq!(Taken::decode(bytes("TakeRecords.answer")), Ok(taken));
 }

@@ -147,7 +147,9 @@ fn topic_info() -> TopicInfo {
                 age_ms: Some(86_400_000),
                 bytes: None,
                 records: Some(1_000_000),
+                interest: true,
             },
+            when_full: WhenFull::Refuse,
         },
         start_offset: Offset::new(10),
         end_offset: Offset::new(1_707),
@@ -412,6 +414,8 @@ fn topics() -> Vec<Sample> {
         retain_age_ms: Some(Some(1_000)),
         retain_bytes: Some(None),
         retain_records: None,
+        retain_interest: Some(false),
+        when_full: Some(WhenFull::DiscardOldest),
     };
     let set = SetTopic {
         name: topic(),
@@ -527,6 +531,47 @@ fn subscriptions() -> Vec<Sample> {
     .concat_all()
 }
 
+fn histories() -> Vec<Sample> {
+    let (topic, name) = (topic(), subscription());
+    let author = Author {
+        client: "billing 2.1".to_owned(),
+        address: "127.0.0.1:52100".to_owned(),
+    };
+    let change = |kind, from, to| PlaceChange {
+        when: time(5),
+        kind,
+        from,
+        to: Offset::new(to),
+        generation: Generation::new(5),
+        author: author.clone(),
+    };
+    let ask = SubscriptionHistory {
+        topic: topic.clone(),
+        name: name.clone(),
+    };
+    let from = Some(Offset::new(40));
+    let told = HistoryOfSubscription {
+        subscription: subscription_info(),
+        changes: vec![
+            change(ChangeKind::Created, None, 0),
+            change(ChangeKind::Seek, from, 42),
+        ],
+    };
+    let undo = UndoSubscription {
+        topic,
+        name,
+        generation: Some(Generation::new(5)),
+        dry_run: true,
+    };
+    let undone = Undone {
+        change: change(ChangeKind::Undo, from, 42),
+        from: Offset::new(42),
+        to: Offset::new(40),
+        subscription: subscription_info(),
+    };
+    [pair(ask, told), pair(undo, undone)].concat_all()
+}
+
 pub(super) trait ConcatAll {
     fn concat_all(self) -> Vec<Sample>;
 }
@@ -537,6 +582,16 @@ impl<const N: usize> ConcatAll for [Vec<Sample>; N] {
     }
 }
 
+fn of_streams() -> Vec<Sample> {
+    let credit = StreamCredit {
+        stream: 0x0102_0304,
+        bytes: 1 << 21,
+        records: 1 << 19,
+        end: false,
+    };
+    pair(credit, Done {})
+}
+
 /// Every control body.
 pub(in crate::protocol) fn samples() -> Vec<Sample> {
     [
@@ -545,7 +600,9 @@ pub(in crate::protocol) fn samples() -> Vec<Sample> {
         claiming(),
         topics(),
         places(),
+        of_streams(),
         subscriptions(),
+        histories(),
         consumers::samples(),
     ]
     .concat_all()
@@ -618,6 +675,11 @@ fn topic_errors() -> Vec<ApiError> {
         },
         ApiError::TooManyTopics { max: 1_000_000 },
         ApiError::NotQuarantined { name: topic() },
+        ApiError::TopicFull {
+            name: topic(),
+            records: 1_697,
+            bytes: 123_456,
+        },
     ]
 }
 
@@ -652,6 +714,9 @@ fn data_errors() -> Vec<ApiError> {
             from: Offset::new(20),
             to: Offset::new(30),
         },
+        ApiError::UnknownStream { stream: 7 },
+        ApiError::TooManyStreams { max: 1_024 },
+        ApiError::ClientSilent { silent_ms: 30_000 },
     ]
 }
 
@@ -674,6 +739,11 @@ fn subscription_errors() -> Vec<ApiError> {
             end: Offset::new(5),
         },
         ApiError::TooManySubscriptions { max: 10_000 },
+        ApiError::NothingToUndo {
+            topic: topic(),
+            name: subscription(),
+            reason: "was never moved".to_owned(),
+        },
     ]
 }
 

@@ -1,4 +1,4 @@
-//! The bodies that are drawn byte by byte: the frame, publish and fetch, what is taken, the header of a batch.
+//! The bodies that are drawn byte by byte: the frame, publish, fetch and stream, what is taken, the header of a batch.
 
 use std::collections::BTreeMap;
 
@@ -141,6 +141,21 @@ fn fetching(vectors: &Vectors) -> Vec<Drawing<'_>> {
     ]
 }
 
+fn streaming(vectors: &Vectors) -> Vec<Drawing<'_>> {
+    let request = vec![
+        ("topic id", id_from(0x10)),
+        ("leader epoch", 4),
+        ("offset", 20),
+        ("max bytes", 1 << 20),
+        ("credit bytes", 1 << 22),
+        ("credit records", 1 << 16),
+        ("keep-alive", 300),
+        ("flags", 1),
+    ];
+    let of_request = &vectors["Stream.request"];
+    vec![("    Stream (52), request, 53 bytes", of_request, request)]
+}
+
 fn taking(vectors: &Vectors) -> Vec<Drawing<'_>> {
     let taken = &vectors["TakeRecords.answer"];
     let answer = vec![("ack deadline", 30_000)];
@@ -164,6 +179,7 @@ fn the_drawings_are_the_code() {
         headers(&vectors),
         publishing(&vectors),
         fetching(&vectors),
+        streaming(&vectors),
         taking(&vectors),
     ];
     for (title, bytes, expected) in drawings.into_iter().flatten() {

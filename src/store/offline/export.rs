@@ -7,8 +7,8 @@ use super::OfflineError;
 use super::image::Image;
 use super::read::{Index, Item, TopicReader};
 use super::tdx::{
-    ExportInfo, ExportWriter, ExportedBatch, ExportedGroup, ExportedPage, ExportedSubscription,
-    ExportedTopic, Section, TopicTotals,
+    ExportInfo, ExportWriter, ExportedBatch, ExportedGroup, ExportedHistory, ExportedPage,
+    ExportedSubscription, ExportedTopic, Section, TopicTotals,
 };
 use crate::time::Timestamp;
 use crate::topic::Topic;
@@ -169,7 +169,7 @@ fn write(
         let mut totals = TopicTotals::default();
         writer.section(&plan.section()).map_err(failed())?;
         for section in subscriptions(plan.topic) {
-            totals.subscriptions += 1;
+            totals.subscriptions += u64::from(matches!(section, Section::Subscription(_)));
             writer.section(&section).map_err(failed())?;
         }
         for section in groups(plan.topic) {
@@ -221,13 +221,19 @@ fn groups(topic: &Topic) -> impl Iterator<Item = Section> + '_ {
 }
 
 fn subscriptions(topic: &Topic) -> impl Iterator<Item = Section> + '_ {
-    topic.subscriptions.iter().map(|(name, row)| {
-        Section::Subscription(ExportedSubscription {
+    topic.subscriptions.iter().flat_map(|(name, row)| {
+        let subscription = Section::Subscription(ExportedSubscription {
             name: name.clone(),
             generation: row.generation,
             committed: row.committed,
             created: row.created,
             last_commit: row.last_commit,
-        })
+        });
+        let history = topic.histories.get(name).map(|history| {
+            Section::History(ExportedHistory {
+                changes: history.changes.clone(),
+            })
+        });
+        std::iter::once(subscription).chain(history)
     })
 }

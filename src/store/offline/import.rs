@@ -28,7 +28,7 @@ use crate::protocol::batch::BatchHeader;
 use crate::protocol::error::ApiError;
 use crate::store::command::Context;
 use crate::store::{Store, StoreOptions, is_peer_dir, random_id};
-use crate::topic::{Row, RowChange, RowKey, State, SubscriptionRow, TopicRow};
+use crate::topic::{HistoryRow, Row, RowChange, RowKey, State, SubscriptionRow, TopicRow};
 use crate::types::{Gap, Offset, SubscriptionName, TopicId, TopicName};
 
 /// A topic that was imported.
@@ -163,7 +163,20 @@ fn state_bytes(checked: &CheckedTopic) -> usize {
         let key = RowKey::Subscription(TopicId::zero(), name);
         put(key, Row::Subscription(row)).encoded_bytes()
     });
-    topic.encoded_bytes() + subscriptions.sum::<usize>() + groups
+    let histories = histories_of(checked).map(|(name, row)| {
+        let key = RowKey::History(TopicId::zero(), name);
+        put(key, Row::History(row)).encoded_bytes()
+    });
+    topic.encoded_bytes() + subscriptions.sum::<usize>() + histories.sum::<usize>() + groups
+}
+
+fn histories_of(
+    checked: &CheckedTopic,
+) -> impl Iterator<Item = (SubscriptionName, HistoryRow)> + '_ {
+    checked.histories.iter().map(|(name, history)| {
+        let changes = history.changes.clone();
+        (name.clone(), HistoryRow { changes })
+    })
 }
 
 fn group_bytes(group: &ExportedGroup, pages: &[ExportedPage]) -> usize {
@@ -282,6 +295,7 @@ fn write_records(
             Section::End { .. } => return fill.finish(),
             Section::Export(_)
             | Section::Subscription(_)
+            | Section::History(_)
             | Section::ConsumerGroup(_)
             | Section::ConsumerPage(_)
             | Section::TopicEnd(_) => {}
@@ -352,6 +366,10 @@ fn put_all(
         for (name, row) in subscriptions {
             keys.push(RowKey::Subscription(*id, name.clone()));
             topic.subscriptions.insert(name, row);
+        }
+        for (name, row) in histories_of(checked) {
+            keys.push(RowKey::History(*id, name.clone()));
+            topic.histories.insert(name, row);
         }
         context.shared.publish_topic(topic, None);
         for (group, pages) in &checked.groups {

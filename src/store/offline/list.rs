@@ -1,5 +1,6 @@
 //! What is in a directory: topics, subscriptions, segments, formats, identity.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
@@ -9,7 +10,7 @@ use crate::catalog::Applied;
 use crate::journal::{FORMAT_VERSION, Kind};
 use crate::store::is_peer_dir;
 use crate::topic::consumers::ConsumerGroupRow;
-use crate::topic::{PeerRow, SubscriptionRow, TopicRow};
+use crate::topic::{HistoryRow, PeerRow, SubscriptionRow, TopicRow};
 use crate::types::{SubscriptionName, TopicId, TopicName};
 
 /// Whose directory it is.
@@ -113,6 +114,8 @@ pub struct ListedTopic {
     pub row: TopicRow,
     /// Its subscriptions by name.
     pub subscriptions: Vec<(SubscriptionName, SubscriptionRow)>,
+    /// What moved them, of those of which it is known.
+    pub histories: BTreeMap<SubscriptionName, HistoryRow>,
     /// Its consumer groups by name, and how many records of each are not settled.
     pub consumer_groups: Vec<(SubscriptionName, ConsumerGroupRow, u64)>,
 }
@@ -125,7 +128,7 @@ impl ListedTopic {
 
     /// Records kept: its offsets without the gaps among them.
     pub fn records(&self) -> u64 {
-        records(&self.row)
+        self.row.records()
     }
 }
 
@@ -156,15 +159,6 @@ pub struct Listing {
     pub segments: Vec<ListedSegment>,
 }
 
-/// Records kept: the offsets of a topic without the gaps among them.
-pub(super) fn records(row: &TopicRow) -> u64 {
-    let missing = row.gaps.iter().map(|gap| {
-        let (from, to) = (gap.from.max(row.start), gap.to.min(row.end));
-        to.since(from)
-    });
-    row.end.since(row.start).saturating_sub(missing.sum())
-}
-
 /// Lists a peer's directory.
 ///
 /// # Errors
@@ -175,6 +169,7 @@ pub fn list(dir: &Path) -> Result<Listing, OfflineError> {
         id: topic.id,
         row: topic.row.clone(),
         subscriptions: topic.subscriptions.clone().into_iter().collect(),
+        histories: topic.histories.clone(),
         consumer_groups: topic
             .consumers
             .groups()

@@ -149,7 +149,7 @@ fn topic_stats(state: &State, id: TopicId) -> TopicStats {
     TopicStats {
         id,
         name: topic.map(|topic| topic.row.name.clone()),
-        records: topic.map_or(0, |topic| super::list::records(&topic.row)),
+        records: topic.map_or(0, |topic| topic.row.records()),
         weight: Weight::default(),
         segments: 0,
     }

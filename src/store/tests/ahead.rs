@@ -159,3 +159,24 @@ async fn a_sealed_segment_is_read_around_the_page_cache_once() {
     assert!(sealed >= 3, "{sealed} sealed segments");
     store.stop().expect("a clean stop");
 }
+
+/// Memory of those who caught up is given back when nobody reads any more, and not before.
+#[tokio::test]
+async fn windows_are_let_go_when_nobody_reads() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (store, id) = on_disk(dir.path()).await;
+    let began = std::time::Instant::now();
+    check(&read(&store, id, 0, 1_000_000).await, 0);
+    let windows = &store.shared.windows;
+    let kept = windows.bytes();
+    assert!(kept > 0);
+    assert!(windows.let_go(began).is_empty(), "it was read since");
+    assert_eq!(windows.bytes(), kept);
+    let later = std::time::Instant::now() + Duration::from_millis(1);
+    assert!(!windows.let_go(later).is_empty());
+    assert_eq!(windows.bytes(), 0);
+    assert!(windows.let_go(later).is_empty(), "nothing is left");
+    check(&read(&store, id, 0, 1_000_000).await, 0);
+    assert_eq!(windows.bytes(), kept, "as if nothing had been");
+    store.stop().expect("a clean stop");
+}

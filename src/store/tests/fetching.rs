@@ -1,5 +1,7 @@
 //! How much a fetch brings, and when it waits.
 
+use std::pin::Pin;
+
 use super::*;
 
 /// Long enough that a test which waits it out has failed.
@@ -90,5 +92,79 @@ async fn a_fetch_of_no_bytes_at_least_does_not_wait() {
         ..fetch(id, 4)
     };
     assert!(fetch_at_once(&store, request).await.items.is_empty());
+    store.stop().expect("a clean stop");
+}
+
+/// Whether every batch of an answer is memory of its own.
+async fn is_copied(store: &Store, id: TopicId, max_bytes: usize) -> bool {
+    let request = Fetch {
+        max_bytes: u32::try_from(max_bytes).expect("small"),
+        ..fetch(id, 0)
+    };
+    let mut fetched = fetch_at_once(store, request).await;
+    let unique = fetched.items.iter_mut().map(|item| match item {
+        FetchItem::Batch(stored) => stored.batch.is_unique(),
+        FetchItem::Gap(gap) => panic!("a gap in a topic without one: {gap:?}"),
+    });
+    let unique: Vec<bool> = unique.collect();
+    assert!(unique.iter().all(|each| *each == unique[0]), "{unique:?}");
+    unique[0]
+}
+
+/// Readers that take nothing of their small answers keep those, and not the groups and windows they were found in: the
+/// memory they were granted is that of the answers.
+#[tokio::test]
+async fn a_small_answer_keeps_nothing_but_itself() {
+    const BYTES: usize = 100_000;
+    let all = limits::ANSWER_COPIED_BYTES_MAX + 2 * BYTES;
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (store, _) = open(dir.path());
+    let id = create(&store, "orders", Durability::Fsync).await;
+    for n in 0..all / BYTES {
+        publish(&store, id, batch(0, 0, &[&vec![n as u8; BYTES]])).await;
+    }
+    let small = limits::ANSWER_COPIED_BYTES_MAX;
+    assert!(is_copied(&store, id, 1).await, "one batch from memory");
+    assert!(is_copied(&store, id, small).await, "some from memory");
+    assert!(!is_copied(&store, id, all).await, "many from memory");
+    store.stop().expect("a clean stop");
+    drop(store);
+    let (store, _) = open(dir.path());
+    assert!(is_copied(&store, id, 1).await, "one batch from the disk");
+    assert!(is_copied(&store, id, small).await, "some from the disk");
+    store.stop().expect("a clean stop");
+}
+
+/// A stream that waited at the end of a topic was not told that the topic had another epoch until a record came.
+#[tokio::test]
+async fn who_waits_for_records_is_told_of_another_epoch_and_of_the_end() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (store, _) = open(dir.path());
+    let id = create(&store, "orders", Durability::Fsync).await;
+    let name = "orders".parse().expect("a name");
+    let changes: [Pin<Box<dyn Future<Output = ()>>>; 2] = [
+        Box::pin(async {
+            let raised = store.set_epoch(id, LeaderEpoch::new(2)).await;
+            raised.expect("it is here");
+        }),
+        Box::pin(async {
+            store.delete_topic(name, Some(id)).await.expect("deleted");
+        }),
+    ];
+    for ((epoch, error), change) in [(1, "StaleEpoch"), (2, "UnknownTopicId")]
+        .into_iter()
+        .zip(changes)
+    {
+        let waiting = Fetch {
+            epoch: LeaderEpoch::new(epoch),
+            ..fetch(id, 0)
+        };
+        assert_eq!(store.check_fetch(&waiting).await, Ok(()));
+        let readable = store.until_readable(&waiting);
+        let told = tokio::time::timeout(AT_ONCE, async { tokio::join!(readable, change) });
+        told.await.expect("it is told at once");
+        let found = store.check_fetch(&waiting).await.expect_err("it changed");
+        assert_eq!(found.name(), error, "{found}");
+    }
     store.stop().expect("a clean stop");
 }

@@ -458,9 +458,7 @@ fn the_scenes_can_be_made_again() {
     let (store, _) = Store::open(&quiet).expect("it recovers");
     let changes = TopicChanges {
         retain_records: Some(None),
-        durability: None,
-        retain_age_ms: None,
-        retain_bytes: None,
+        ..TopicChanges::default()
     };
     runtime()
         .block_on(store.set_topic(name("short"), changes))

@@ -144,6 +144,7 @@ impl Load {
                     } else {
                         Durability::Fsync
                     },
+                    ..TopicSettings::default()
                 },
                 ..NewTopic::new(name.clone())
             };

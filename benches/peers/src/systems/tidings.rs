@@ -103,6 +103,7 @@ fn settings(system: System, work: &Work) -> TopicSettings {
             bytes,
             ..Retention::default()
         },
+        ..TopicSettings::default()
     }
 }
 

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::io::Read;
 
 use super::{
-    ExportFault, ExportInfo, ExportReader, ExportedBatch, ExportedGroup, ExportedPage,
-    ExportedSubscription, ExportedTopic, Field, PREAMBLE_BYTES, Section, TopicTotals,
+    ExportFault, ExportInfo, ExportReader, ExportedBatch, ExportedGroup, ExportedHistory,
+    ExportedPage, ExportedSubscription, ExportedTopic, Field, PREAMBLE_BYTES, Section, TopicTotals,
 };
 use crate::limits;
-use crate::protocol::api::ConsumerGroupChanges;
+use crate::protocol::api::{ConsumerGroupChanges, PlaceChange};
 use crate::protocol::batch::CheckedBatch;
 use crate::time::Timestamp;
 use crate::topic::consumers::{changed_options, page_start};
@@ -21,6 +21,8 @@ pub struct CheckedTopic {
     pub topic: ExportedTopic,
     /// Its subscriptions.
     pub subscriptions: Vec<ExportedSubscription>,
+    /// What moved them, of those of which it is known.
+    pub histories: Vec<(SubscriptionName, ExportedHistory)>,
     /// Its consumer groups with their pages.
     pub groups: Vec<(ExportedGroup, Vec<ExportedPage>)>,
     /// What its records come to.
@@ -65,6 +67,9 @@ pub fn check(from: impl Read) -> Result<CheckedExport, ExportFault> {
             (Section::Subscription(found), Some(open)) => {
                 open.subscription(found)
                     .map_err(|what| malformed(at, what))?;
+            }
+            (Section::History(found), Some(open)) => {
+                open.history(found).map_err(|what| malformed(at, what))?;
             }
             (Section::ConsumerGroup(found), Some(open)) => {
                 open.group(found).map_err(|what| malformed(at, what))?;
@@ -126,6 +131,7 @@ impl Checking {
             found: CheckedTopic {
                 topic,
                 subscriptions: Vec::new(),
+                histories: Vec::new(),
                 groups: Vec::new(),
                 totals: TopicTotals::default(),
                 largest_batch: 0,
@@ -154,6 +160,28 @@ impl Checking {
         }
         self.found.totals.subscriptions += 1;
         self.found.subscriptions.push(found);
+        Ok(())
+    }
+
+    /// A history follows the subscription it is of.
+    fn history(&mut self, found: ExportedHistory) -> Field<()> {
+        let of = self.found.subscriptions.last();
+        let of = of.filter(|_| self.found.totals.batches == 0);
+        let before = self.found.histories.last().map(|(name, _)| name);
+        let of = of.filter(|of| before != Some(&of.name));
+        let of = of.ok_or_else(|| "a history follows no subscription".to_owned())?;
+        let is_kept = |change: &PlaceChange| {
+            change.author.client.len() <= limits::AUTHOR_BYTES_MAX
+                && change.author.address.len() <= limits::AUTHOR_BYTES_MAX
+        };
+        let count = found.changes.len();
+        let is_bounded = (1..=limits::HISTORY_CHANGES_MAX).contains(&count);
+        let mut given = found.changes.iter().map(|change| change.generation);
+        let leads_there = given.clone().is_sorted() && given.next_back() == Some(of.generation);
+        if !is_bounded || !leads_there || !found.changes.iter().all(is_kept) {
+            return Err(format!("the history of subscription {} is none", of.name));
+        }
+        self.found.histories.push((of.name.clone(), found));
         Ok(())
     }
 

@@ -5,7 +5,7 @@
 //! well, then a last section without which the file is not whole.
 //!
 //! ```text
-//!   preamble | Export | (Topic Subscription* (ConsumerGroup ConsumerPage*)* Batch* TopicEnd)* | End
+//!   preamble | Export | (Topic (Subscription History?)* (ConsumerGroup ConsumerPage*)* Batch* TopicEnd)* | End
 //! ```
 //!
 //! The format knows nothing of slots, groups, rows or sled, so it outlives all of them. Record
@@ -32,6 +32,7 @@ pub use read::ExportReader;
 pub use write::ExportWriter;
 
 use crate::journal::crc32c;
+use crate::protocol::api::PlaceChange;
 use crate::time::Timestamp;
 use crate::topic::consumers::{ConsumerGroupRow, ConsumerPageRow};
 use crate::types::{
@@ -52,8 +53,9 @@ const SUBSCRIPTION: u8 = 3;
 const BATCH: u8 = 4;
 const TOPIC_END: u8 = 5;
 const END: u8 = 6;
-const CONSUMER_GROUP: u8 = 7;
-const CONSUMER_PAGE: u8 = 8;
+const HISTORY: u8 = 7;
+const CONSUMER_GROUP: u8 = 8;
+const CONSUMER_PAGE: u8 = 9;
 
 /// Why a file is no export, or not a whole one.
 #[derive(Debug, Error)]
@@ -155,6 +157,13 @@ pub struct ExportedSubscription {
     pub last_commit: Option<Timestamp>,
 }
 
+/// What moved the subscription before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportedHistory {
+    /// The changes, oldest first.
+    pub changes: Vec<PlaceChange>,
+}
+
 /// A consumer group; its pages follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExportedGroup {
@@ -208,6 +217,8 @@ pub enum Section {
     Topic(ExportedTopic),
     /// A subscription of that topic.
     Subscription(ExportedSubscription),
+    /// What moved that subscription.
+    History(ExportedHistory),
     /// A consumer group of that topic.
     ConsumerGroup(ExportedGroup),
     /// A page of that group.

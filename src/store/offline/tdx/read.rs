@@ -6,17 +6,17 @@ use bytes::Bytes;
 
 use super::{
     BATCH, CONSUMER_GROUP, CONSUMER_PAGE, END, EXPORT, EXPORT_VERSION, ExportFault, ExportInfo,
-    ExportedBatch, ExportedGroup, ExportedPage, ExportedSubscription, ExportedTopic, Field, MAGIC,
-    PREAMBLE_BYTES, SECTION_HEADER_BYTES, SUBSCRIPTION, Section, TOPIC, TOPIC_END, TopicTotals,
-    section_crc,
+    ExportedBatch, ExportedGroup, ExportedHistory, ExportedPage, ExportedSubscription,
+    ExportedTopic, Field, HISTORY, MAGIC, PREAMBLE_BYTES, SECTION_HEADER_BYTES, SUBSCRIPTION,
+    Section, TOPIC, TOPIC_END, TopicTotals, section_crc,
 };
 use crate::limits;
-use crate::protocol::api::ConsumerGroupOptions;
+use crate::protocol::api::{Author, ChangeKind, ConsumerGroupOptions, PlaceChange};
 use crate::time::Timestamp;
 use crate::topic::consumers::{ConsumerGroupRow, ConsumerPageRow, FailedRow};
 use crate::types::{
     Durability, Gap, GapReason, Generation, LeaderEpoch, Offset, PeerId, Retention, TopicId,
-    TopicSettings,
+    TopicSettings, WhenFull,
 };
 
 /// Reads an export, section by section.
@@ -149,6 +149,11 @@ impl Fields {
                 created: self.time()?,
                 last_commit: self.optional_time()?,
             }),
+            HISTORY => {
+                let count = self.u32()?;
+                let changes = (0..count).map(|_| self.change()).collect::<Field<_>>()?;
+                Section::History(ExportedHistory { changes })
+            }
             CONSUMER_GROUP => Section::ConsumerGroup(self.group()?),
             CONSUMER_PAGE => Section::ConsumerPage(self.page()?),
             BATCH => Section::Batch(ExportedBatch {
@@ -184,6 +189,11 @@ impl Fields {
             age_ms: self.optional()?,
             bytes: self.optional()?,
             records: self.optional()?,
+            interest: self.flag()?,
+        };
+        let when_full = match self.flag()? {
+            false => WhenFull::DiscardOldest,
+            true => WhenFull::Refuse,
         };
         let (start, end) = (Offset::new(self.u64()?), Offset::new(self.u64()?));
         let generation = Generation::new(self.u64()?);
@@ -198,6 +208,7 @@ impl Fields {
             settings: TopicSettings {
                 durability,
                 retention,
+                when_full,
             },
             start,
             end,
@@ -265,6 +276,25 @@ impl Fields {
                 2 => GapReason::Lost,
                 3 => GapReason::Damaged,
                 other => return Err(format!("gap reason {other}")),
+            },
+        })
+    }
+
+    fn change(&mut self) -> Field<PlaceChange> {
+        Ok(PlaceChange {
+            when: self.time()?,
+            kind: match self.take(1)?[0] {
+                1 => ChangeKind::Created,
+                2 => ChangeKind::Seek,
+                3 => ChangeKind::Undo,
+                other => return Err(format!("kind of change {other}")),
+            },
+            from: self.optional()?.map(Offset::new),
+            to: Offset::new(self.u64()?),
+            generation: Generation::new(self.u64()?),
+            author: Author {
+                client: self.text()?,
+                address: self.text()?,
             },
         })
     }

@@ -4,10 +4,11 @@ use std::io::{self, Write};
 
 use super::{
     BATCH, CONSUMER_GROUP, CONSUMER_PAGE, END, EXPORT, EXPORT_VERSION, ExportedGroup, ExportedPage,
-    ExportedTopic, MAGIC, SUBSCRIPTION, Section, TOPIC, TOPIC_END, section_crc,
+    ExportedTopic, HISTORY, MAGIC, SUBSCRIPTION, Section, TOPIC, TOPIC_END, section_crc,
 };
+use crate::protocol::api::{ChangeKind, PlaceChange};
 use crate::time::Timestamp;
-use crate::types::{Durability, GapReason};
+use crate::types::{Durability, GapReason, WhenFull};
 
 /// Writes an export.
 pub struct ExportWriter<W> {
@@ -75,6 +76,10 @@ fn encode(section: &Section) -> (u8, Vec<u8>) {
             put_time(&mut to, subscription.last_commit);
             SUBSCRIPTION
         }
+        Section::History(history) => {
+            put_history(&mut to, &history.changes);
+            HISTORY
+        }
         Section::ConsumerGroup(group) => {
             put_group(&mut to, group);
             CONSUMER_GROUP
@@ -120,6 +125,8 @@ fn put_topic(to: &mut Vec<u8>, topic: &ExportedTopic) {
         to.push(u8::from(bound.is_some()));
         to.extend(bound.unwrap_or(0).to_le_bytes());
     }
+    to.push(u8::from(retention.interest));
+    to.push(u8::from(topic.settings.when_full == WhenFull::Refuse));
     to.extend(topic.start.get().to_le_bytes());
     to.extend(topic.end.get().to_le_bytes());
     to.extend(topic.generation.get().to_le_bytes());
@@ -134,6 +141,25 @@ fn put_topic(to: &mut Vec<u8>, topic: &ExportedTopic) {
             GapReason::Lost => 2,
             GapReason::Damaged => 3,
         });
+    }
+}
+
+fn put_history(to: &mut Vec<u8>, changes: &[PlaceChange]) {
+    let count = u32::try_from(changes.len()).expect("few are kept");
+    to.extend(count.to_le_bytes());
+    for change in changes {
+        to.extend(change.when.as_millis().to_le_bytes());
+        to.push(match change.kind {
+            ChangeKind::Created => 1,
+            ChangeKind::Seek => 2,
+            ChangeKind::Undo => 3,
+        });
+        to.push(u8::from(change.from.is_some()));
+        to.extend(change.from.unwrap_or_default().get().to_le_bytes());
+        to.extend(change.to.get().to_le_bytes());
+        to.extend(change.generation.get().to_le_bytes());
+        put_text(to, &change.author.client);
+        put_text(to, &change.author.address);
     }
 }
 

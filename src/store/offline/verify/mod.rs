@@ -108,6 +108,7 @@ fn row_text(key: &RowKey) -> String {
         RowKey::Topic(_) => "the row of the topic".to_owned(),
         RowKey::Subscription(_, name) => format!("the row of subscription {name}"),
         RowKey::Producer(_, id) => format!("the row of producer {id}"),
+        RowKey::History(_, name) => format!("the history of subscription {name}"),
         RowKey::Segment(number) => format!("the row of segment {number}"),
         RowKey::ConsumerGroup(_, name) => format!("the row of consumer group {name}"),
         RowKey::ConsumerPage(_, generation, page) => {

@@ -84,6 +84,26 @@ fn rows(image: &Image, topic: &Topic, report: &mut Verified) {
             ));
         }
     }
+    histories(topic, add);
+}
+
+/// What moved a subscription: of one that is there, in the order of time, and not beyond what it is at now.
+fn histories(topic: &Topic, mut add: impl FnMut(String)) {
+    for (name, history) in &topic.histories {
+        let Some(subscription) = topic.subscriptions.get(name) else {
+            add(format!(
+                "there is a history of subscription {name}, which is not there"
+            ));
+            continue;
+        };
+        let mut given = history.changes.iter().map(|change| change.generation);
+        if !given.clone().is_sorted() || given.next_back() != Some(subscription.generation) {
+            add(format!(
+                "the history of subscription {name} does not lead to its generation {}",
+                subscription.generation
+            ));
+        }
+    }
 }
 
 fn records(

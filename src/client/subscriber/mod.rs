@@ -1,15 +1,20 @@
 //! Reading a topic: following it record by record, and committing what was consumed.
 //!
 //! ```text
-//!      committed        position          fetched            readable end
-//!          │                │                 │                    │
-//!   ───────┴────────────────┴─────────────────┴────────────────────┴──►
-//!           handed out       at hand            asked for in advance
+//!      committed        position          at hand              come or under way   readable end
+//!          │                │                 │                        │                 │
+//!   ───────┴────────────────┴─────────────────┴────────────────────────┴─────────────────┴──►
+//!           handed out        one answer        bounded by the credit
 //! ```
 //!
-//! A subscriber has no task of its own. While the records at hand are being handed
-//! out, the next fetch is on its way already: at most two answers are held. Every
+//! A subscriber has no task of its own. The topic's host sends it a stream, ahead of what is asked of the subscriber,
+//! as far as it was given credit; credit is renewed as what came is handed out ([`Feed`]). So who takes
+//! records as fast as they come never waits for a round trip, and who takes none holds what
+//! [`SubscriberOptions::window_bytes`] says and one answer. One answer at a time is looked into ([`AtHand`]). Every
 //! method may be dropped while it waits; nothing is lost or handed out twice.
+//!
+//! A stream that ends, whatever the reason, is opened anew at the position: there, or where the topic is by then. That a
+//! host died without a word is noticed on the connection, within two seconds.
 //!
 //! Invariants:
 //!
@@ -17,28 +22,32 @@
 //!    Anything else is [`ClientError::UnexplainedGap`], and the position stays.
 //! 2. A record is handed out only from a batch whose checksum holds.
 //! 3. A commit never covers what was not handed out, unless the caller names the offset.
+//! 4. What came before the subscriber was moved, or before an error, is not handed out after it.
 
-use std::collections::VecDeque;
+mod at_hand;
+mod delivery;
+mod feed;
+
+pub use delivery::{Delivery, DeliveryRef, ReceivedRecord, ReceivedRef};
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use crate::client::cluster::{Effect, Lane};
 use crate::client::route::Route;
 use crate::client::{Client, ClientError};
 use crate::limits;
-use crate::net::{CallError, Connection, Pending};
 use crate::protocol::api::{
-    Api, Commit, CreateSubscription, DescribeSubscription, FindOffset, Position, Request,
+    Commit, CreateSubscription, DescribeSubscription, FindOffset, Position, Request,
     SubscriptionInfo, TopicLocation,
 };
-use crate::protocol::batch::{BatchError, CheckedBatch, Header, RecordRef, Records};
-use crate::protocol::data::{Fetch, FetchItem, Fetched, StoredBatch};
+use crate::protocol::data::Fetched;
 use crate::protocol::error::ApiError;
-use crate::time::Timestamp;
-use crate::types::{Gap, Offset, SubscriptionName, TopicId, TopicName};
+use crate::types::{Offset, SubscriptionName, TopicId, TopicName};
+use at_hand::{AtHand, Current, Next};
+use feed::Feed;
 
 /// How to subscribe.
 #[derive(Debug, Clone)]
@@ -48,10 +57,10 @@ pub struct SubscriberOptions {
     /// Without a name: where to begin, at the end if not told. With a name: where the subscription
     /// begins if it has to be made; if not told, it must exist.
     pub from: Option<Position>,
-    /// Bytes asked for at once, at most [`limits::FETCH_BYTES_MAX`]; a larger batch comes whole.
+    /// Bytes that come in one answer, at most [`limits::FETCH_BYTES_MAX`]; a larger batch comes whole.
     pub max_bytes: usize,
-    /// Ask for the next records while those at hand are handed out.
-    pub prefetch: bool,
+    /// Bytes that may have come, or be under way, before one more answer: what a slow application holds.
+    pub window_bytes: usize,
     /// Pass over damaged records with a gap instead of an error.
     pub pass_damage: bool,
     /// How long the host may be away; the client's timeout if not told.
@@ -63,8 +72,8 @@ impl Default for SubscriberOptions {
         Self {
             name: None,
             from: None,
-            max_bytes: limits::SUBSCRIBER_FETCH_BYTES_DEFAULT,
-            prefetch: true,
+            max_bytes: limits::SUBSCRIBER_ANSWER_BYTES_DEFAULT,
+            window_bytes: limits::SUBSCRIBER_WINDOW_BYTES_DEFAULT,
             pass_damage: false,
             timeout: None,
         }
@@ -88,52 +97,6 @@ impl SubscriberOptions {
             ..Self::default()
         }
     }
-}
-
-/// What a subscriber is given.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Delivery {
-    /// The next record.
-    Record(ReceivedRecord),
-    /// Offsets that it will never see.
-    Gap(Gap),
-}
-
-/// A record with its place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReceivedRecord {
-    /// Its offset.
-    pub offset: Offset,
-    /// When its host appended it.
-    pub append_time: Timestamp,
-    /// When it was made, by its publisher's clock.
-    pub timestamp: Timestamp,
-    /// Its key.
-    pub key: Option<Bytes>,
-    /// Its headers.
-    pub headers: Vec<Header>,
-    /// Its payload.
-    pub value: Bytes,
-}
-
-/// What a subscriber has at hand, looked at where it lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeliveryRef<'a> {
-    /// The next record.
-    Record(ReceivedRef<'a>),
-    /// Offsets that it will never see.
-    Gap(Gap),
-}
-
-/// A record with its place, in the memory that it was received in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReceivedRef<'a> {
-    /// Its offset.
-    pub offset: Offset,
-    /// When its host appended it.
-    pub append_time: Timestamp,
-    /// Timestamp, key, headers and payload.
-    pub record: RecordRef<'a>,
 }
 
 /// Reads one topic. Made by [`Client::subscriber`].
@@ -166,47 +129,7 @@ pub struct Subscriber {
     start: Offset,
     end: Offset,
     at_hand: AtHand,
-    asked: Option<Asked>,
-}
-
-/// What was fetched and not handed out.
-#[derive(Debug)]
-struct AtHand {
-    items: VecDeque<Item>,
-    current: Option<Current>,
-    /// The offset after all of it.
-    end: Offset,
-}
-
-#[derive(Debug)]
-enum Item {
-    Batch(StoredBatch, CheckedBatch),
-    Gap(Gap),
-}
-
-/// What comes next of it.
-enum Next {
-    Record,
-    Gap(Gap),
-    Nothing,
-}
-
-/// A batch that is being handed out.
-#[derive(Debug)]
-struct Current {
-    records: Records,
-    next_offset: Offset,
-    append_time: Timestamp,
-    /// What ended it, if no call has told yet.
-    failed: Option<BatchError>,
-}
-
-/// A fetch on its way.
-#[derive(Debug)]
-struct Asked {
-    answer: Pending,
-    connection: Connection,
-    deadline: Instant,
+    feed: Option<Feed>,
 }
 
 impl Client {
@@ -227,7 +150,7 @@ impl Client {
             start: Offset::ZERO,
             end: Offset::ZERO,
             at_hand: AtHand::starting_at(Offset::ZERO),
-            asked: None,
+            feed: None,
             options,
         };
         subscriber.begin().await?;
@@ -501,10 +424,10 @@ impl Subscriber {
         self.forget();
     }
 
-    /// Drops what was fetched or asked for; the next fetch begins at the position.
+    /// Drops what came and the stream it came by; the next one begins at the position.
     fn forget(&mut self) {
         self.at_hand = AtHand::starting_at(self.position);
-        self.asked = None;
+        self.feed = None;
     }
 
     // --- handing out ---------------------------------------------------------
@@ -527,76 +450,49 @@ impl Subscriber {
         }
     }
 
-    /// Gets more, or fails when the patience is over. May return without anything new.
+    /// Gets more, or fails when the patience is over. To be called when nothing is at hand; may return without
+    /// anything new.
     async fn fill(&mut self) -> Result<(), ClientError> {
-        if self.asked.is_none()
-            && let Err(error) = self.ask().await
-        {
-            return self.route.recover(error).await;
+        if self.feed.is_none() {
+            let opened = Feed::open(&self.route, &self.options, self.at_hand.end).await;
+            match opened {
+                Ok(feed) => self.feed = Some(feed),
+                Err(error) => return self.route.recover(error).await,
+            }
         }
-        let Some(asked) = &mut self.asked else {
+        let Some(feed) = &mut self.feed else {
             return Ok(());
         };
-        let answer = match tokio::time::timeout_at(asked.deadline, &mut asked.answer).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                // Whoever does not even answer a long poll is asked anew over another connection.
-                asked.connection.close();
-                Err(CallError::TimedOut {
-                    address: asked.connection.address().clone(),
-                    after: self.route.answer_timeout(),
-                    may_be_sent: true,
-                })
-            }
-        };
-        self.asked = None;
-        match answer {
+        match feed.next().await {
             Ok(body) => {
                 self.route.progress();
-                if let Err(error) = self.accept(body) {
+                let accepted = self.accept(body);
+                if accepted.is_err() {
                     self.forget();
-                    return Err(error);
                 }
-                if self.options.prefetch && !self.at_hand.is_empty() {
-                    // A failure comes up again when the records at hand are used up.
-                    let _ = self.ask().await;
-                }
-                Ok(())
+                accepted
             }
-            Err(error) => self.route.recover(error).await,
+            Err(error) => {
+                // A stream that stood was progress, however little came of it.
+                if feed.is_open() {
+                    self.route.progress();
+                }
+                self.feed = None;
+                self.route.recover(error).await
+            }
         }
-    }
-
-    /// Sends the next fetch.
-    async fn ask(&mut self) -> Result<(), CallError> {
-        let connection = self.route.connection().await?;
-        let answer_timeout = self.route.answer_timeout();
-        let wait = limits::SUBSCRIBER_WAIT.min(answer_timeout);
-        let location = self.route.location();
-        let fetch = Fetch {
-            topic: location.id,
-            epoch: location.epoch,
-            offset: self.at_hand.end,
-            max_bytes: self.options.max_bytes.clamp(1, limits::FETCH_BYTES_MAX) as u32,
-            min_bytes: 1,
-            max_wait_ms: wait.as_millis() as u32,
-            pass_damage: self.options.pass_damage,
-        };
-        let answer = connection.submit(Api::Fetch, fetch.encode()).await?;
-        self.asked = Some(Asked {
-            answer,
-            connection,
-            deadline: Instant::now() + wait + answer_timeout,
-        });
-        Ok(())
     }
 
     /// Checks an answer and puts it at hand.
     fn accept(&mut self, body: Bytes) -> Result<(), ClientError> {
         let fetched = Fetched::decode(body)?;
         (self.start, self.end) = (fetched.start_offset, fetched.end_offset);
+        let mut records = 0;
         for item in fetched.items {
-            self.at_hand.add(item)?;
+            records += self.at_hand.add(item)?;
+        }
+        if let Some(feed) = &mut self.feed {
+            feed.holds(records);
         }
         let (expected, found) = (self.at_hand.end, fetched.next_offset);
         if found == expected {
@@ -606,237 +502,9 @@ impl Subscriber {
     }
 }
 
-impl AtHand {
-    fn starting_at(offset: Offset) -> Self {
-        Self {
-            items: VecDeque::new(),
-            current: None,
-            end: offset,
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        let is_over = |current: &Current| current.records.is_over() && current.failed.is_none();
-        self.items.is_empty() && self.current.as_ref().is_none_or(is_over)
-    }
-
-    /// Whether the next batch may begin before where it is wanted: a fetch may start inside a
-    /// batch, and so may what follows a gap, because records are discarded one by one.
-    fn may_start_inside(&self) -> bool {
-        self.is_empty() || matches!(self.items.back(), Some(Item::Gap(_)))
-    }
-
-    /// Adds what a host answered. It must go on where the last item ended, but for a batch that
-    /// may begin earlier.
-    fn add(&mut self, item: FetchItem) -> Result<(), ClientError> {
-        let expected = self.end;
-        let (from, item) = match item {
-            FetchItem::Batch(stored) => {
-                let batch = CheckedBatch::check_crc(stored.batch.clone())?;
-                (stored.base_offset, Item::Batch(stored, batch))
-            }
-            FetchItem::Gap(gap) => (gap.from, Item::Gap(gap)),
-        };
-        let to = match &item {
-            Item::Batch(_, batch) => from.saturating_add(batch.header().record_count.into()),
-            Item::Gap(gap) => gap.to,
-        };
-        if from > expected {
-            let found = from;
-            return Err(ClientError::UnexplainedGap { expected, found });
-        }
-        if to <= expected || (from < expected && !self.may_start_inside()) {
-            return Err(ClientError::Malformed {
-                what: "the answer to a fetch".to_owned(),
-                reason: format!("offsets [{from}, {to}) where {expected} was expected"),
-            });
-        }
-        self.end = to;
-        self.items.push_back(match item {
-            Item::Gap(gap) => Item::Gap(Gap {
-                from: expected,
-                ..gap
-            }),
-            batch @ Item::Batch(..) => batch,
-        });
-        Ok(())
-    }
-
-    /// Appends the records of the current batch from `position` on, up to `max` deliveries in all. Answers the
-    /// position after them; `None` if there are none, or the next thing is something else.
-    fn take_records(
-        &mut self,
-        position: Offset,
-        max: usize,
-        deliveries: &mut Vec<Delivery>,
-    ) -> Option<Offset> {
-        let current = self.current.as_mut().filter(|current| {
-            // What lies before the position is passed over one by one, and so is an error met.
-            current.next_offset >= position && current.failed.is_none()
-        })?;
-        let before = deliveries.len();
-        deliveries.reserve(current.records.size_hint().1.unwrap_or(0).min(max - before));
-        while deliveries.len() < max
-            && let Some(delivery) = current.next()
-        {
-            match delivery {
-                Ok(delivery) => deliveries.push(delivery),
-                Err(error) => {
-                    current.failed = Some(error);
-                    break;
-                }
-            }
-        }
-        (deliveries.len() > before).then_some(current.next_offset)
-    }
-
-    /// The next record from `position` on, or gap.
-    fn take(&mut self, position: Offset) -> Result<Option<Delivery>, ClientError> {
-        Ok(match self.advance(position)? {
-            Next::Nothing => None,
-            Next::Gap(gap) => Some(Delivery::Gap(gap)),
-            Next::Record => match &mut self.current {
-                Some(current) => current.next().transpose()?,
-                None => None,
-            },
-        })
-    }
-
-    /// Passes over what lies before `position`, and tells what comes then. A record is the next of the current batch.
-    fn advance(&mut self, position: Offset) -> Result<Next, ClientError> {
-        loop {
-            if let Some(current) = &mut self.current {
-                if let Some(error) = current.failed.take() {
-                    return Err(error.into());
-                }
-                while current.next_offset < position
-                    && let Some(passed) = current.next_ref()
-                {
-                    passed?;
-                }
-                if !current.records.is_over() {
-                    return Ok(Next::Record);
-                }
-                self.current = None;
-            }
-            match self.items.pop_front() {
-                None => return Ok(Next::Nothing),
-                Some(Item::Gap(gap)) => return Ok(Next::Gap(gap)),
-                Some(Item::Batch(stored, batch)) => {
-                    self.current = Some(Current {
-                        records: batch.records()?,
-                        next_offset: stored.base_offset,
-                        append_time: stored.append_time,
-                        failed: None,
-                    });
-                }
-            }
-        }
-    }
-}
-
-impl Current {
-    fn next(&mut self) -> Option<Result<Delivery, BatchError>> {
-        let record = self.records.next()?;
-        let offset = self.next_offset;
-        Some(record.map(|record| {
-            // Only past what was good: an error is about this offset.
-            self.next_offset = offset.next();
-            Delivery::Record(ReceivedRecord {
-                offset,
-                append_time: self.append_time,
-                timestamp: record.timestamp,
-                key: record.key,
-                headers: record.headers,
-                value: record.value,
-            })
-        }))
-    }
-
-    /// The same, borrowed. An error is told again by the next call: nothing behind it may be handed out.
-    fn next_ref(&mut self) -> Option<Result<ReceivedRef<'_>, BatchError>> {
-        let record = self.records.next_ref()?;
-        let offset = self.next_offset;
-        match &record {
-            Ok(_) => self.next_offset = offset.next(),
-            Err(error) => self.failed = Some(error.clone()),
-        }
-        Some(record.map(|record| ReceivedRef {
-            offset,
-            append_time: self.append_time,
-            record,
-        }))
-    }
-}
-
 fn not_durable() -> ClientError {
     ClientError::Api(ApiError::InvalidArgument {
         what: "commit".to_owned(),
         reason: "this subscriber has no subscription: give it a name".to_owned(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::protocol::batch::{BatchBuilder, Compression, RecordToSend};
-    use crate::types::{LeaderEpoch, ProducerId, Sequence};
-
-    /// Three records, of which the last is none although the checksum holds.
-    fn at_hand() -> AtHand {
-        let mut builder = BatchBuilder::new(Compression::None);
-        for value in ["one", "two", "three"] {
-            let record = RecordToSend {
-                timestamp: Timestamp::from_millis(0),
-                key: None,
-                headers: &[],
-                value: value.as_bytes(),
-            };
-            assert!(builder.push_within(&record, 1_000));
-        }
-        let batch = builder.build(ProducerId::zero(), Sequence::ZERO);
-        let mut bytes = batch.expect("built").to_vec();
-        // The attributes of the last record: its value, and four bytes before it.
-        let at = bytes.len() - "three".len() - 4;
-        bytes[at] = 1;
-        let crc = crc_fast::crc32_iscsi(&bytes[4..]);
-        bytes[..4].copy_from_slice(&crc.to_le_bytes());
-        let mut at_hand = AtHand::starting_at(Offset::ZERO);
-        let stored = StoredBatch {
-            base_offset: Offset::ZERO,
-            epoch: LeaderEpoch::new(1),
-            append_time: Timestamp::from_millis(0),
-            batch: bytes.into(),
-        };
-        at_hand.add(FetchItem::Batch(stored)).expect("it follows");
-        at_hand
-    }
-
-    #[test]
-    fn the_position_stays_before_a_record_that_is_none() {
-        let mut at_hand = at_hand();
-        let first = at_hand.take(Offset::ZERO).expect("good").expect("there");
-        assert!(matches!(first, Delivery::Record(record) if record.value == "one"));
-        let mut deliveries = Vec::new();
-        let next = at_hand.take_records(Offset::new(1), 10, &mut deliveries);
-        assert_eq!(next, Some(Offset::new(2)));
-        assert_eq!(deliveries.len(), 1);
-        assert!(!at_hand.is_empty(), "the error is to be told");
-        at_hand.take(Offset::new(2)).expect_err("it is no record");
-    }
-
-    #[test]
-    fn in_place_the_same() {
-        let mut at_hand = at_hand();
-        assert!(matches!(at_hand.advance(Offset::ZERO), Ok(Next::Record)));
-        let current = at_hand.current.as_mut().expect("a batch");
-        for offset in 0..2 {
-            let received = current.next_ref().expect("there").expect("good");
-            assert_eq!(received.offset.get(), offset);
-        }
-        current.next_ref().expect("there").expect_err("no record");
-        assert_eq!(current.next_offset.get(), 2);
-        let again = at_hand.advance(Offset::new(2));
-        assert!(again.is_err(), "nothing behind it is handed out");
-    }
 }

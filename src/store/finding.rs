@@ -1,0 +1,185 @@
+//! Finding the place of a time in a topic.
+//!
+//! ```text
+//!   appended  9:00 9:01 9:01 9:05    (lost)     9:30 9:31
+//!   offset      0    1    2    3   [4 ..... 9)    9   10
+//!                    ▲              ▲                  ▲
+//!                    9:01           9:10, 9:30         9:31
+//! ```
+//!
+//! The place of a time is right behind the last record that was appended before
+//! it, wherever that lies: the first record appended at or after it, or the gap
+//! in front of that, because what is missing may have been appended then.
+//!
+//! A topic's append times never fall, so extents can be searched by halves: in
+//! the footers of sealed segments and among those of the open ones. At most one
+//! extent has records from before and from after the time; only that one is read.
+
+use super::index::Run;
+use super::reader::{ReadError, ReadRequest, read};
+use super::shared::{Shared, TopicShared};
+use crate::journal::Extent;
+use crate::limits;
+use crate::protocol::data::FetchItem;
+use crate::time::Timestamp;
+use crate::types::Offset;
+
+/// The extents around a time.
+#[derive(Default)]
+struct Around {
+    /// The last one that ends before it.
+    before: Option<Extent>,
+    /// The first one that reaches it.
+    reaching: Option<Extent>,
+}
+
+impl Around {
+    /// The nearest of both.
+    fn and(self, other: Self) -> Self {
+        let reaching = [self.reaching, other.reaching].into_iter().flatten();
+        Self {
+            before: later(self.before, other.before),
+            reaching: reaching.min_by_key(|extent| extent.base),
+        }
+    }
+}
+
+fn later(one: Option<Extent>, other: Option<Extent>) -> Option<Extent> {
+    let both = one.into_iter().chain(other);
+    both.max_by_key(Extent::end)
+}
+
+/// The offset behind the last record that was appended before `time`, inside what the topic holds.
+pub(super) fn offset_at_time(
+    shared: &Shared,
+    topic: &TopicShared,
+    time: Timestamp,
+) -> Result<Offset, ReadError> {
+    let around = {
+        let index = topic.index();
+        let (before, reaching) = index.open_around(|extent| extent.last_time < time);
+        let runs = index.runs().to_vec();
+        drop(index);
+        Around { before, reaching }.and(sealed_around(shared, topic, &runs, time))
+    };
+    let before = around.before.map_or(topic.start(), |extent| extent.end());
+    let found = match around.reaching {
+        Some(extent) if extent.first_time < time => {
+            inside(shared, topic, (before.max(extent.base), time))?
+        }
+        Some(_) | None => before,
+    };
+    Ok(found.min(topic.readable_end()).max(topic.start()))
+}
+
+/// The extents around the time among those that footers tell of. A run whose footer cannot be read tells nothing:
+/// what it holds is missing.
+fn sealed_around(shared: &Shared, topic: &TopicShared, runs: &[Run], time: Timestamp) -> Around {
+    let search = Search {
+        shared,
+        topic,
+        runs,
+        time,
+    };
+    let (mut low, mut high) = (0, runs.len());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        // The next one that tells something says it for those that do not.
+        match (middle..high).find_map(|at| Some((at, search.last_of(at)?))) {
+            Some((at, last)) if last.last_time < time => low = at + 1,
+            _ => high = middle,
+        }
+    }
+    let mut before = (0..low).rev().find_map(|at| search.last_of(at));
+    for at in low..runs.len() {
+        let (ended, reaching) = search.split(at);
+        before = later(before, ended);
+        if reaching.is_some() {
+            return Around { before, reaching };
+        }
+    }
+    Around {
+        before,
+        reaching: None,
+    }
+}
+
+struct Search<'a> {
+    shared: &'a Shared,
+    topic: &'a TopicShared,
+    runs: &'a [Run],
+    time: Timestamp,
+}
+
+impl Search<'_> {
+    /// The last extent before and the first one from where `holds` no longer does, in the segment of a run.
+    fn around(
+        &self,
+        at: usize,
+        holds: impl Fn(&Extent) -> bool,
+    ) -> (Option<Extent>, Option<Extent>) {
+        let Some(segment) = self.shared.segments.get(self.runs[at].segment) else {
+            return (None, None);
+        };
+        match self.shared.segments.footer(&segment, &self.shared.dir) {
+            Ok(Some(footer)) => footer.split(self.topic.id, holds),
+            Ok(None) | Err(_) => (None, None),
+        }
+    }
+
+    /// Where the next run begins: a cold segment may hold several runs of a topic, with others' between them.
+    fn is_of(&self, at: usize, extent: &Extent) -> bool {
+        let next = self.runs.get(at + 1);
+        next.is_none_or(|next| extent.base < next.base)
+    }
+
+    fn last_of(&self, at: usize) -> Option<Extent> {
+        let (last, _) = self.around(at, |extent| self.is_of(at, extent));
+        last.filter(|last| last.base >= self.runs[at].base)
+    }
+
+    /// The last extent of the segment that ends before the time, and the first one of the run that reaches it.
+    fn split(&self, at: usize) -> (Option<Extent>, Option<Extent>) {
+        let (before, reaching) = self.around(at, |extent| extent.last_time < self.time);
+        (before, reaching.filter(|extent| self.is_of(at, extent)))
+    }
+}
+
+/// Reads from an offset whose predecessors are all from before the time, up to the first batch that is not.
+fn inside(
+    shared: &Shared,
+    topic: &TopicShared,
+    (from, time): (Offset, Timestamp),
+) -> Result<Offset, ReadError> {
+    let (mut at, mut known) = (from.max(topic.start()), from);
+    while at < topic.readable_end() {
+        let request = ReadRequest {
+            from: at,
+            max_bytes: limits::EXTENT_BYTES_MAX,
+            pass_damage: true,
+            memory_only: false,
+        };
+        let result = read(shared, topic, request)?;
+        if result.next <= at {
+            break;
+        }
+        let begins = result.items.iter().skip(1).map(begin_of);
+        let ends = begins.chain([result.next]);
+        for (item, end) in result.items.iter().zip(ends) {
+            match item {
+                FetchItem::Batch(batch) if batch.append_time >= time => return Ok(known),
+                FetchItem::Batch(_) => known = end,
+                FetchItem::Gap(_) => {}
+            }
+        }
+        at = result.next;
+    }
+    Ok(known)
+}
+
+fn begin_of(item: &FetchItem) -> Offset {
+    match item {
+        FetchItem::Batch(batch) => batch.base_offset,
+        FetchItem::Gap(gap) => gap.from,
+    }
+}
