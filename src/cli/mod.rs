@@ -27,6 +27,7 @@ mod confirm;
 mod data;
 mod fail;
 mod flags;
+mod following;
 mod format;
 mod history;
 mod in_file;
@@ -179,7 +180,9 @@ Examples:
   tidings sub quakes.ci --as map                    durable: goes on where it stopped
   tidings sub quakes.ci --from -10 --until-end      the last ten
   tidings sub quakes.ci --from 2h -o json
-  tidings sub quakes.ci -f '%o %k %p%n'"
+  tidings sub quakes.ci -f '%o %k %p%n'
+  tidings sub 'quakes.*' -f '%t %p%n'               all that match, and those made later
+  tidings sub 'orders.>' --as billing -o json       durable: one place on each topic"
     )]
     Sub(subscribe::Subscribe),
     /// Print what is new for a durable subscription, then exit

@@ -1,4 +1,5 @@
-//! `tidings sub` and `tidings pull`: messages of a topic onto stdout.
+//! `tidings sub` and `tidings pull`: messages of a topic onto stdout. A pattern is
+//! [followed](super::following).
 //!
 //! A durable subscription is committed up to what has been written out and not
 //! further: after each write the position is noted, and the commit names it. So
@@ -13,7 +14,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::fail::Result;
+use crate::cli::fail::{Failure, Result};
+use crate::cli::following;
 use crate::cli::message::{Message, Printer};
 use crate::cli::output::{self, Output};
 use crate::cli::values::{self, Template};
@@ -21,47 +23,50 @@ use crate::cli::{Context, STALL_TOLD_AFTER, signals};
 use crate::client::{ClientError, Delivery, Subscriber, SubscriberOptions};
 use crate::protocol::api::Position;
 use crate::protocol::error::ApiError;
-use crate::types::{Offset, SubscriptionName, TopicName};
+use crate::types::{Offset, SubscriptionName, TopicName, TopicPattern};
 
 /// What was written out is committed at least so often.
-const COMMIT_EVERY: Duration = Duration::from_secs(1);
+pub(super) const COMMIT_EVERY: Duration = Duration::from_secs(1);
 /// Messages taken at once, before what was printed is written out.
-const MESSAGES_AT_ONCE: usize = 4096;
+pub(super) const MESSAGES_AT_ONCE: usize = 4096;
 
 /// Arguments of `sub`.
 #[derive(Debug, Args)]
 pub struct Subscribe {
-    /// The topic
-    topic: TopicName,
-    /// Read through this durable subscription, and commit what was printed
+    /// The topic, or a pattern: '*' stands for one token, a last '>' for one or more; all topics that match are
+    /// followed, on all peers, and those made later from their beginning
+    #[arg(value_name = "TOPIC|PATTERN")]
+    topic: TopicPattern,
+    /// Read through this durable subscription, of each topic, and commit what was printed
     #[arg(long = "as", value_name = "NAME")]
-    name: Option<SubscriptionName>,
+    pub(super) name: Option<SubscriptionName>,
     /// If the subscription has to be made: remove it by itself when nobody uses it for so long
     #[arg(long, value_name = "DURATION", requires = "name", value_parser = values::duration)]
-    expire: Option<Duration>,
+    pub(super) expire: Option<Duration>,
     /// Where to begin: beginning, end, OFFSET, -N, a duration back from now, or a time; a durable
     /// subscription that exists goes on where it stopped [default: end]
     #[arg(long, value_name = "PLACE", allow_hyphen_values = true)]
     #[arg(value_parser = values::position)]
-    from: Option<Position>,
+    pub(super) from: Option<Position>,
     /// Stop after so many messages
     #[arg(short = 'n', value_name = "N", value_parser = values::count)]
-    count: Option<u64>,
-    /// Stop where the topic ends now
+    pub(super) count: Option<u64>,
+    /// Stop where the topic ends now, or all that match do
     #[arg(long)]
-    until_end: bool,
-    /// Give up when the topic's peer is away, or nobody answers at first, for so long
+    pub(super) until_end: bool,
+    /// Give up when the topic's peer is away, or nobody answers at first, for so long; a pattern that need not end
+    /// goes on with the topics of other peers instead
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = values::duration)]
     pub(super) timeout: Duration,
     #[command(flatten)]
-    look: Look,
+    pub(super) look: Look,
 }
 
 /// Arguments of `pull`.
 #[derive(Debug, Args)]
 pub struct Pull {
     /// The topic
-    topic: TopicName,
+    topic: TopicPattern,
     /// The durable subscription
     #[arg(long = "as", value_name = "NAME")]
     name: SubscriptionName,
@@ -88,14 +93,14 @@ pub struct Pull {
 
 /// How messages look, and what happens where there are none.
 #[derive(Debug, Args)]
-struct Look {
+pub(super) struct Look {
     /// Report damaged messages as a gap and go on, instead of stopping there
     #[arg(long)]
-    pass_damage: bool,
+    pub(super) pass_damage: bool,
     /// Print each message so: %t topic, %o offset, %T time, %k key, %h headers, %p payload,
     /// %n newline, %% percent
     #[arg(short = 'f', value_name = "FORMAT", value_parser = values::template)]
-    template: Option<Template>,
+    pub(super) template: Option<Template>,
 }
 
 /// When to stop.
@@ -130,20 +135,30 @@ struct Flow<'a> {
 
 /// Runs `sub`.
 pub async fn sub(args: Subscribe, context: &Context) -> Result {
+    let Some(topic) = args.topic.as_name() else {
+        if args.expire.is_some() {
+            return Err(Failure::usage(
+                "--expire goes with one topic: make the subscriptions of a pattern with \
+                 'tidings subscription create TOPIC --as NAME --expire DURATION'",
+            ));
+        }
+        let pattern = args.topic.clone();
+        return following::follow(&pattern, args, context).await;
+    };
     let stop = signals::listen()?;
     let printer = Printer::new(context.output.format, args.look.template)?;
     let mut options = match args.name {
         None => SubscriberOptions::passing(args.from.unwrap_or(Position::End)),
         Some(name) => {
-            let from = begin(&args.topic, &name, args.from, context).await?;
+            let from = begin(&topic, &name, args.from, context).await?;
             SubscriberOptions::durable(name, from)
         }
     };
     options.pass_damage = args.look.pass_damage;
     options.timeout = Some(args.timeout);
     options.expire = args.expire;
-    let subscriber = context.client.subscriber(&args.topic, options).await?;
-    warn_of_quarantine(&args.topic, context).await;
+    let subscriber = context.client.subscriber(&topic, options).await?;
+    warn_of_quarantine(&topic, context).await;
     let until = Until {
         count: args.count,
         end: args.until_end.then(|| subscriber.end_offset()),
@@ -314,6 +329,13 @@ async fn warn_of_quarantine(topic: &TopicName, context: &Context) {
 
 /// Runs `pull`.
 pub async fn pull(args: Pull, context: &Context) -> Result {
+    let Some(topic) = args.topic.as_name() else {
+        let (pattern, name) = (&args.topic, &args.name);
+        return Err(Failure::usage(format!(
+            "pull reads one topic, and '{pattern}' is a pattern; all that is new of all that match: \
+             tidings sub '{pattern}' --as {name} --until-end"
+        )));
+    };
     let stop = signals::listen()?;
     let printer = Printer::new(context.output.format, args.look.template)?;
     let mut options = SubscriberOptions::durable(args.name, args.from);
@@ -323,8 +345,8 @@ pub async fn pull(args: Pull, context: &Context) -> Result {
     }
     options.pass_damage = args.look.pass_damage;
     options.timeout = Some(args.timeout);
-    let subscriber = context.client.subscriber(&args.topic, options).await?;
-    warn_of_quarantine(&args.topic, context).await;
+    let subscriber = context.client.subscriber(&topic, options).await?;
+    warn_of_quarantine(&topic, context).await;
     let pause = Pause::of(&subscriber, &context.output);
     let mut flow = Flow::new(subscriber, printer, &context.output);
     flow.commits = !args.no_commit;

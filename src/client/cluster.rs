@@ -327,7 +327,7 @@ impl Cluster {
     }
 
     /// Asks the peer at `address` whether it hosts the topic, and remembers it if so.
-    async fn lookup_at(
+    pub async fn lookup_at(
         &self,
         topic: &TopicName,
         address: &Address,

@@ -24,8 +24,9 @@
 //! ```text
 //!   Client ── admin calls ─────────────┐
 //!     ├── Publisher ── one task ───────┼──► cluster: locations, connections ──► net::dial
-//!     └── Subscriber ──────────────────┘
-//!           └ a durable one: a task that attends its subscription
+//!     ├── Subscriber ──────────────────┤
+//!     │     └ a durable one: a task that attends its subscription
+//!     └── PatternSubscriber ── jobs ───┘
 //! ```
 //!
 //! Invariants:
@@ -43,8 +44,7 @@
 //!    [`window_bytes`](SubscriberOptions::window_bytes) and one answer.
 //! 5. **What is known is used**: while no index answers, known locations go on working.
 //!
-//! Absent on purpose: blocking calls, consumer groups, and patterns in
-//! subscriptions (follow [`Client::watch`] and subscribe to each topic).
+//! Absent on purpose: blocking calls, consumer groups.
 
 mod admin;
 mod attendance;
@@ -52,6 +52,7 @@ mod backoff;
 mod cluster;
 mod error;
 mod options;
+mod pattern;
 mod publisher;
 mod route;
 mod subscriber;
@@ -59,6 +60,7 @@ mod subscriber;
 pub use admin::{NewTopic, TopicReport};
 pub use error::ClientError;
 pub use options::ConnectOptions;
+pub use pattern::{PatternEvent, PatternOptions, PatternStart, PatternSubscriber, TopicDeliveries};
 pub use publisher::{Ack, Acked, AckedRun, Message, Publisher, PublisherOptions, RunAck};
 pub use subscriber::{
     Delivery, DeliveryRef, ReceivedRecord, ReceivedRef, Subscriber, SubscriberOptions,

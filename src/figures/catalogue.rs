@@ -187,6 +187,7 @@ metrics! {
     GROUPS_UNTOLD = "tidings_consumer_groups_untold", GAUGE, One, [], "Consumer groups beyond those told one by one";
     REDELIVERED = "tidings_redelivered_records_total", COUNTER, One, [], "Records given to members of consumer groups that had been given out before";
     DEAD_LETTERED = "tidings_dead_letters_total", COUNTER, One, [], "Records that consumer groups moved to dead-letter topics";
+    ENDS_WATCHERS = "tidings_ends_watchers", GAUGE, One, [], "Clients that follow many topics and wait for ends to move";
     PRODUCERS = "tidings_producers", GAUGE, One, [], "Publishers remembered, to know their repetitions";
     STORED = "tidings_stored_bytes", GAUGE, Bytes, [], "Bytes of record batches that live";
     JOURNAL_BYTES = "tidings_journal_bytes", GAUGE, Bytes, [], "Bytes of all journal files";

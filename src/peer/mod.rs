@@ -20,6 +20,7 @@
 mod consumers;
 mod creating;
 mod directory;
+mod ends;
 mod figures;
 mod known;
 mod registrar;

@@ -8,6 +8,7 @@ use super::PeerOptions;
 use super::consumers::Desks;
 use super::creating::create_topic;
 use super::directory::Directory;
+use super::ends::EndsService;
 use super::figures::PeerFigures;
 use super::registrar::{Registrar, unavailable};
 use crate::limits;
@@ -36,6 +37,7 @@ pub(super) struct PeerService {
     message_bytes_max: usize,
     advertise: Address,
     figures: Arc<PeerFigures>,
+    ends: EndsService,
 }
 
 impl PeerService {
@@ -66,6 +68,7 @@ impl PeerService {
             message_bytes_max: options.message_bytes_max,
             advertise: options.advertise.clone(),
             figures,
+            ends: EndsService::new(store.clone()),
             store,
             registrar,
         }
@@ -413,6 +416,10 @@ impl Service for PeerService {
             | Api::SettleRecords
             | Api::LeaveConsumerGroup
             | Api::ReplayDeadLetters => self.call_about_consumers(&call, reply),
+            Api::WatchEnds => match call.decode() {
+                Ok(request) => self.ends.watch(request, reply),
+                Err(error) => refuse(reply, &error),
+            },
             _ => self.call_about_topics(&call, reply),
         }
     }

@@ -70,7 +70,9 @@ impl Store {
                 let mut keys = Vec::new();
                 if !asked.dry_run {
                     let by = authored(context, author);
-                    context.state.topic_mut(id)?.undo(name, &undo, by);
+                    let topic = context.state.topic_mut(id)?;
+                    topic.undo(name, &undo, by);
+                    context.shared.position_moved(topic);
                     keys = subscription_keys(id, name);
                 }
                 let undone = Undone {

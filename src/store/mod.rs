@@ -34,6 +34,7 @@ mod index;
 mod keeper;
 mod meters;
 mod motion;
+mod moves;
 pub mod offline;
 mod open;
 mod pool;

@@ -15,6 +15,7 @@ use super::ReclaimFigures;
 use super::attendance::Attendance;
 use super::index::TopicIndex;
 use super::meters::{Meters, Through};
+use super::moves::Moves;
 use super::segments::Segments;
 use super::tail::TailCache;
 use super::windows::Windows;
@@ -27,6 +28,7 @@ use crate::types::{Gap, LeaderEpoch, Offset, Retention, TopicId, TopicName};
 /// What readers need of a topic.
 pub(super) struct TopicShared {
     pub id: TopicId,
+    name: RwLock<TopicName>,
     epoch: AtomicU32,
     start: AtomicU64,
     durable_end: AtomicU64,
@@ -53,6 +55,7 @@ impl TopicShared {
         };
         Self {
             id: topic.id,
+            name: RwLock::new(topic.row.name.clone()),
             epoch: AtomicU32::new(topic.row.epoch.get()),
             start: AtomicU64::new(topic.row.start.get()),
             durable_end: AtomicU64::new(topic.row.end.get()),
@@ -64,6 +67,11 @@ impl TopicShared {
             moves: AtomicU64::new(0),
             through: Through::default(),
         }
+    }
+
+    pub fn name(&self) -> TopicName {
+        let name = self.name.read();
+        name.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn epoch(&self) -> LeaderEpoch {
@@ -105,13 +113,13 @@ impl TopicShared {
         self.durable_end.fetch_max(end.get(), Ordering::AcqRel);
     }
 
-    /// Readers may have everything below `end`.
-    pub fn set_readable(&self, end: Offset) {
+    /// Readers may have everything below `end`. Returns whether that is more than before.
+    fn set_readable(&self, end: Offset) -> bool {
         self.readable_end.send_if_modified(|readable| {
             let grows = end.get() > *readable;
             *readable = end.get().max(*readable);
             grows
-        });
+        })
     }
 
     /// Wakes whoever waits for the end, so that it finds the topic gone.
@@ -125,6 +133,10 @@ impl TopicShared {
         if self.epoch.swap(epoch, Ordering::AcqRel) != epoch {
             // Whoever waits under another one waits in vain.
             self.wake();
+        }
+        if self.name() != topic.row.name {
+            let mut name = self.name.write().unwrap_or_else(PoisonError::into_inner);
+            *name = topic.row.name.clone();
         }
         self.set_bytes(topic.row.bytes);
         let start = self
@@ -231,6 +243,8 @@ pub(super) struct Shared {
     pub attendance: Attendance,
     /// What is counted while working.
     pub meters: Meters,
+    /// Which readable ends moved.
+    pub moves: Moves,
     /// Bytes of the live record batches of all topics, kept as they change: a sum over a million
     /// topics at each heartbeat would be felt.
     live_bytes: Arc<AtomicU64>,
@@ -264,6 +278,7 @@ impl Shared {
             notices: Mutex::default(),
             attendance: Attendance::default(),
             meters: Meters::default(),
+            moves: Moves::default(),
             live_bytes: Arc::default(),
             reserve_free: AtomicU64::new(0),
             reserve_needed: AtomicU64::new(0),
@@ -319,6 +334,13 @@ impl Shared {
             && let Some(shared) = self.topics().by_id.get(&topic.id)
         {
             shared.moves.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Readers of a topic may have everything below `end`.
+    pub fn set_readable(&self, topic: &TopicShared, end: Offset) {
+        if topic.set_readable(end) {
+            self.moves.record(topic.id);
         }
     }
 

@@ -84,7 +84,7 @@ impl Syncer {
         for written in batch {
             for (topic, end) in &written.ends {
                 topic.set_durable(*end);
-                topic.set_readable(*end);
+                self.shared.set_readable(topic, *end);
             }
             self.shared
                 .synced_group

@@ -513,7 +513,7 @@ impl Writer {
                 .get(&touched.topic)
                 .map_or(Offset::ZERO, |bound| bound.durable);
             if touched.durability == Durability::Os && touched.end <= durable {
-                shared.set_readable(touched.end);
+                self.shared.set_readable(shared, touched.end);
             }
         }
         self.shared.meters.came_in(all.0, all.1);

@@ -51,7 +51,7 @@ class ClientProof:
         self.steps = [
             self.greet, self.strangers, self.odd_requests, self.malformed, self.second_hello,
             self.missing_topic, self.create, self.cluster, self.publish, self.retry,
-            self.refused, self.largest, self.read, self.sizes, self.long_poll, self.stream,
+            self.refused, self.largest, self.read, self.sizes, self.long_poll, self.ends, self.stream,
             self.streams_end, self.places, self.subscribe, self.seek, self.resume, self.pause,
             self.list_subscriptions, self.group, self.settle, self.dead_letters, self.manage_groups,
             self.settings, self.purge, self.rename, self.delete,
@@ -341,6 +341,19 @@ class ClientProof:
             equal(len(fetched["items"]), count, f"batches in {most} bytes")
             equal(fetched["next"], 4 * count, "where to go on")
         return f"batches of {size} bytes, never more than was asked for"
+
+    def ends(self):
+        asked = {"pattern": self.name, "after": None, "max_wait_ms": 60_000}
+        told = self.host.call("WatchEnds", version=0, **asked)
+        ends = [(end["id"], end["start_offset"], end["end_offset"]) for end in told["ends"]]
+        equal((ends, told["all"], told["next"]), ([(self.topic["id"], 0, 14)], True, None), "ends")
+        asked["max_wait_ms"] = 50
+        again = self.host.call("WatchEnds", version=told["version"], **asked)
+        equal((again["ends"], again["all"]), ([], False), "ends that have not moved")
+        asked["after"] = self.name
+        rest = self.host.call("WatchEnds", version=0, **asked)
+        equal(rest["ends"], [], "the page behind the last")
+        return "one topic that ends at 14, and stays there"
 
     def long_poll(self):
         began = time.monotonic()

@@ -23,7 +23,7 @@ REQUESTS = {
     "CreateTopic": 40, "DeleteTopic": 41, "DescribeTopic": 42, "DescribeTopics": 43,
     "SetTopic": 44, "RenameTopic": 45, "PurgeTopic": 46, "AcceptLoss": 47,
     "FindOffset": 48, "PeerStatus": 49, "Publish": 50, "Fetch": 51,
-    "Stream": 52, "StreamCredit": 53,
+    "Stream": 52, "StreamCredit": 53, "WatchEnds": 54,
     "CreateSubscription": 60, "DeleteSubscription": 61, "DescribeSubscription": 62,
     "ListSubscriptions": 63, "SeekSubscription": 64, "Commit": 65,
     "SubscriptionHistory": 66, "UndoSubscription": 67,
@@ -55,7 +55,7 @@ ANSWERS = {
     "CreateTopic": "CreatedTopic", "DeleteTopic": "Done", "DescribeTopic": "TopicInfo",
     "DescribeTopics": "TopicInfoPage", "SetTopic": "TopicInfo", "RenameTopic": "TopicInfo",
     "PurgeTopic": "TopicInfo", "AcceptLoss": "AcceptedLoss", "FindOffset": "FoundOffset",
-    "PeerStatus": "PeerStatusAnswer", "StreamCredit": "Done",
+    "PeerStatus": "PeerStatusAnswer", "StreamCredit": "Done", "WatchEnds": "TopicEnds",
     "CreateSubscription": "SubscriptionInfo", "DeleteSubscription": "Done",
     "DescribeSubscription": "SubscriptionInfo", "ListSubscriptions": "SubscriptionPage",
     "SeekSubscription": "Sought", "Commit": "Committed",
@@ -141,6 +141,9 @@ LAYOUTS = {
     "PeerStatusAnswer": "id id, name string, version string, started time, load PeerLoad,"
     " rss_bytes u64, cpu_ms u64, payload_bytes u64, disk_written_bytes u64, segments u64,"
     " journal_bytes u64, damage [string], index_reachable bool",
+    "WatchEnds": "version u64, pattern string, after string?, max_wait_ms u32",
+    "TopicEnds": "version u64, all bool, ends [TopicEnd], next string?",
+    "TopicEnd": "id id, start_offset u64, end_offset u64",
     # 5.5
     "CreateSubscription": "topic string, name string, from Position, if_not_exists bool,"
     " expire_ms u64?",

@@ -21,6 +21,7 @@ mod manners;
 mod measuring;
 mod metrics;
 mod newer;
+mod patterns;
 mod python_client;
 mod quarantine;
 mod retaining;

@@ -127,7 +127,7 @@ async fn changes_are_watched_at_the_index_that_a_peer_tells_of() {
     let client = peer.client().await;
     assert_eq!(client.seed().indexes, [index.address()]);
     let changes = client.watch(7, &all, Duration::ZERO).await;
-    assert_eq!(changes.expect("the index answers").version, 8);
+    assert!(changes.expect("the index answers").reset);
 }
 
 #[tokio::test]

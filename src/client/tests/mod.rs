@@ -2,5 +2,6 @@
 
 mod admin;
 mod node;
+mod patterns;
 mod publishing;
 mod subscribing;

@@ -25,6 +25,9 @@ use crate::types::{
     Sequence, SubscriptionName, TopicId, TopicName, TopicSettings,
 };
 
+mod ends;
+mod reading;
+
 /// Longest wait of a test for anything.
 pub const SOON: Duration = Duration::from_secs(20);
 
@@ -272,6 +275,14 @@ pub struct Disk {
     pub lookups: u64,
     /// Streams that were opened here.
     pub streams: u64,
+    /// Topics of which something became new, in order.
+    pub news: Vec<TopicName>,
+    /// Topics whose ends moved, in order.
+    pub moves: Vec<TopicId>,
+    /// Ends that were told.
+    pub ends_told: u64,
+    /// Topics made here: no two ever have the same id.
+    pub made: u8,
 }
 
 /// A node: the service in front of a disk.
@@ -306,7 +317,12 @@ impl Node {
 
     /// Runs `change` on a topic and wakes those who wait for records.
     pub fn change<T>(&self, name: &TopicName, change: impl FnOnce(&mut Topic) -> T) -> T {
-        let result = change(self.disk().topics.get_mut(name).expect("it is here"));
+        let mut disk = self.disk();
+        let topic = disk.topics.get_mut(name).expect("it is here");
+        let result = change(topic);
+        let id = topic.id;
+        disk.moves.push(id);
+        drop(disk);
         self.changed.notify_waiters();
         result
     }
@@ -325,66 +341,15 @@ impl Node {
             Ok((_, topic)) => topic.publish(publish.batch),
             Err(error) => Err(error),
         };
+        if result.is_ok() {
+            disk.moves.push(publish.topic);
+        }
         if matches!(fault, Fault::StoreSilently) {
             return disk.unanswered.push(reply);
         }
         drop(disk);
         self.changed.notify_waiters();
         reply.send_raw(result.map(|published| crate::net::Body::copy(&published.encode())));
-    }
-
-    async fn stream(self: Arc<Self>, call: Call, reply: Reply) {
-        let stream = Stream::decode(call.body).expect("well-formed");
-        let mut fetch = Fetch {
-            topic: stream.topic,
-            epoch: stream.epoch,
-            offset: stream.offset,
-            max_bytes: stream.max_bytes,
-            min_bytes: 1,
-            max_wait_ms: 0,
-            pass_damage: stream.pass_damage,
-        };
-        if self.disk().is_silent {
-            return self.disk().unanswered.push(reply);
-        }
-        if let Err(error) = self.fetch_now(&fetch) {
-            return reply.error(&error);
-        }
-        let keep_alive = Duration::from_millis(stream.keep_alive_ms.into());
-        let outlet = reply.into_outlet(stream.credit, keep_alive);
-        let outlet = outlet.expect("there are few");
-        self.disk().streams += 1;
-        loop {
-            let next = async {
-                let credit = outlet.credit().await;
-                let mut fetched = self.fetch_at_last(&fetch).await?;
-                let records = fetched.keep_records(credit);
-                let mut place = outlet.place();
-                place.reserve_up_to(fetch.max_bytes as usize).await;
-                Ok((place, fetched, records))
-            };
-            match outlet.unless_ended(next).await {
-                Ok(Ok((place, fetched, records))) => {
-                    fetch.offset = fetched.next_offset;
-                    outlet.push(place, fetched.encode(), records);
-                }
-                Ok(Err(error)) => return outlet.error(&error),
-                Err(ending) => return outlet.end(ending),
-            }
-        }
-    }
-
-    /// What there is, once there is something.
-    async fn fetch_at_last(&self, fetch: &Fetch) -> Result<Fetched, ApiError> {
-        loop {
-            let mut changed = std::pin::pin!(self.changed.notified());
-            changed.as_mut().enable();
-            let fetched = self.fetch_now(fetch)?;
-            if !fetched.items.is_empty() {
-                return Ok(fetched);
-            }
-            changed.await;
-        }
     }
 
     async fn watch_subscription(self: Arc<Self>, call: Call, reply: Reply) {
@@ -415,28 +380,6 @@ impl Node {
         }
     }
 
-    fn fetch_now(&self, fetch: &Fetch) -> Result<Fetched, ApiError> {
-        let mut disk = self.disk();
-        let mut fetched = check_topic(&mut disk, fetch.topic, fetch.epoch)?
-            .1
-            .fetch(fetch)?;
-        match disk.fetch_fault {
-            Some(FetchFault::LeaveOut) if fetched.items.len() > 2 => {
-                fetched.items.remove(1);
-            }
-            Some(FetchFault::Corrupt) => {
-                if let Some(FetchItem::Batch(stored)) = fetched.items.first_mut() {
-                    let mut bytes = stored.batch.to_vec();
-                    let last = bytes.len() - 1;
-                    bytes[last] ^= 1;
-                    stored.batch = bytes.into();
-                }
-            }
-            _ => {}
-        }
-        Ok(fetched)
-    }
-
     fn control(&self, call: &Call, reply: Reply) {
         let mut disk = self.disk();
         if disk.is_silent {
@@ -451,14 +394,6 @@ impl Node {
                 Ok(node.disk().peers.clone())
             }),
             Api::PlaceTopic => self.answer(call, reply, Self::place),
-            Api::Watch => self.answer(call, reply, |_, request: Watch| {
-                Ok(Changes {
-                    version: request.version + 1,
-                    reset: true,
-                    changed: Vec::new(),
-                    dropped: Vec::new(),
-                })
-            }),
             Api::CreateTopic => self.answer(call, reply, Self::create),
             Api::DescribeTopic => self.answer(call, reply, |node, request: DescribeTopic| {
                 node.named(&request.name, |topic| topic.info(&request.name))
@@ -560,7 +495,8 @@ impl Node {
 
     fn create(&self, request: CreateTopic) -> Result<CreatedTopic, ApiError> {
         let mut disk = self.disk();
-        let id = 200 + disk.topics.len() as u8;
+        let id = 200 + disk.made;
+        disk.made += 1;
         let topic = Topic::new(id);
         let info = topic.info(&request.name);
         disk.topics.insert(request.name, topic);
@@ -724,6 +660,10 @@ impl Service for Node {
             Api::WatchSubscription => {
                 return Handling::Wait(Box::pin(self.clone().watch_subscription(call, reply)));
             }
+            Api::Watch => return Handling::Wait(Box::pin(self.clone().watch(call, reply))),
+            Api::WatchEnds => {
+                return Handling::Wait(Box::pin(self.clone().watch_ends(call, reply)));
+            }
             _ => self.control(&call, reply),
         }
         Handling::Answered
@@ -776,6 +716,10 @@ impl Running {
             peers: vec![info.clone()],
             lookups: 0,
             streams: 0,
+            news: Vec::new(),
+            moves: Vec::new(),
+            ends_told: 0,
+            made: 1,
         };
         let node = Arc::new(Node {
             role,

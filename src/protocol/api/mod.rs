@@ -10,6 +10,7 @@
 //! the others lie in a file for each subject.
 
 mod consumers;
+mod ends;
 mod history;
 mod registry;
 mod streams;
@@ -17,6 +18,7 @@ mod subscriptions;
 mod topics;
 
 pub use consumers::*;
+pub use ends::*;
 pub use history::*;
 pub use registry::*;
 pub use streams::*;
@@ -148,6 +150,8 @@ apis! {
     Stream = 52 by Peer,
     /// Let more of a stream come, or end it.
     StreamCredit = 53 by Peer,
+    /// Wait until ends of topics move.
+    WatchEnds = 54 by Peer,
     /// Make a subscription.
     CreateSubscription = 60 by Peer,
     /// Remove one.

@@ -457,6 +457,23 @@ fn places() -> Vec<Sample> {
         start_offset: Offset::new(10),
         end_offset: Offset::new(1_707),
     };
+    let watch_ends = WatchEnds {
+        version: 9,
+        pattern: pattern(),
+        after: Some(topic()),
+        max_wait_ms: 5_000,
+    };
+    let end = TopicEnd {
+        id: topic_id(),
+        start_offset: Offset::new(10),
+        end_offset: Offset::new(1_707),
+    };
+    let ends = TopicEnds {
+        version: 11,
+        all: true,
+        ends: vec![end],
+        next: Some(other_topic()),
+    };
     let status = PeerStatusAnswer {
         id: peer_id(),
         name: peer_name(),
@@ -477,6 +494,7 @@ fn places() -> Vec<Sample> {
         pair(AcceptLoss { name: topic() }, AcceptedLoss { gap }),
         pair(find, found),
         pair(PeerStatus {}, status),
+        pair(watch_ends, ends),
     ]
     .concat_all()
 }
