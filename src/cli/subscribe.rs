@@ -43,7 +43,7 @@ pub struct Subscribe {
     pub(super) name: Option<SubscriptionName>,
     /// If the subscription has to be made: remove it by itself when nobody uses it for so long
     #[arg(long, value_name = "DURATION", requires = "name", value_parser = values::duration)]
-    expire: Option<Duration>,
+    pub(super) expire: Option<Duration>,
     /// Where to begin: beginning, end, OFFSET, -N, a duration back from now, or a time; a durable
     /// subscription that exists goes on where it stopped [default: end]
     #[arg(long, value_name = "PLACE", allow_hyphen_values = true)]
@@ -140,12 +140,17 @@ struct Flow<'a> {
 pub async fn sub(args: Subscribe, context: &Context) -> Result {
     args.group.check()?;
     let Some(topic) = args.topic.as_name() else {
-        let beside = args.group.group.is_some().then_some("--group");
-        if let Some(flag) = beside.or(args.expire.is_some().then_some("--expire")) {
+        if args.group.group.is_some() {
             return Err(Failure::usage(format!(
-                "{flag} is for one topic, and {} is a pattern of many",
+                "--group goes with one topic, and {} is a pattern of many",
                 args.topic
             )));
+        }
+        if args.expire.is_some() {
+            return Err(Failure::usage(
+                "--expire goes with one topic: make the subscriptions of a pattern with \
+                 'tidings subscription create TOPIC --as NAME --expire DURATION'",
+            ));
         }
         let pattern = args.topic.clone();
         return following::follow(&pattern, args, context).await;
