@@ -71,6 +71,7 @@ impl Store {
                 if !asked.dry_run {
                     let by = authored(context, author);
                     context.state.topic_mut(id)?.undo(name, &undo, by);
+                    context.shared.attendance.used(id, name);
                     keys = subscription_keys(id, name);
                 }
                 let undone = Undone {
