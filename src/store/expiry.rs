@@ -290,7 +290,6 @@ fn expire(context: &mut Context<'_>, id: TopicId, name: SubscriptionName) -> Vec
         return Vec::new();
     }
     attendance.forget(id, &name);
-    context.shared.position_moved(topic);
     context.shared.meters.subscription_expired();
     tracing::info!(topic = %topic.row.name, subscription = %name, "a subscription that nobody used expired");
     let history = RowKey::History(id, name.clone());

@@ -73,6 +73,7 @@ impl Store {
                     let topic = context.state.topic_mut(id)?;
                     topic.undo(name, &undo, by);
                     context.shared.position_moved(topic);
+                    context.shared.attendance.used(id, name);
                     keys = subscription_keys(id, name);
                 }
                 let undone = Undone {

@@ -22,7 +22,7 @@ use super::windows::Windows;
 use crate::journal::{BufferPool, JournalDir};
 use crate::limits;
 use crate::protocol::error::ApiError;
-use crate::topic::Topic;
+use crate::topic::{State, Topic};
 use crate::types::{Gap, LeaderEpoch, Offset, Retention, TopicId, TopicName};
 
 /// What readers need of a topic.
@@ -329,9 +329,10 @@ impl Shared {
     }
 
     /// A position in the topic moved, came or went: perhaps more of it is confirmed by all.
-    pub fn position_moved(&self, topic: &Topic) {
-        if topic.row.settings.retention.interest
-            && let Some(shared) = self.topics().by_id.get(&topic.id)
+    pub fn position_moved(&self, state: &State, id: TopicId) {
+        let matters = |topic: &Topic| topic.row.settings.retention.interest;
+        if state.topic(id).is_ok_and(matters)
+            && let Some(shared) = self.topics().by_id.get(&id)
         {
             shared.moves.fetch_add(1, Ordering::AcqRel);
         }

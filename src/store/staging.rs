@@ -300,6 +300,8 @@ impl Staging {
             self.push_records(state, batch, base, now);
         }
         self.waiters.push(Waiter::Change(staged.done));
+        let moved = staged.keys.iter().filter(|key| key.holds_a_position());
+        moved.for_each(|key| shared.position_moved(state, key.topic()));
         if !staged.keys.is_empty() {
             self.push_rows(state, change.topic, staged.number, &staged.keys, now);
         }

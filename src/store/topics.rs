@@ -376,7 +376,6 @@ impl Store {
                 let from = settled(topic, from, found.offset);
                 let new = NewSubscription { from, expire_ms };
                 topic.create_subscription(&wanted, new, by)?;
-                context.shared.position_moved(topic);
                 let row = topic.subscription(&wanted)?;
                 context.shared.attendance.follow(found.id, &wanted, row);
                 let keys = subscription_keys(found.id, &wanted);
@@ -406,7 +405,6 @@ impl Store {
         self.change(id, move |context| {
             let topic = context.state.topic_mut(id)?;
             topic.delete_subscription(&name)?;
-            context.shared.position_moved(topic);
             context.shared.attendance.forget(id, &name);
             let history = RowKey::History(id, name.clone());
             Ok(((), vec![RowKey::Subscription(id, name), history]))
@@ -504,7 +502,6 @@ impl Store {
                 let topic = context.state.topic_mut(id)?;
                 let offset = settled(topic, to, offset);
                 let from = topic.seek(&name, offset, by)?;
-                context.shared.position_moved(topic);
                 context.shared.attendance.used(id, &name);
                 let subscription = subscription_info(context, id, &name)?;
                 Ok((
@@ -543,7 +540,6 @@ impl Store {
                 context.shared.attendance.used(id, &commit.name);
             }
             let keys = if moved {
-                context.shared.position_moved(topic);
                 vec![RowKey::Subscription(id, commit.name)]
             } else {
                 Vec::new()

@@ -119,6 +119,11 @@ impl RowKey {
         key.ok_or_else(bad)
     }
 
+    /// Whether its row says how far somebody is in a topic: see [`Topic::lowest_position`](super::Topic::lowest_position).
+    pub fn holds_a_position(&self) -> bool {
+        matches!(self, Self::Subscription(..) | Self::ConsumerGroup(..))
+    }
+
     /// The topic this row belongs to; the zero id for facts about the peer.
     pub fn topic(&self) -> TopicId {
         match self {
