@@ -644,36 +644,6 @@ pub const PATTERN_NOTES_MAX: usize = 1_024;
 /// than one too few.
 pub const PATTERN_CLOCKS_APART: Duration = Duration::from_secs(60);
 
-/// Topics of a pattern that are read at the same time: as many long polls at most, and as many turns between two of
-/// a topic that is always busy.
-pub const PATTERN_READERS_MAX: usize = 64;
-/// Bytes that the readers of a pattern fetch ahead of the application, all together.
-pub const PATTERN_BYTES: usize = 16 * MIB;
-/// Records of one topic in a row while others wait.
-pub const PATTERN_TURN_RECORDS: usize = 1024;
-/// A reader that gets nothing for so long although there is something makes room for others.
-pub const PATTERN_TURN_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a pattern's subscriber waits for an answer that need not wait itself before it takes the peer for away.
-pub const PATTERN_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a peer waits for ends to move before it answers that none did: one that is frozen is noticed so much later.
-pub const PATTERN_WAIT: Duration = Duration::from_secs(10);
-/// A pattern's subscriber lets so much time go by between two questions to a peer which ends moved: the first move
-/// after a rest is told at once, of many at a time a few hundred times a second.
-pub const PATTERN_GATHER: Duration = Duration::from_millis(5);
-/// While no index answers, peers are asked so often which topics they know.
-pub const PATTERN_LIST_EVERY: Duration = Duration::from_secs(2);
-/// And so long again for every so many topics.
-pub const PATTERN_LISTED_AT_ONCE: usize = 1_000;
-/// A pattern's subscriber that waits looks so often whether its patience is over.
-pub const PATTERN_LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Topics that are gone whose places are kept in case they come back.
-pub const PATTERN_LEFT_MAX: usize = 10_000;
-/// Topics found and gone that are told; when nobody takes the news, further ones go untold.
-pub const PATTERN_NOTES_MAX: usize = 1_024;
-/// How far the clocks of a cluster may be apart where a record's time decides whether it is new: rather some old ones
-/// than one too few.
-pub const PATTERN_CLOCKS_APART: Duration = Duration::from_secs(60);
-
 const _: () = {
     assert!(PATTERN_READERS_MAX * 4 <= REQUESTS_UNANSWERED_MAX);
     assert!(PUBLISHER_BATCHES_IN_FLIGHT_DEFAULT <= PUBLISHES_UNANSWERED_MAX);

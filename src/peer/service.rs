@@ -395,16 +395,7 @@ impl Service for PeerService {
             Api::SubscriptionHistory | Api::UndoSubscription => {
                 self.call_about_histories(&call, reply)
             }
-            Api::WatchSubscription => match call.decode::<WatchSubscription>() {
-                Ok(watch) => {
-                    let this = self.clone();
-                    Handling::Wait(Box::pin(async move {
-                        let watched = this.store.watch_subscription(watch).await;
-                        reply.send::<WatchSubscription>(watched);
-                    }))
-                }
-                Err(error) => refuse(reply, &error),
-            },
+            Api::WatchSubscription => self.watch_subscription(&call, reply),
             Api::CreateConsumerGroup
             | Api::SetConsumerGroup
             | Api::DescribeConsumerGroup
@@ -426,6 +417,19 @@ impl Service for PeerService {
 }
 
 impl PeerService {
+    fn watch_subscription(&self, call: &Call, reply: Reply) -> Handling {
+        match call.decode::<WatchSubscription>() {
+            Ok(watch) => {
+                let store = self.store.clone();
+                Handling::Wait(Box::pin(async move {
+                    let watched = store.watch_subscription(watch).await;
+                    reply.send::<WatchSubscription>(watched);
+                }))
+            }
+            Err(error) => refuse(reply, &error),
+        }
+    }
+
     fn call_about_cluster(self: &Arc<Self>, call: &Call, reply: Reply) -> Handling {
         match call.api {
             Api::Lookup => answer!(call, reply, self, Lookup, |peer, asked| peer
