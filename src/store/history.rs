@@ -70,9 +70,8 @@ impl Store {
                 let mut keys = Vec::new();
                 if !asked.dry_run {
                     let by = authored(context, author);
-                    let topic = context.state.topic_mut(id)?;
-                    topic.undo(name, &undo, by);
-                    context.shared.position_moved(topic);
+                    context.state.topic_mut(id)?.undo(name, &undo, by);
+                    context.shared.position_moved(context.state, id);
                     context.shared.attendance.used(id, name);
                     keys = subscription_keys(id, name);
                 }
