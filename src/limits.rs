@@ -586,9 +586,9 @@ pub const PUBLISHER_BATCHES_SMALL: usize = 2;
 pub const BOUNDS_PATIENCE: Duration = Duration::from_secs(1);
 /// What a subscriber takes in one answer, in bytes, unless set otherwise.
 pub const SUBSCRIBER_ANSWER_BYTES_DEFAULT: usize = MIB;
-/// What may be on its way to a subscriber or held by it before one more answer, in bytes, unless set otherwise: as much
-/// as comes while it tells that it has room again.
-pub const SUBSCRIBER_WINDOW_BYTES_DEFAULT: usize = 4 * MIB;
+/// What may be on its way to a subscriber or held by it before one more answer, in bytes, unless set otherwise: one
+/// answer that is handed out, and one that comes while the host is told of that.
+pub const SUBSCRIBER_WINDOW_BYTES_DEFAULT: usize = 2 * MIB;
 /// The same in records: batches that pack very well must not become more than an application can take.
 pub const SUBSCRIBER_WINDOW_RECORDS: u64 = 1 << 20;
 /// How long one question of a durable subscriber, whether its subscription is paused, waits at the host for news.
