@@ -11,6 +11,7 @@
 
 mod consumers;
 mod history;
+mod producers;
 mod registry;
 mod streams;
 mod subscriptions;
@@ -18,6 +19,7 @@ mod topics;
 
 pub use consumers::*;
 pub use history::*;
+pub use producers::*;
 pub use registry::*;
 pub use streams::*;
 pub use subscriptions::*;
@@ -80,6 +82,11 @@ macro_rules! apis {
                 match self {
                     $(Self::$name => AnsweredBy::$by,)*
                 }
+            }
+
+            /// Whether it brings a record batch to be stored: such bodies may be large.
+            pub const fn is_publish(number: u16) -> bool {
+                number == Self::Publish as u16 || number == Self::PublishExpecting as u16
             }
         }
     };
@@ -148,6 +155,12 @@ apis! {
     Stream = 52 by Peer,
     /// Let more of a stream come, or end it.
     StreamCredit = 53 by Peer,
+    /// What is remembered of a producer?
+    DescribeProducer = 55 by Peer,
+    /// Go on under a producer's name.
+    OpenProducer = 56 by Peer,
+    /// Append a record batch, if the topic ends where it is expected to.
+    PublishExpecting = 57 by Peer,
     /// Make a subscription.
     CreateSubscription = 60 by Peer,
     /// Remove one.
