@@ -30,6 +30,10 @@ pub const MESSAGE_BYTES_MAX: usize = 16 * MIB;
 pub const KEY_BYTES_MAX: usize = 64 * KIB;
 /// Most headers of one message.
 pub const HEADERS_MAX: usize = 256;
+/// Longest id of a message, in bytes.
+pub const MESSAGE_ID_BYTES_MAX: usize = 255;
+/// The header that holds it.
+pub const MESSAGE_ID_HEADER: &str = "tidings-id";
 /// Most records in one batch: keeps offset arithmetic and duplicate tracking in 32 bits.
 pub const BATCH_RECORDS_MAX: u32 = 65_536;
 /// Largest record batch on the wire and on disk, in bytes, headers included.
@@ -375,6 +379,21 @@ pub const GAPS_PER_TOPIC_MAX: usize = 64;
 /// Generations that subscriptions of a topic may have got in state entries that were lost to damage: more than a
 /// host can give in its life, and few enough for a damage each day.
 pub const GENERATIONS_LOST_MAX: u64 = 1 << 32;
+
+/// Message ids a topic remembers where only a time is set.
+pub const IDS_REMEMBERED_DEFAULT: u64 = 100_000;
+/// Most that can be set, of one topic.
+pub const IDS_PER_TOPIC_MAX: u64 = 1_000_000;
+/// And of all topics of a peer together: some 200 MiB of memory, and half of that in the catalog.
+pub const IDS_PER_PEER_MAX: u64 = 2_000_000;
+/// Least time that can be set: longer than a publisher tries to get an answer.
+pub const IDS_REMEMBERED_FOR_MIN: Duration = Duration::from_secs(60);
+/// Offsets whose ids share a row: 24 bytes each, and the row below the largest value.
+pub const IDS_PER_PAGE: u64 = 128;
+/// Rows of ids forgotten by one state entry.
+pub const ID_PAGES_FORGOTTEN_AT_ONCE: usize = 16;
+/// Epochs that named producers of a topic may have got in state entries that were lost to damage.
+pub const PRODUCER_EPOCHS_LOST_MAX: u32 = 1 << 16;
 
 /// Most topics or subscriptions in one page that a peer's writer puts together: publishers wait meanwhile.
 pub const DESCRIBED_PER_PAGE_MAX: usize = 500;

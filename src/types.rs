@@ -7,6 +7,7 @@
 //!
 //! Offsets are half-open everywhere: `[start, end)`.
 
+mod digest;
 mod text;
 
 use std::fmt;
@@ -127,6 +128,11 @@ id128!(
     MemberId, "member id"
 );
 
+id128!(
+    /// What stands for the id of a message: a hash of it.
+    IdDigest, "digest of a message id"
+);
+
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident, $repr:ty) => {
         $(#[$doc])*
@@ -204,6 +210,11 @@ number!(
     Sequence, u64
 );
 number!(
+    /// Tells the processes apart that publish under one producer's name, one after the other: the newest has the
+    /// highest. 0 is that of producers without a name.
+    ProducerEpoch, u32
+);
+number!(
     /// Tells lives of a subscription or consumer group apart: raised by seek and re-creation, so that a late commit misses.
     Generation, u64
 );
@@ -211,6 +222,23 @@ number!(
     /// Raised by the index each time a topic changes host; stale ones are refused.
     LeaderEpoch, u32
 );
+
+/// What stands in front of a producer's name in what its id is made of.
+const NAMED_PRODUCER: &[u8] = b"tidings producer\0";
+
+impl ProducerId {
+    /// The id of a named producer, the same wherever it is computed.
+    pub fn of_name(name: &ProducerName) -> Self {
+        Self(digest::fnv128(&[NAMED_PRODUCER, name.as_str().as_bytes()]))
+    }
+}
+
+impl IdDigest {
+    /// That of a message's id.
+    pub fn of(id: &[u8]) -> Self {
+        Self(digest::fnv128(&[id]))
+    }
+}
 
 fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
@@ -316,6 +344,13 @@ text_type!(
     SubscriptionName in Box<str>,
     "subscription name",
     "dot-separated tokens of letters, digits, '_' and '-', at most 255 bytes, such as billing",
+    is_name
+);
+text_type!(
+    /// What a publisher calls itself to go on where it stopped: one to 255 letters, digits, `_`, `-` and dots.
+    ProducerName in Box<str>,
+    "producer name",
+    "dot-separated tokens of letters, digits, '_' and '-', at most 255 bytes, such as nightly-import",
     is_name
 );
 text_type!(
@@ -506,6 +541,30 @@ impl FromStr for WhenFull {
     }
 }
 
+/// How long a topic remembers the ids of messages. `None` in both, the default: it remembers none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct RememberIds {
+    /// At least so long, in milliseconds of the host's append time, as far as `max` allows.
+    pub for_ms: Option<u64>,
+    /// At least the newest so many.
+    pub max: Option<u64>,
+}
+
+impl RememberIds {
+    /// Whether any is remembered.
+    pub const fn is_on(&self) -> bool {
+        self.for_ms.is_some() || self.max.is_some()
+    }
+
+    /// How many are remembered at least, if there are so many.
+    pub fn most(&self) -> u64 {
+        match self.is_on() {
+            true => self.max.unwrap_or(limits::IDS_REMEMBERED_DEFAULT),
+            false => 0,
+        }
+    }
+}
+
 /// What can be set on a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct TopicSettings {
@@ -515,6 +574,8 @@ pub struct TopicSettings {
     pub retention: Retention,
     /// What happens where the bytes or records kept leave no room.
     pub when_full: WhenFull,
+    /// Which message ids are remembered.
+    pub ids: RememberIds,
 }
 
 impl TopicSettings {

@@ -191,6 +191,10 @@ Examples:
   tidings pub quakes.ci --create -k ci38 -H source:usgs '{\"magnitude\":4.1}'
   tidings pub quakes.ci --file earthquakes.ndjson --compress zstd
   tidings pub logs < app.log
+  tidings pub quakes.ci --file all.ndjson --producer import    goes on where it stopped
+  tidings pub quakes.ci --file all.ndjson --id-from json:id    what is there is not stored again
+  tidings pub orders --file order.ndjson --atomic              all of its lines, or none
+  tidings pub ledger 'paid 17' --expect-end 42                 unless somebody was faster
   tidings pub quakes.ci ping --count 100 --rate 10/s"
     )]
     Pub(publish::Publish),

@@ -168,6 +168,8 @@ metrics! {
     BYTES_OUT = "tidings_bytes_out_total", COUNTER, Bytes, [], "Bytes of their batches";
     PUBLISH = "tidings_publish_seconds", HISTOGRAM(LATENCIES), Seconds, [], "From taking a batch in to its acknowledgement";
     FETCH = "tidings_fetch_seconds", HISTOGRAM(LATENCIES), Seconds, [], "From when there is something to answer a fetch with, or to send on a stream, until that is queued";
+    REPEATED = "tidings_batches_repeated_total", COUNTER, One, [], "Batches that were stored before and came again, known by their producer's sequences";
+    KNOWN_IDS = "tidings_message_ids_repeated_total", COUNTER, One, [], "Messages that were stored before and came again, known by their ids";
     GROUP_BYTES = "tidings_group_bytes", HISTOGRAM(SIZES), Bytes, [], "Size of the groups written to the journal";
     GROUP_ENTRIES = "tidings_group_entries", HISTOGRAM(COUNTS), One, [], "Batches and changes of state in a group";
     SYNC = "tidings_journal_sync_seconds", HISTOGRAM(LATENCIES), Seconds, [], "How long the journal's fdatasync took";
@@ -189,6 +191,7 @@ metrics! {
     DEAD_LETTERED = "tidings_dead_letters_total", COUNTER, One, [], "Records that consumer groups moved to dead-letter topics";
     ENDS_WATCHERS = "tidings_ends_watchers", GAUGE, One, [], "Clients that follow many topics and wait for ends to move";
     PRODUCERS = "tidings_producers", GAUGE, One, [], "Publishers remembered, to know their repetitions";
+    MESSAGE_IDS = "tidings_message_ids", GAUGE, One, [], "Message ids remembered, to know their repetitions";
     STORED = "tidings_stored_bytes", GAUGE, Bytes, [], "Bytes of record batches that live";
     JOURNAL_BYTES = "tidings_journal_bytes", GAUGE, Bytes, [], "Bytes of all journal files";
     SEGMENTS = "tidings_journal_segments", GAUGE, One, [], "Journal files that hold something";

@@ -317,7 +317,7 @@ fn check_frame(prefix: &Prefix) -> Result<(), End> {
         let reason = "a second hello: one opens a connection".to_owned();
         return refused(ApiError::BadFrame { reason });
     }
-    if prefix.body_bytes > limits::CONTROL_BYTES_MAX && header.api != Api::Publish as u16 {
+    if prefix.body_bytes > limits::CONTROL_BYTES_MAX && !Api::is_publish(header.api) {
         return refused(ApiError::FrameTooLarge {
             bytes: (HEADER_BYTES + prefix.body_bytes) as u64,
             max: (HEADER_BYTES + limits::CONTROL_BYTES_MAX) as u64,

@@ -114,7 +114,7 @@ impl Traffic {
 
     /// A request of which the time counts was answered.
     pub(super) fn answered(&self, api: u16, took: Duration) {
-        if api == Api::Publish as u16 {
+        if Api::is_publish(api) {
             self.publish.record(took.as_secs_f64());
         } else {
             self.fetch.record(took.as_secs_f64());
@@ -124,7 +124,7 @@ impl Traffic {
     /// Whether it matters how long an answer to that request takes. Looking at the clock costs as much as
     /// answering the cheapest ones.
     pub(super) fn is_timed(api: u16) -> bool {
-        api == Api::Publish as u16 || api == Api::Fetch as u16
+        Api::is_publish(api) || api == Api::Fetch as u16
     }
 
     /// Connections open now.

@@ -132,6 +132,7 @@ impl PeerFigures {
         tell(&all::GROUPS, figures.consumer_groups);
         tell(&all::PRODUCERS, figures.producers);
         tell(&all::ENDS_WATCHERS, self.store.ends_watchers() as u64);
+        tell(&all::MESSAGE_IDS, figures.message_ids);
         tell(&all::TAIL_BYTES, figures.tail_cache_bytes);
         tell(&all::WINDOWS_BYTES, figures.read_windows_bytes);
         tell(&all::STORED, figures.live_bytes);

@@ -15,16 +15,18 @@ use crate::limits;
 use crate::net::{Body, Call, CallError, Handling, Reply, Service};
 use crate::protocol::api::{
     AcceptLoss, AcceptedLoss, Api, Author, Commit, CreateSubscription, CreateTopic, CreatedTopic,
-    DeleteSubscription, DeleteTopic, DescribeSubscription, DescribeTopic, DescribeTopics, Done,
-    Figures, FindOffset, HelloAnswer, ListPeers, ListSubscriptions, ListTopics, Lookup, Metrics,
-    PROTOCOL_MAX, PeerInfo, PeerState, PeerStatus, Ping, PlaceTopic, PurgeTopic, RenameTopic,
-    Request, RetirePeer, Role, SeekSubscription, SetSubscription, SetTopic, StoredTopic,
-    SubscriptionHistory, TopicInfo, TopicLocation, TopicPage, UndoSubscription, WatchSubscription,
+    DeleteSubscription, DeleteTopic, DescribeProducer, DescribeSubscription, DescribeTopic,
+    DescribeTopics, Done, Figures, FindOffset, HelloAnswer, ListPeers, ListSubscriptions,
+    ListTopics, Lookup, Metrics, OpenProducer, PROTOCOL_MAX, PeerInfo, PeerState, PeerStatus, Ping,
+    PlaceTopic, ProducerInfo, PurgeTopic, RenameTopic, Request, RetirePeer, Role, SeekSubscription,
+    SetSubscription, SetTopic, StoredTopic, SubscriptionHistory, TopicInfo, TopicLocation,
+    TopicPage, UndoSubscription, WatchSubscription,
 };
 use crate::protocol::batch::CheckedBatch;
-use crate::protocol::data::{Fetch, Publish, Published, Stream};
+use crate::protocol::data::{Fetch, Publish, PublishExpecting, Published, Stream};
 use crate::protocol::error::ApiError;
 use crate::store::Store;
+use crate::topic::{Opening, Terms};
 use crate::types::{Address, LeaderEpoch, TopicName};
 
 /// Answers requests to a peer.
@@ -76,10 +78,29 @@ impl PeerService {
 
     /// The batch is checked here, on the connection's thread; the answer comes from the store's.
     fn publish(&self, call: Call, reply: Reply) -> Handling {
-        let publish = match Publish::decode(call.body) {
-            Ok(publish) => publish,
-            Err(error) => return refuse(reply, &error.into()),
-        };
+        match Publish::decode(call.body) {
+            Ok(publish) => {
+                let terms = publish.epoch.into();
+                self.append(publish, terms, reply)
+            }
+            Err(error) => refuse(reply, &error.into()),
+        }
+    }
+
+    fn publish_expecting(&self, call: Call, reply: Reply) -> Handling {
+        match PublishExpecting::decode(call.body) {
+            Ok(expecting) => {
+                let terms = Terms {
+                    expected_end: Some(expecting.expected_end),
+                    ..expecting.publish.epoch.into()
+                };
+                self.append(expecting.publish, terms, reply)
+            }
+            Err(error) => refuse(reply, &error.into()),
+        }
+    }
+
+    fn append(&self, publish: Publish, terms: Terms, reply: Reply) -> Handling {
         // Another process has the identity: what it stored is not known here.
         if self.registrar.is_displaced() {
             return refuse(reply, &ApiError::Displaced);
@@ -90,7 +111,7 @@ impl PeerService {
                     reply.send_raw(outcome.map(|published| Body::copy(&published.encode())));
                 };
                 self.store
-                    .append(publish.topic, publish.epoch, batch, Box::new(done));
+                    .append(publish.topic, terms, batch, Box::new(done));
                 Handling::Answered
             }
             Err(refusal) => self.refuse_new(publish, refusal, reply),
@@ -101,7 +122,7 @@ impl PeerService {
     /// batch is one whose acknowledgement was lost.
     fn refuse_new(&self, publish: Publish, refusal: ApiError, reply: Reply) -> Handling {
         let batch = match CheckedBatch::check(publish.batch, limits::MESSAGE_BYTES_MAX) {
-            Ok(batch) if !batch.header().producer.is_zero() => batch,
+            Ok(batch) if !batch.header().producer.is_zero() || batch.id().is_some() => batch,
             _ => return refuse(reply, &refusal),
         };
         let store = self.store.clone();
@@ -133,6 +154,19 @@ impl PeerService {
         }
         let batch = CheckedBatch::check(publish.batch.clone(), self.message_bytes_max)?;
         Ok(batch)
+    }
+
+    async fn open_producer(&self, asked: OpenProducer) -> Result<ProducerInfo, ApiError> {
+        // Another process has the identity: what it gives out is not known here.
+        if self.registrar.is_displaced() {
+            return Err(ApiError::Displaced);
+        }
+        let opening = Opening {
+            producer: asked.producer,
+            nonce: asked.nonce,
+            at: asked.at,
+        };
+        self.store.open_producer(asked.topic, opening).await
     }
 
     /// Memory for the answer is asked for only when there is something to answer with.
@@ -355,6 +389,7 @@ impl Service for PeerService {
     fn call(self: &Arc<Self>, call: Call, reply: Reply) -> Handling {
         match call.api {
             Api::Publish => self.publish(call, reply),
+            Api::PublishExpecting => self.publish_expecting(call, reply),
             Api::Fetch => match Fetch::decode(call.body.clone()) {
                 Ok(fetch) => {
                     let this = self.clone();
@@ -369,6 +404,15 @@ impl Service for PeerService {
             Api::Commit => answer!(call, reply, self, Commit, |peer, asked| peer
                 .store
                 .commit(asked)
+                .await),
+            Api::DescribeProducer => {
+                answer!(call, reply, self, DescribeProducer, |peer, asked| peer
+                    .store
+                    .describe_producer(asked.topic, asked.producer)
+                    .await)
+            }
+            Api::OpenProducer => answer!(call, reply, self, OpenProducer, |peer, asked| peer
+                .open_producer(asked)
                 .await),
             Api::Ping => Handling::answer::<Ping>(reply, call.decode().map(|Ping {}| Done {})),
             Api::Figures => {

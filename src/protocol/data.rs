@@ -1,8 +1,11 @@
-//! The requests whose bodies are raw: `Publish`, `Fetch` and `Stream`.
+//! The requests whose bodies are raw: those that publish, `Fetch` and `Stream`.
 //!
 //! ```text
 //! Publish        topic id 16 | leader epoch u32 | record batch
-//! answer         base offset u64 | end offset u64 | durability u8 (0 fsync, 1 os) | duplicate u8
+//! PublishExpecting
+//!                topic id 16 | leader epoch u32 | expected end u64 | record batch
+//! answer of both
+//!               base offset u64 | end offset u64 | durability u8 (0 fsync, 1 os) | duplicate u8
 //!
 //! Fetch          topic id 16 | leader epoch u32 | offset u64 | max bytes u32 | min bytes u32
 //!                | max wait u32 (ms) | flags u8 (bit 0: pass over damage)
@@ -103,6 +106,44 @@ impl Publish {
             topic,
             epoch,
             batch: body,
+        })
+    }
+}
+
+/// Bytes of a request that expects an end before the record batch.
+pub const PUBLISH_EXPECTING_HEADER_BYTES: usize = PUBLISH_HEADER_BYTES + 8;
+
+/// A request to append one record batch to a topic that ends at a certain offset. What is expected belongs to
+/// the request and not into the batch: those who read it later have no use for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishExpecting {
+    /// Where to, and what.
+    pub publish: Publish,
+    /// The offset its first record is to get.
+    pub expected_end: Offset,
+}
+
+impl PublishExpecting {
+    /// The bytes that go before the batch.
+    pub fn header(
+        topic: TopicId,
+        epoch: LeaderEpoch,
+        expected_end: Offset,
+    ) -> [u8; PUBLISH_EXPECTING_HEADER_BYTES] {
+        let mut header = [0; PUBLISH_EXPECTING_HEADER_BYTES];
+        header[..PUBLISH_HEADER_BYTES].copy_from_slice(&Publish::header(topic, epoch));
+        header[PUBLISH_HEADER_BYTES..].copy_from_slice(&expected_end.get().to_le_bytes());
+        header
+    }
+
+    /// Splits a body; the batch shares its memory.
+    pub fn decode(body: Bytes) -> Result<Self, Malformed> {
+        need(&body, PUBLISH_EXPECTING_HEADER_BYTES, "PublishExpecting")?;
+        let mut publish = Publish::decode(body)?;
+        let expected_end = Offset::new(publish.batch.get_u64_le());
+        Ok(Self {
+            publish,
+            expected_end,
         })
     }
 }

@@ -10,8 +10,8 @@ use thiserror::Error;
 use crate::limits;
 use crate::protocol::codec::{self, Malformed};
 use crate::types::{
-    Address, Generation, LeaderEpoch, MemberId, Offset, PeerName, Sequence, SubscriptionName,
-    TopicId, TopicName,
+    Address, Generation, LeaderEpoch, MemberId, Offset, PeerName, ProducerEpoch, Sequence,
+    SubscriptionName, TopicId, TopicName,
 };
 
 /// An error as one node answers it to another. The order of the variants is
@@ -405,6 +405,40 @@ pub enum ApiError {
         /// Why.
         reason: String,
     },
+    /// The topic does not end where the publisher expected it to.
+    #[error(
+        "the topic was expected to end at {expected}, and it ends at {found}: nothing was stored"
+    )]
+    UnexpectedEnd {
+        /// What was sent.
+        expected: Offset,
+        /// The offset that the next record gets.
+        found: Offset,
+    },
+    /// Another process goes on under the producer's name: this one stores nothing more.
+    #[error(
+        "fenced: another publisher goes on under this producer's name, it has epoch {current} and this one {given}"
+    )]
+    ProducerFenced {
+        /// Epoch of the batch.
+        given: ProducerEpoch,
+        /// That of the newest process.
+        current: ProducerEpoch,
+    },
+    /// The topic has forgotten named producers, and does not know this one.
+    #[error(
+        "nothing is known of this producer any more: it was not used for 7 days, or too many others were; \
+         say where it goes on"
+    )]
+    ProducerForgotten,
+    /// A message with an id, for a topic that would not know it again.
+    #[error(
+        "topic {name} remembers no message ids: 'tidings topic set {name} remember-ids-for=1d' lets it remember them"
+    )]
+    IdsNotRemembered {
+        /// The topic.
+        name: TopicName,
+    },
 }
 
 impl ApiError {
@@ -436,6 +470,10 @@ impl ApiError {
             Self::DuplicateTooOld { .. } => (33, "DuplicateTooOld"),
             Self::UnknownProducer => (34, "UnknownProducer"),
             Self::DiskReserve { .. } => (35, "DiskReserve"),
+            Self::UnexpectedEnd { .. } => (36, "UnexpectedEnd"),
+            Self::ProducerFenced { .. } => (37, "ProducerFenced"),
+            Self::ProducerForgotten => (38, "ProducerForgotten"),
+            Self::IdsNotRemembered { .. } => (39, "IdsNotRemembered"),
             Self::OffsetOutOfRange { .. } => (40, "OffsetOutOfRange"),
             Self::Damaged { .. } => (41, "Damaged"),
             Self::UnknownStream { .. } => (42, "UnknownStream"),

@@ -5,8 +5,8 @@ use crate::protocol::batch::CheckedBatch;
 use crate::protocol::data::Published;
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
-use crate::topic::{PeerRow, RowKey, State};
-use crate::types::{LeaderEpoch, StateNumber, TopicId};
+use crate::topic::{PeerRow, RowKey, State, Terms};
+use crate::types::{StateNumber, TopicId};
 
 use super::shared::Shared;
 
@@ -39,7 +39,7 @@ pub(super) struct SnapshotWritten {
 /// A record batch on its way.
 pub(super) struct Append {
     pub topic: TopicId,
-    pub epoch: LeaderEpoch,
+    pub terms: Terms,
     pub batch: CheckedBatch,
     pub done: Done<Published>,
 }

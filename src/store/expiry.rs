@@ -99,6 +99,8 @@ impl Expiry {
                 apart.as_secs() / 60
             )
         });
+        let are_apart = apart.is_some();
+        (asker.shared.clocks_apart).store(are_apart, std::sync::atomic::Ordering::Relaxed);
         asker.shared.notice("clock", line);
         apart.is_none().then_some(now)
     }
@@ -315,11 +317,14 @@ fn forget_unused(context: &mut Context<'_>, id: TopicId, before: Timestamp) -> V
     };
     let unused: Vec<ProducerId> =
         topic.unused_producers(before, limits::PRODUCERS_FORGOTTEN_AT_ONCE);
+    let mut keys = Vec::new();
     if !unused.is_empty()
         && let Ok(topic) = context.state.topic_mut(id)
+        && topic.forget_producers(&unused)
     {
-        topic.forget_producers(&unused);
+        keys.push(RowKey::Topic(id));
     }
     let key = |producer| RowKey::Producer(id, producer);
-    unused.into_iter().map(key).collect()
+    keys.extend(unused.into_iter().map(key));
+    keys
 }

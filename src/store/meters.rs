@@ -23,10 +23,13 @@ pub(super) struct Meters {
     tail_misses: Counter,
     reads_ahead: Counter,
     subscriptions_expired: Counter,
+    repeated: Counter,
+    known_ids: Counter,
     /// Rows of the state by kind, as of the last time somebody counted them.
     subscriptions: AtomicU64,
     producers: AtomicU64,
     consumer_groups: AtomicU64,
+    ids: AtomicU64,
 }
 
 impl Default for Meters {
@@ -45,9 +48,12 @@ impl Default for Meters {
             tail_misses: catalogue::TAIL_MISSES.counter(all),
             reads_ahead: catalogue::READ_AHEAD.counter(all),
             subscriptions_expired: catalogue::SUBSCRIPTIONS_EXPIRED.counter(all),
+            repeated: catalogue::REPEATED.counter(all),
+            known_ids: catalogue::KNOWN_IDS.counter(all),
             subscriptions: AtomicU64::new(0),
             producers: AtomicU64::new(0),
             consumer_groups: AtomicU64::new(0),
+            ids: AtomicU64::new(0),
             registry,
         }
     }
@@ -107,7 +113,18 @@ impl Meters {
         set(&self.subscriptions, stock.subscriptions);
         set(&self.producers, stock.producers);
         set(&self.consumer_groups, stock.consumer_groups);
+        set(&self.ids, stock.ids);
         stock.rows()
+    }
+
+    /// Batches came that were there: by their sequences, by the ids of their messages.
+    pub fn were_known(&self, [repeated, known_ids]: [u64; 2]) {
+        if repeated > 0 {
+            self.repeated.increment(repeated);
+        }
+        if known_ids > 0 {
+            self.known_ids.increment(known_ids);
+        }
     }
 
     /// Subscriptions, producers and consumer groups there are.
@@ -115,6 +132,11 @@ impl Meters {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let groups = of(&self.consumer_groups);
         (of(&self.subscriptions), of(&self.producers), groups)
+    }
+
+    /// Message ids there are.
+    pub fn ids(&self) -> u64 {
+        self.ids.load(Ordering::Relaxed)
     }
 }
 

@@ -38,6 +38,7 @@ mod moves;
 pub mod offline;
 mod open;
 mod pool;
+mod producers;
 mod queue;
 mod reader;
 mod reclaim;
@@ -78,8 +79,8 @@ use crate::protocol::api::Author;
 use crate::protocol::batch::CheckedBatch;
 use crate::protocol::data::Published;
 use crate::protocol::error::ApiError;
-use crate::topic::RowKey;
-use crate::types::{LeaderEpoch, Offset, PeerId, PeerName, TopicId};
+use crate::topic::{RowKey, Terms};
+use crate::types::{Offset, PeerId, PeerName, TopicId};
 use command::{Append, Change, Command, Context};
 use queue::{Queue, Refused};
 use shared::{Shared, TopicShared};
@@ -154,6 +155,8 @@ pub struct StoreFigures {
     pub producers: u64,
     /// Consumer groups of all topics, likewise.
     pub consumer_groups: u64,
+    /// Message ids that are remembered, likewise.
+    pub message_ids: u64,
     /// Segments that hold something.
     pub segments: u64,
     /// Slots that hold nothing.
@@ -257,20 +260,21 @@ impl Store {
     pub fn append(
         &self,
         topic: TopicId,
-        epoch: LeaderEpoch,
+        terms: impl Into<Terms>,
         batch: CheckedBatch,
         done: Done<Published>,
     ) {
         // Only the writer knows whether it was stored before: then it is no new batch, and refusing it
         // would be a lie. Where the writer may be waiting for the disk, an answer now is worth more.
-        let may_be_known = !batch.header().producer.is_zero() && self.pool.trouble().is_none();
+        let has_identity = !batch.header().producer.is_zero() || batch.header().has_id;
+        let may_be_known = has_identity && self.pool.trouble().is_none();
         let refusal = self.refusal().filter(|_| !may_be_known);
         if let Some(refusal) = refusal.or_else(|| self.too_large(&batch)) {
             return done(Err(refusal));
         }
         self.push(Command::Append(Append {
             topic,
-            epoch,
+            terms: terms.into(),
             batch,
             done,
         }));
@@ -283,13 +287,13 @@ impl Store {
     pub async fn publish(
         &self,
         topic: TopicId,
-        epoch: LeaderEpoch,
+        terms: impl Into<Terms>,
         batch: CheckedBatch,
     ) -> Result<Published, ApiError> {
         let (sender, receiver) = oneshot::channel();
         self.append(
             topic,
-            epoch,
+            terms,
             batch,
             Box::new(|outcome| drop(sender.send(outcome))),
         );
@@ -304,15 +308,16 @@ impl Store {
     pub async fn stored_before(
         &self,
         topic: TopicId,
-        epoch: LeaderEpoch,
+        terms: impl Into<Terms>,
         batch: &CheckedBatch,
     ) -> Result<Option<Published>, ApiError> {
+        let terms = terms.into();
         let facts = staging::facts_of(batch);
-        if facts.producer.is_zero() {
+        if facts.producer.is_zero() && facts.id.is_none() {
             return Ok(None);
         }
         self.change(topic, move |context| {
-            let known = staging::stored_before(context.state, topic, epoch, &facts);
+            let known = staging::stored_before(context.state, topic, terms, &facts);
             Ok((known, Vec::new()))
         })
         .await
@@ -407,6 +412,7 @@ impl Store {
             subscriptions,
             producers,
             consumer_groups,
+            message_ids: shared.meters.ids(),
             segments,
             free_slots,
             journal_bytes: (segments + free_slots) * u64::from(shared.dir.slot_bytes()),

@@ -248,6 +248,8 @@ pub(super) struct Shared {
     /// Bytes of the live record batches of all topics, kept as they change: a sum over a million
     /// topics at each heartbeat would be felt.
     live_bytes: Arc<AtomicU64>,
+    /// Wall clock and monotonic clock have parted: nothing expires by age.
+    pub clocks_apart: AtomicBool,
     /// Publishing is refused: free bytes, and what is needed; both 0 while there is room.
     pub reserve_free: AtomicU64,
     pub reserve_needed: AtomicU64,
@@ -280,6 +282,7 @@ impl Shared {
             meters: Meters::default(),
             moves: Moves::default(),
             live_bytes: Arc::default(),
+            clocks_apart: AtomicBool::new(false),
             reserve_free: AtomicU64::new(0),
             reserve_needed: AtomicU64::new(0),
             reserve_reached: AtomicBool::new(false),

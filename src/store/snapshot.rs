@@ -121,11 +121,21 @@ impl Emission {
         staging.waiters.push(Waiter::Change(waiter));
     }
 
+    /// How many rows of the topic go into the next entry: those of ids are the largest, and go by fewer.
+    fn rows_at_once(&self) -> usize {
+        let is_of_ids = |key: &&RowKey| matches!(key, RowKey::Ids(..));
+        let others = self.of_topic.iter().take_while(|key| !is_of_ids(key));
+        match others.take(limits::SNAPSHOT_ENTRY_ROWS).count() {
+            0 => (limits::SNAPSHOT_ENTRY_ROWS / 4).min(self.of_topic.len()),
+            count => count,
+        }
+    }
+
     /// The rows of the next entry, all of one topic and all there.
     fn next_rows(&mut self, state: &State) -> Option<(TopicId, Vec<RowKey>)> {
         loop {
             let (topic, mut keys) = if !self.of_topic.is_empty() {
-                let count = limits::SNAPSHOT_ENTRY_ROWS.min(self.of_topic.len());
+                let count = self.rows_at_once();
                 let keys: Vec<RowKey> = self.of_topic.drain(..count).collect();
                 (keys[0].topic(), keys)
             } else if !self.segments.is_empty() {

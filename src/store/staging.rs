@@ -15,7 +15,7 @@ use crate::protocol::batch::CheckedBatch;
 use crate::protocol::data::Published;
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
-use crate::topic::{Admission, BatchFacts, RowKey, State};
+use crate::topic::{Admission, BatchFacts, RowKey, State, Terms};
 use crate::types::{Durability, LeaderEpoch, Offset, ProducerId, StateNumber, TopicId};
 
 /// An entry whose place is not known yet.
@@ -103,6 +103,10 @@ pub(super) struct Staging {
     /// Publishers of `os` topics whose offsets lie below the durable bound: told once it is written.
     pub early: Vec<Waiter>,
     pub bytes: usize,
+    /// Batches that were there: by their sequences, by the ids of their messages.
+    pub duplicates: [u64; 2],
+    /// Wall clock and monotonic clock agree.
+    pub clock_is_trusted: bool,
 }
 
 impl Staging {
@@ -171,17 +175,21 @@ impl Staging {
     pub fn append(
         &mut self,
         state: &mut State,
-        append: Append,
+        mut append: Append,
         durable_bound: Offset,
         now: Timestamp,
     ) {
         let facts = facts_of(&append.batch);
+        if facts.id.is_some() {
+            self.see_to_ids(state, &mut append, now);
+        }
         let admission = state
             .topic(append.topic)
-            .and_then(|topic| topic.admit(append.epoch, &facts));
+            .and_then(|topic| topic.admit(append.terms, &facts));
         let base = match admission {
             Ok(Admission::Append(base)) => base,
             Ok(Admission::Duplicate { base, end }) => {
+                self.duplicates[usize::from(facts.id.is_some())] += 1;
                 let published = published_before(state, append.topic, base, end);
                 self.waiters.push(Waiter::Append(append.done, published));
                 return;
@@ -220,8 +228,9 @@ impl Staging {
             duplicate: false,
         };
         let surplus = topic.surplus_producers();
-        if !facts.producer.is_zero() {
-            state.mark_dirty(RowKey::Producer(id, facts.producer));
+        let row = topic.row_of(&facts, base);
+        if let Some(row) = row {
+            state.mark_dirty(row);
         }
         self.push(StagedEntry {
             kind: EntryKind::Records,
@@ -239,10 +248,31 @@ impl Staging {
         published
     }
 
+    /// Before a message with an id: what is remembered too long or too much is forgotten, and what is forgotten by
+    /// its time is not found. While the clocks have parted time takes nothing.
+    fn see_to_ids(&mut self, state: &mut State, append: &mut Append, now: Timestamp) {
+        let id = append.topic;
+        let Ok(topic) = state.topic(id) else {
+            return;
+        };
+        let since = topic.ids_since(now).filter(|_| self.clock_is_trusted);
+        append.terms.ids_since = since;
+        let surplus = topic.surplus_ids(since);
+        if !surplus.is_empty()
+            && topic.check_writable().is_ok()
+            && let Ok(topic) = state.topic_mut(id)
+        {
+            let keys = topic.forget_ids(&surplus);
+            keys.iter().for_each(|key| state.mark_dirty(key.clone()));
+            let number = state.take_state_number(id);
+            self.push_rows(state, id, number, &keys, now);
+        }
+    }
+
     /// Refuses a batch, unless it was stored before.
     pub fn refuse_new(&mut self, state: &State, append: Append, refusal: ApiError) {
         let facts = facts_of(&append.batch);
-        match stored_before(state, append.topic, append.epoch, &facts) {
+        match stored_before(state, append.topic, append.terms, &facts) {
             Some(published) => self.waiters.push(Waiter::Append(append.done, published)),
             None => (append.done)(Err(refusal)),
         }
@@ -257,9 +287,10 @@ impl Staging {
         now: Timestamp,
     ) {
         if let Ok(topic) = state.topic_mut(id) {
-            topic.forget_producers(producers);
+            let row_too = topic.forget_producers(producers);
             let key = |&producer| RowKey::Producer(id, producer);
-            let keys: Vec<RowKey> = producers.iter().map(key).collect();
+            let keys = producers.iter().map(key);
+            let keys: Vec<RowKey> = keys.chain(row_too.then_some(RowKey::Topic(id))).collect();
             keys.iter().for_each(|key| state.mark_dirty(key.clone()));
             let number = state.take_state_number(id);
             self.push_rows(state, id, number, &keys, now);
@@ -354,10 +385,10 @@ fn admit(
 pub(super) fn stored_before(
     state: &State,
     topic: TopicId,
-    epoch: LeaderEpoch,
+    terms: Terms,
     facts: &BatchFacts,
 ) -> Option<Published> {
-    match state.topic(topic).ok()?.admit(epoch, facts) {
+    match state.topic(topic).ok()?.admit(terms, facts) {
         Ok(Admission::Duplicate { base, end }) => Some(published_before(state, topic, base, end)),
         Ok(Admission::Append(_)) | Err(_) => None,
     }
@@ -377,9 +408,11 @@ pub(super) fn facts_of(batch: &CheckedBatch) -> BatchFacts {
     let header = batch.header();
     BatchFacts {
         producer: header.producer,
+        producer_epoch: header.producer_epoch,
         first: header.first_sequence,
         count: header.record_count,
         bytes: batch.bytes().len() as u64,
+        id: batch.id(),
     }
 }
 

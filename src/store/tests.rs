@@ -7,7 +7,9 @@ use crate::protocol::api::{Commit, Position, TopicChanges};
 use crate::protocol::batch::{BatchBuilder, CheckedBatch, Compression, RecordToSend};
 use crate::protocol::data::{Fetch, FetchItem, Fetched};
 use crate::time::Timestamp;
-use crate::types::{Durability, Gap, GapReason, ProducerId, Sequence, TopicName, TopicSettings};
+use crate::types::{
+    Durability, Gap, GapReason, LeaderEpoch, ProducerId, Sequence, TopicName, TopicSettings,
+};
 
 mod ahead;
 mod cold;
@@ -16,6 +18,7 @@ mod copier;
 mod duplicates;
 mod fetching;
 mod full;
+mod ids;
 mod interest;
 mod lives;
 mod pieces;

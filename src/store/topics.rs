@@ -82,13 +82,14 @@ impl Store {
     /// Makes a topic, durably.
     ///
     /// # Errors
-    /// `TopicExists`, `TooManyTopics`, `DiskReserve`.
+    /// `TopicExists`, `TooManyTopics`, `DiskReserve`, `InvalidArgument`.
     pub async fn create_topic(&self, new: NewTopic) -> Result<TopicInfo, ApiError> {
         if let Some(refusal) = self.refusal() {
             return Err(refusal);
         }
         let id = new.id;
         self.change(id, move |context| {
+            context.state.check_ids(id, new.settings.ids)?;
             context.state.create_topic(
                 id,
                 TopicRow::new(new.name, new.epoch, new.settings, context.now),
@@ -167,16 +168,26 @@ impl Store {
         name: TopicName,
         changes: TopicChanges,
     ) -> Result<TopicInfo, ApiError> {
-        let changed = self.change_topic(name, move |topic, _| {
+        let id = self.id_of(&name)?;
+        self.change(id, move |context| {
+            let settings = changes.apply(context.state.topic(id)?.row.settings);
+            context.state.check_ids(id, settings.ids)?;
+            let topic = context.state.topic_mut(id)?;
             topic.check_writable()?;
-            topic.row.settings = changes.apply(topic.row.settings);
-            if topic.row.settings.durability == Durability::Fsync {
+            topic.row.settings = settings;
+            if settings.durability == Durability::Fsync {
                 // Every offset given under the bound is durable before this entry is.
                 topic.row.bound = None;
             }
-            Ok(())
-        });
-        Ok(changed.await?.0)
+            let mut keys = vec![RowKey::Topic(id)];
+            if !settings.ids.is_on() {
+                let all: Vec<u64> = topic.ids.pages().collect();
+                keys.extend(topic.forget_ids(&all));
+            }
+            let shared = context.shared.publish_topic(topic, None);
+            Ok((info(topic, &shared), keys))
+        })
+        .await
     }
 
     /// Gives a topic another name.

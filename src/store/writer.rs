@@ -223,7 +223,10 @@ impl Writer {
     }
 
     fn write_pending(&mut self) {
-        let mut staging = Staging::default();
+        let mut staging = Staging {
+            clock_is_trusted: !self.shared.clocks_apart.load(Ordering::Relaxed),
+            ..Staging::default()
+        };
         let now = Timestamp::now();
         while let Some(command) = self.next_command(&staging) {
             match command {
@@ -240,6 +243,7 @@ impl Writer {
                 Command::Snapshot(done) => self.snapshot_wanted = Some(done),
             }
         }
+        self.shared.meters.were_known(staging.duplicates);
         self.emit_snapshot(&mut staging);
         if staging.is_empty() {
             self.tell_in_order(staging);

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use super::rows::{self, QuarantineRow};
 use crate::time::Timestamp;
 use crate::types::{
-    Durability, Gap, Generation, LeaderEpoch, Offset, Retention, StateNumber, TopicName,
-    TopicSettings, WhenFull,
+    Durability, Gap, Generation, LeaderEpoch, Offset, ProducerEpoch, RememberIds, Retention,
+    StateNumber, TopicName, TopicSettings, WhenFull,
 };
 
 /// Bounds of version 1: nothing was discarded for having been confirmed.
@@ -37,6 +37,7 @@ impl From<Settings> for TopicSettings {
                 interest: false,
             },
             when_full: WhenFull::DiscardOldest,
+            ids: RememberIds::default(),
         }
     }
 }
@@ -79,6 +80,8 @@ impl From<TopicRow> for rows::TopicRow {
             gaps: of.gaps,
             last_append: of.last_append,
             jump_before: of.jump_before,
+            producer_epoch: ProducerEpoch::ZERO,
+            names_forgotten: false,
         }
     }
 }

@@ -24,6 +24,9 @@
 //! - **T6** A topic that refuses when it is full never holds more bytes or records than its bounds; a batch is
 //!   stored whole or not at all, and one that is stored already is no new one.
 //! - **T7** Whatever changes a committed offset and is not a commit is kept with it: when, who, from where to where.
+//! - **T8** Of the processes that publish under one name only the newest is stored; it goes on at the sequence
+//!   after the last one stored. A name that was forgotten is never taken for a new one.
+//! - **T9** A message id that is remembered stands for one message: another of that id is a duplicate of it.
 //!
 //! Absent on purpose: what is durable (the caller knows), and what lies where on the disk.
 
@@ -31,20 +34,25 @@ mod batch;
 pub mod consumers;
 mod former;
 mod history;
+mod ids;
 mod model;
 mod producers;
 mod rows;
 mod state;
+#[cfg(test)]
+mod stories;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{Admission, BatchFacts};
+pub use batch::{Admission, BatchFacts, Terms};
 pub use history::{Authored, Undo};
+pub use ids::{IdPage, IdSeen};
 pub use model::Topic;
+pub use producers::Opening;
 pub use rows::{
-    HistoryRow, PeerRow, ProducerBatch, ProducerRow, QuarantineRow, Row, RowKey, SegmentRow,
-    SnapshotRow, SubscriptionRow, TopicRow,
+    HistoryRow, NamedProducer, PeerRow, ProducerBatch, ProducerRow, QuarantineRow, Row, RowKey,
+    SegmentRow, SnapshotRow, SubscriptionRow, TopicRow,
 };
 pub use state::{RowChange, State};
 pub use subscriptions::{CommitFacts, NewSubscription};

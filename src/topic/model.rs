@@ -1,17 +1,19 @@
 //! One topic: its row, its subscriptions, its producers, and the decisions on publishing.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
-use super::batch::{Admission, BatchFacts};
+use super::batch::{Admission, BatchFacts, Terms};
 use super::consumers::Consumers;
+use super::ids::{Ids, page_of};
 use super::producers;
 use super::rows::{HistoryRow, ProducerRow, QuarantineRow, RowKey, SubscriptionRow, TopicRow};
 use crate::limits;
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
 use crate::types::{
-    Durability, Gap, GapReason, LeaderEpoch, Offset, ProducerId, SubscriptionName, TopicId,
-    WhenFull,
+    Durability, Gap, GapReason, IdDigest, LeaderEpoch, Offset, ProducerId, SubscriptionName,
+    TopicId, WhenFull,
 };
 
 /// One topic.
@@ -29,6 +31,8 @@ pub struct Topic {
     pub producers: HashMap<ProducerId, ProducerRow>,
     /// Its consumer groups.
     pub consumers: Consumers,
+    /// The message ids it remembers.
+    pub ids: Ids,
 }
 
 impl Topic {
@@ -41,6 +45,7 @@ impl Topic {
             histories: BTreeMap::new(),
             producers: HashMap::new(),
             consumers: Consumers::default(),
+            ids: Ids::default(),
         }
     }
 
@@ -59,7 +64,9 @@ impl Topic {
         let pages = pages.map(move |(generation, page)| RowKey::ConsumerPage(id, generation, page));
         let of_subscriptions = subscriptions.chain(histories);
         let of_groups = groups.chain(pages);
-        of_subscriptions.chain(producers).chain(of_groups)
+        let ids = self.ids.pages().map(move |page| RowKey::Ids(id, page));
+        let of_publishers = producers.chain(ids);
+        of_subscriptions.chain(of_publishers).chain(of_groups)
     }
 
     /// Refuses to publish, and to change what is kept, while the end is uncertain. Subscriptions are not refused:
@@ -87,9 +94,16 @@ impl Topic {
     }
 
     /// Decides on a batch. Changes nothing; [`appended`](Self::appended) does once it is in the group.
-    pub fn admit(&self, epoch: LeaderEpoch, batch: &BatchFacts) -> Result<Admission, ApiError> {
-        self.check_epoch(epoch)?;
-        let sequence = if batch.producer.is_zero() {
+    pub fn admit(
+        &self,
+        terms: impl Into<Terms>,
+        batch: &BatchFacts,
+    ) -> Result<Admission, ApiError> {
+        let terms = terms.into();
+        self.check_epoch(terms.epoch)?;
+        let known = if let Some(id) = batch.id {
+            self.check_id(id, terms.ids_since)
+        } else if batch.producer.is_zero() {
             Ok(None)
         } else {
             let known = self.producers.get(&batch.producer);
@@ -99,13 +113,19 @@ impl Topic {
         let is_intact = |end: Offset| {
             (self.row.quarantine).is_none_or(|quarantine| end <= quarantine.intact_end)
         };
-        if let Ok(Some(Admission::Duplicate { base, end })) = sequence
+        if let Ok(Some(Admission::Duplicate { base, end })) = known
             && is_intact(end)
         {
             return Ok(Admission::Duplicate { base, end });
         }
         self.check_writable()?;
-        sequence?;
+        known?;
+        if let Some(expected) = terms.expected_end
+            && expected != self.row.end
+        {
+            let found = self.row.end;
+            return Err(ApiError::UnexpectedEnd { expected, found });
+        }
         self.check_room(batch)?;
         match self.row.end.checked_add(u64::from(batch.count)) {
             Some(_) => Ok(Admission::Append(self.row.end)),
@@ -150,6 +170,23 @@ impl Topic {
         }
     }
 
+    /// Whether a message of that id is there.
+    fn check_id(
+        &self,
+        id: IdDigest,
+        since: Option<Timestamp>,
+    ) -> Result<Option<Admission>, ApiError> {
+        if !self.row.settings.ids.is_on() {
+            let name = self.row.name.clone();
+            return Err(ApiError::IdsNotRemembered { name });
+        }
+        let duplicate = |base: Offset| Admission::Duplicate {
+            base,
+            end: base.next(),
+        };
+        Ok(self.ids.find(id, since).map(duplicate))
+    }
+
     /// Notes that the batch stands at `[base, base + count)`. Used when it is written, and at replay.
     pub fn appended(&mut self, batch: &BatchFacts, base: Offset, now: Timestamp) {
         let end = base.saturating_add(u64::from(batch.count));
@@ -162,9 +199,43 @@ impl Topic {
     /// Notes whose batch stands at `base`, below the end: the row of the topic may be newer than those of its
     /// producers.
     pub fn recall(&mut self, batch: &BatchFacts, base: Offset, now: Timestamp) {
+        if let Some(id) = batch.id
+            && self.row.settings.ids.is_on()
+        {
+            self.ids.remember(id, base, now);
+        }
         if !batch.producer.is_zero() {
             producers::remember(&mut self.producers, batch, base, now);
         }
+    }
+
+    /// The row that changes with a batch at `base`, beside the topic's.
+    pub fn row_of(&self, batch: &BatchFacts, base: Offset) -> Option<RowKey> {
+        match batch.id {
+            Some(_) => Some(RowKey::Ids(self.id, page_of(base))),
+            None if batch.producer.is_zero() => None,
+            None => Some(RowKey::Producer(self.id, batch.producer)),
+        }
+    }
+
+    /// Before when ids are forgotten, if it is now `now`.
+    pub fn ids_since(&self, now: Timestamp) -> Option<Timestamp> {
+        let kept = self.row.settings.ids.for_ms.map(Duration::from_millis);
+        kept.map(|kept| self.append_time(now).before(kept))
+    }
+
+    /// Pages of ids to forget: superfluous, or too old. Some at a time.
+    pub fn surplus_ids(&self, since: Option<Timestamp>) -> Vec<u64> {
+        self.ids.surplus(self.row.settings.ids.most(), since)
+    }
+
+    /// Forgets pages of ids; returns their rows.
+    pub fn forget_ids(&mut self, pages: &[u64]) -> Vec<RowKey> {
+        let forget = |&page| {
+            self.ids.forget(page);
+            RowKey::Ids(self.id, page)
+        };
+        pages.iter().map(forget).collect()
     }
 
     /// Batches before this offset are lost and it is not known whose: producers seen last before it may go on
@@ -268,6 +339,9 @@ impl Topic {
         });
         // What was lost may have given generations to subscriptions; none of them is given again (T5).
         self.row.generation = (self.row.generation).saturating_add(limits::GENERATIONS_LOST_MAX);
+        // The same of the epochs of named producers.
+        let epochs = (self.row.producer_epoch).saturating_add(limits::PRODUCER_EPOCHS_LOST_MAX);
+        self.row.producer_epoch = epochs;
         // Later state entries go on above what was lost; the quarantine is what remembers the loss.
         self.row.state_number = self.row.state_number.max(claimed_state);
         self.row.accepted_state = self.row.accepted_state.max(claimed_state);
@@ -316,13 +390,6 @@ impl Topic {
     pub fn surplus_producers(&self) -> Vec<ProducerId> {
         producers::surplus(&self.producers)
     }
-
-    /// Forgets producers: their next batch has to begin at sequence 0 again.
-    pub fn forget_producers(&mut self, ids: &[ProducerId]) {
-        for id in ids {
-            self.producers.remove(id);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -370,6 +437,43 @@ mod tests {
     }
 
     #[test]
+    fn of_those_who_expect_one_end_the_first_is_stored_and_stays_so() {
+        let mut topic = os_topic();
+        let facts = |producer, first| BatchFacts {
+            producer: crate::types::ProducerId::from_bytes([producer; 16]),
+            first: crate::types::Sequence::new(first),
+            count: 2,
+            bytes: 10,
+            ..BatchFacts::default()
+        };
+        let at = |end| Terms {
+            epoch: LeaderEpoch::new(1),
+            expected_end: Some(Offset::new(end)),
+            ids_since: None,
+        };
+        let append = Admission::Append(Offset::ZERO);
+        assert_eq!(topic.admit(at(0), &facts(1, 0)), Ok(append));
+        assert_eq!(topic.admit(at(0), &facts(2, 0)), Ok(append));
+        topic.appended(&facts(1, 0), Offset::ZERO, Timestamp::default());
+        let late = ApiError::UnexpectedEnd {
+            expected: Offset::ZERO,
+            found: Offset::new(2),
+        };
+        for producer in [0, 2] {
+            assert_eq!(topic.admit(at(0), &facts(producer, 0)), Err(late.clone()));
+        }
+        // It is there, whatever came after it and whatever is expected of it now.
+        topic.appended(&facts(2, 0), Offset::new(2), Timestamp::default());
+        let duplicate = Admission::Duplicate {
+            base: Offset::ZERO,
+            end: Offset::new(2),
+        };
+        for end in [0, 2, 4, 9] {
+            assert_eq!(topic.admit(at(end), &facts(1, 0)), Ok(duplicate));
+        }
+    }
+
+    #[test]
     fn in_quarantine_only_what_is_intact_is_a_duplicate() {
         let mut topic = os_topic();
         let facts = |first| BatchFacts {
@@ -377,6 +481,7 @@ mod tests {
             first: crate::types::Sequence::new(first),
             count: 2,
             bytes: 10,
+            ..BatchFacts::default()
         };
         topic.appended(&facts(0), Offset::ZERO, Timestamp::default());
         topic.quarantine(Offset::new(4), StateNumber::ZERO);

@@ -11,21 +11,20 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::consumers::{ConsumerGroupRow, ConsumerPageRow};
 use super::former;
+use super::ids::IdPage;
 use crate::limits;
-use crate::protocol::api::PlaceChange;
+use crate::protocol::api::{Nonce, PlaceChange};
 use crate::protocol::codec::{self, Malformed};
 use crate::time::Timestamp;
 use crate::types::{
-    Gap, Generation, LeaderEpoch, Offset, PeerId, PeerName, ProducerId, Sequence, StateNumber,
-    SubscriptionName, TopicId, TopicName, TopicSettings,
+    Gap, Generation, LeaderEpoch, Offset, PeerId, PeerName, ProducerEpoch, ProducerId, Sequence,
+    StateNumber, SubscriptionName, TopicId, TopicName, TopicSettings,
 };
 
-/// Version byte in front of the values whose fields never changed.
+/// Version byte in front of a value.
 const VALUE_VERSION: u8 = 1;
-/// The same of topics.
-const TOPIC_VERSION: u8 = 2;
-/// The same of subscriptions.
-const SUBSCRIPTION_VERSION: u8 = 2;
+/// That of a row which got further fields.
+const VALUE_VERSION_2: u8 = 2;
 
 /// The name of a row.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -46,6 +45,8 @@ pub enum RowKey {
     ConsumerGroup(TopicId, SubscriptionName),
     /// A page of offsets of the consumer group with that generation.
     ConsumerPage(TopicId, Generation, u64),
+    /// A page of the message ids that a topic remembers.
+    Ids(TopicId, u64),
 }
 
 impl RowKey {
@@ -71,6 +72,7 @@ impl RowKey {
                 let (generation, page) = (generation.get().to_be_bytes(), page.to_be_bytes());
                 [&[8][..], &id.to_bytes(), &generation, &page].concat()
             }
+            Self::Ids(id, page) => [&[9][..], &id.to_bytes(), &page.to_be_bytes()].concat(),
         }
     }
 
@@ -114,6 +116,10 @@ impl RowKey {
                 let page = u64::from_be_bytes(page.try_into().ok()?);
                 Some(Self::ConsumerPage(id, generation, page))
             }),
+            9 => id().and_then(|(id, rest)| {
+                let page = u64::from_be_bytes(rest.try_into().ok()?);
+                Some(Self::Ids(id, page))
+            }),
             _ => None,
         };
         key.ok_or_else(bad)
@@ -133,7 +139,8 @@ impl RowKey {
             | Self::Producer(id, _)
             | Self::History(id, _)
             | Self::ConsumerGroup(id, _)
-            | Self::ConsumerPage(id, ..) => *id,
+            | Self::ConsumerPage(id, ..)
+            | Self::Ids(id, _) => *id,
         }
     }
 }
@@ -144,7 +151,7 @@ pub enum Row {
     /// See [`PeerRow`].
     Peer(PeerRow),
     /// See [`TopicRow`].
-    Topic(TopicRow),
+    Topic(Box<TopicRow>),
     /// See [`SubscriptionRow`].
     Subscription(SubscriptionRow),
     /// See [`ProducerRow`].
@@ -157,20 +164,23 @@ pub enum Row {
     ConsumerGroup(ConsumerGroupRow),
     /// See [`ConsumerPageRow`].
     ConsumerPage(ConsumerPageRow),
+    /// See [`IdPage`].
+    Ids(IdPage),
 }
 
 impl Row {
     /// Its bytes.
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            Self::Peer(row) => encode_value(VALUE_VERSION, row),
-            Self::Topic(row) => encode_value(TOPIC_VERSION, row),
-            Self::Subscription(row) => encode_value(SUBSCRIPTION_VERSION, row),
-            Self::Producer(row) => encode_value(VALUE_VERSION, row),
-            Self::Segment(row) => encode_value(VALUE_VERSION, row),
-            Self::History(row) => encode_value(VALUE_VERSION, row),
-            Self::ConsumerGroup(row) => encode_value(VALUE_VERSION, row),
-            Self::ConsumerPage(row) => encode_value(VALUE_VERSION, row),
+            Self::Peer(row) => encode_value(row),
+            Self::Topic(row) => encode_as(VALUE_VERSION_2, row),
+            Self::Subscription(row) => encode_as(VALUE_VERSION_2, row),
+            Self::Producer(row) => row.encode(),
+            Self::Segment(row) => encode_value(row),
+            Self::History(row) => encode_value(row),
+            Self::ConsumerGroup(row) => encode_value(row),
+            Self::ConsumerPage(row) => encode_value(row),
+            Self::Ids(row) => encode_value(row),
         }
     }
 
@@ -178,19 +188,14 @@ impl Row {
     pub fn decode(key: &RowKey, bytes: &[u8]) -> Result<Self, Malformed> {
         Ok(match key {
             RowKey::Peer => Self::Peer(decode_value(bytes, "peer row")?),
-            RowKey::Topic(_) => Self::Topic(decode_since::<former::TopicRow, _>(
-                bytes,
-                TOPIC_VERSION,
-                "topic row",
-            )?),
+            RowKey::Topic(_) => Self::Topic(TopicRow::decode(bytes)?.into()),
             RowKey::Subscription(..) => {
                 Self::Subscription(decode_since::<former::SubscriptionRow, _>(
                     bytes,
-                    SUBSCRIPTION_VERSION,
                     "subscription row",
                 )?)
             }
-            RowKey::Producer(..) => Self::Producer(decode_value(bytes, "producer row")?),
+            RowKey::Producer(..) => Self::Producer(ProducerRow::decode(bytes)?),
             RowKey::Segment(_) => Self::Segment(decode_value(bytes, "segment row")?),
             RowKey::History(..) => Self::History(decode_value(bytes, "history row")?),
             RowKey::ConsumerGroup(..) => {
@@ -199,11 +204,16 @@ impl Row {
             RowKey::ConsumerPage(..) => {
                 Self::ConsumerPage(decode_value(bytes, "consumer page row")?)
             }
+            RowKey::Ids(..) => Self::Ids(decode_value(bytes, "page of ids")?),
         })
     }
 }
 
-fn encode_value<T: Serialize>(version: u8, row: &T) -> Vec<u8> {
+fn encode_value<T: Serialize>(row: &T) -> Vec<u8> {
+    encode_as(VALUE_VERSION, row)
+}
+
+fn encode_as<T: Serialize>(version: u8, row: &T) -> Vec<u8> {
     let mut bytes = vec![version];
     let body = codec::encode(row, limits::SLED_VALUE_BYTES_MAX, "row").expect(
         "rows are bounded well below the largest value: names, gaps and batches have limits",
@@ -213,27 +223,44 @@ fn encode_value<T: Serialize>(version: u8, row: &T) -> Vec<u8> {
 }
 
 fn decode_value<T: DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, Malformed> {
-    decode_since::<T, T>(bytes, VALUE_VERSION, what)
+    let (_, body) = split_version(bytes, VALUE_VERSION, what)?;
+    decode_body(body, what)
 }
 
-/// Reads a value of which there are two versions, 1 and this one.
-fn decode_since<Former, T>(bytes: &[u8], known: u8, what: &'static str) -> Result<T, Malformed>
-where
-    Former: DeserializeOwned + Into<T>,
-    T: DeserializeOwned,
-{
-    let max = limits::SLED_VALUE_BYTES_MAX;
+fn decode_body<T: DeserializeOwned>(body: &[u8], what: &'static str) -> Result<T, Malformed> {
+    codec::decode(body, limits::SLED_VALUE_BYTES_MAX, what)
+}
+
+/// The version of a value, at most `newest`, and what comes after it.
+fn split_version<'a>(
+    bytes: &'a [u8],
+    newest: u8,
+    what: &'static str,
+) -> Result<(u8, &'a [u8]), Malformed> {
     match bytes.split_first() {
-        Some((&version, body)) if version == known => codec::decode(body, max, what),
-        Some((&VALUE_VERSION, body)) => codec::decode::<Former>(body, max, what).map(Into::into),
+        Some((&version, body)) if (VALUE_VERSION..=newest).contains(&version) => {
+            Ok((version, body))
+        }
         Some((version, _)) => Err(Malformed {
             what,
-            reason: format!("version {version}, this program knows {VALUE_VERSION} to {known}"),
+            reason: format!("version {version}, this program knows up to {newest}"),
         }),
         None => Err(Malformed {
             what,
             reason: "no bytes".to_owned(),
         }),
+    }
+}
+
+/// Reads a value of which there are two versions, 1 and 2.
+fn decode_since<Former, T>(bytes: &[u8], what: &'static str) -> Result<T, Malformed>
+where
+    Former: DeserializeOwned + Into<T>,
+    T: DeserializeOwned,
+{
+    match split_version(bytes, VALUE_VERSION_2, what)? {
+        (VALUE_VERSION, body) => decode_body::<Former>(body, what).map(Into::into),
+        (_, body) => decode_body(body, what),
     }
 }
 
@@ -298,9 +325,22 @@ pub struct TopicRow {
     pub last_append: Option<Timestamp>,
     /// Records below may be lost: a producer whose last batch lies below goes on at any higher sequence.
     pub jump_before: Option<Offset>,
+    /// Last epoch given to a named producer.
+    pub producer_epoch: ProducerEpoch,
+    /// A named producer was forgotten: one that is not known need not be new.
+    pub names_forgotten: bool,
 }
 
 impl TopicRow {
+    /// Reads either version.
+    fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let what = "topic row";
+        match split_version(bytes, VALUE_VERSION_2, what)? {
+            (VALUE_VERSION, body) => decode_body::<former::TopicRow>(body, what).map(Self::from),
+            (_, body) => decode_body(body, what),
+        }
+    }
+
     /// That of a topic that is made now.
     pub fn new(
         name: TopicName,
@@ -324,6 +364,8 @@ impl TopicRow {
             gaps: Vec::new(),
             last_append: None,
             jump_before: None,
+            producer_epoch: ProducerEpoch::ZERO,
+            names_forgotten: false,
         }
     }
 
@@ -378,8 +420,11 @@ pub struct HistoryRow {
 pub struct ProducerRow {
     /// When it last published.
     pub last_used: Timestamp,
-    /// Its last batches, oldest first, at most [`limits::PRODUCER_BATCHES_KEPT`], at least one.
+    /// Its last batches, oldest first, at most [`limits::PRODUCER_BATCHES_KEPT`]; none only of a named producer.
     pub batches: Vec<ProducerBatch>,
+    /// What else is known of one that has a name.
+    #[serde(skip)]
+    pub named: Option<Box<NamedProducer>>,
 }
 
 /// A batch as it is remembered to answer a retry.
@@ -389,8 +434,71 @@ pub struct ProducerBatch {
     pub first: Sequence,
     /// Number of records.
     pub count: u32,
+    /// Which process of a named producer sent it.
+    #[serde(skip)]
+    pub epoch: ProducerEpoch,
     /// Offset of its first record.
     pub base: Offset,
+}
+
+/// What is known of a named producer beside its last batches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedProducer {
+    /// The newest process of that name.
+    pub epoch: ProducerEpoch,
+    /// Tells it apart from others: the same process may ask twice.
+    pub nonce: Nonce,
+    /// Where the topic ended when it began.
+    pub opened: Offset,
+    /// The sequence its first batch begins at, as long as there is none.
+    pub at: Sequence,
+}
+
+/// Version 2 of a producer's row: that of one with a name.
+#[derive(Serialize, Deserialize)]
+struct NamedProducerRow {
+    row: ProducerRow,
+    named: NamedProducer,
+    /// Of each batch.
+    epochs: Vec<ProducerEpoch>,
+}
+
+impl ProducerRow {
+    fn encode(&self) -> Vec<u8> {
+        match &self.named {
+            None => encode_value(self),
+            Some(named) => encode_as(
+                VALUE_VERSION_2,
+                &NamedProducerRow {
+                    row: self.clone(),
+                    named: (**named).clone(),
+                    epochs: self.batches.iter().map(|batch| batch.epoch).collect(),
+                },
+            ),
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let what = "producer row";
+        let (version, body) = split_version(bytes, VALUE_VERSION_2, what)?;
+        if version == VALUE_VERSION {
+            return decode_body(body, what);
+        }
+        let NamedProducerRow {
+            mut row,
+            named,
+            epochs,
+        } = decode_body(body, what)?;
+        if epochs.len() != row.batches.len() {
+            let reason = format!("{} epochs of {} batches", epochs.len(), row.batches.len());
+            return Err(Malformed { what, reason });
+        }
+        for (batch, epoch) in row.batches.iter_mut().zip(epochs) {
+            batch.epoch = epoch;
+        }
+        row.named = Some(Box::new(named));
+        Ok(row)
+    }
 }
 
 /// A sealed or cold segment.
@@ -418,8 +526,10 @@ pub struct SegmentRow {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ids::IdSeen;
     use super::*;
     use crate::protocol::api::{Author, ChangeKind};
+    use crate::types::IdDigest;
 
     #[test]
     fn keys_round_trip_and_sort_by_number() {
@@ -435,6 +545,8 @@ mod tests {
             RowKey::ConsumerGroup(id, "billing".parse().expect("good")),
             RowKey::ConsumerPage(id, Generation::new(7), 255),
             RowKey::ConsumerPage(id, Generation::new(7), 256),
+            RowKey::Ids(id, 255),
+            RowKey::Ids(id, 256),
         ];
         for pair in keys.windows(2) {
             assert!(
@@ -454,6 +566,8 @@ mod tests {
             b"\x09",
             b"\x05\0\0",
             b"\x08short",
+            b"\x63",
+            b"\x05\0\0",
         ] {
             assert!(RowKey::decode(bad).is_err(), "{bad:?} was accepted");
         }
@@ -475,15 +589,15 @@ mod tests {
             jump_before: Some(Offset::ZERO),
             ..TopicRow::new(name, LeaderEpoch::ZERO, settings, created)
         };
-        let batch = ProducerBatch {
-            first: Sequence::ZERO,
-            count: 1,
-            base: Offset::ZERO,
+        let producer = Row::Producer(named_producer(limits::PRODUCER_BATCHES_KEPT));
+        let seen = IdSeen {
+            id: IdDigest::zero(),
+            offset: Offset::ZERO,
         };
-        let producer = ProducerRow {
-            last_used: Timestamp::default(),
-            batches: vec![batch; limits::PRODUCER_BATCHES_KEPT],
-        };
+        let ids = Row::Ids(IdPage {
+            newest: Timestamp::default(),
+            ids: vec![seen; limits::IDS_PER_PAGE as usize],
+        });
         let change = PlaceChange {
             when: created,
             kind: ChangeKind::Seek,
@@ -492,9 +606,9 @@ mod tests {
             generation: Generation::ZERO,
             author: Author::new(&"n".repeat(300), "a".repeat(300)),
         };
-        let history = HistoryRow {
+        let history = Row::History(HistoryRow {
             changes: vec![change; limits::HISTORY_CHANGES_MAX],
-        };
+        });
         let name: TopicName = "a".repeat(limits::NAME_BYTES_MAX).parse().expect("good");
         let options = crate::protocol::api::ConsumerGroupOptions {
             ack_deadline_ms: 1,
@@ -514,13 +628,57 @@ mod tests {
             failed: failed.collect(),
         };
         let consumers = [Row::ConsumerGroup(group), Row::ConsumerPage(page)];
-        let others = [
-            Row::Topic(topic),
-            Row::Producer(producer),
-            Row::History(history),
-        ];
+        let others = [Row::Topic(topic.into()), producer, ids, history];
         for row in others.into_iter().chain(consumers) {
             assert!(row.encode().len() < limits::SLED_VALUE_BYTES_MAX - 64);
         }
+    }
+
+    fn named_producer(batches: usize) -> ProducerRow {
+        let batch = |n| ProducerBatch {
+            first: Sequence::new(n),
+            count: 1,
+            epoch: ProducerEpoch::new(2),
+            base: Offset::new(10 + n),
+        };
+        ProducerRow {
+            last_used: Timestamp::from_millis(7),
+            batches: (0..batches as u64).map(batch).collect(),
+            named: Some(Box::new(NamedProducer {
+                epoch: ProducerEpoch::new(3),
+                nonce: Nonce([5; 16]),
+                opened: Offset::new(9),
+                at: Sequence::ZERO,
+            })),
+        }
+    }
+
+    #[test]
+    fn a_producer_without_a_name_has_a_row_as_before() {
+        let key = RowKey::Producer(
+            TopicId::from_bytes([3; 16]),
+            ProducerId::from_bytes([9; 16]),
+        );
+        for batches in [0, 1, 3] {
+            let named = Row::Producer(named_producer(batches));
+            assert_eq!(named.encode()[0], VALUE_VERSION_2);
+            assert_eq!(Row::decode(&key, &named.encode()), Ok(named));
+        }
+        let mut plain = named_producer(1);
+        plain.named = None;
+        plain.batches[0].epoch = ProducerEpoch::ZERO;
+        let bytes = Row::Producer(plain.clone()).encode();
+        let expected = [
+            &[1, 7][..],
+            &[0; 7],
+            &[1],
+            &[0; 7],
+            &[0; 8],
+            &[1, 0, 0, 0],
+            &[10],
+            &[0; 7],
+        ];
+        assert_eq!(bytes, expected.concat());
+        assert_eq!(Row::decode(&key, &bytes), Ok(Row::Producer(plain)));
     }
 }

@@ -9,7 +9,7 @@ use super::rows::{PeerRow, Row, RowKey, SegmentRow, TopicRow};
 use crate::limits;
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
-use crate::types::{StateNumber, SubscriptionName, TopicId, TopicName};
+use crate::types::{RememberIds, StateNumber, SubscriptionName, TopicId, TopicName};
 
 /// A row as it is now, or that it is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,13 +37,18 @@ pub struct Stock {
     pub consumer_groups: u64,
     /// Pages of them.
     pub consumer_pages: u64,
+    /// Pages of message ids of all topics.
+    pub id_pages: u64,
+    /// Message ids in them.
+    pub ids: u64,
 }
 
 impl Stock {
     /// All rows, that of the peer included.
     pub fn rows(&self) -> u64 {
         let of_topics = self.topics + self.subscriptions + self.producers + self.histories;
-        1 + self.segments + of_topics + self.consumer_groups + self.consumer_pages
+        let of_groups = self.consumer_groups + self.consumer_pages;
+        1 + self.segments + of_topics + of_groups + self.id_pages
     }
 }
 
@@ -125,6 +130,41 @@ impl State {
     pub fn producers_kept_since(&self, max: usize) -> Option<Timestamp> {
         let topics = self.topics.values().map(|topic| &topic.producers);
         producers::kept_since(topics, max)
+    }
+
+    /// Whether a topic may remember so many message ids, beside what the others do: what was promised to them is
+    /// kept.
+    pub fn check_ids(&self, id: TopicId, ids: RememberIds) -> Result<(), ApiError> {
+        let refuse = |what: &str, reason: String| {
+            let what = what.to_owned();
+            Err(ApiError::InvalidArgument { what, reason })
+        };
+        let least_ms = limits::IDS_REMEMBERED_FOR_MIN.as_millis() as u64;
+        if let Some(ms) = ids.for_ms.filter(|&ms| ms < least_ms) {
+            let reason = format!("{ms} ms: {least_ms} ms or more are expected");
+            return refuse("remember-ids-for", reason);
+        }
+        let most = limits::IDS_PER_TOPIC_MAX;
+        if let Some(max) = ids.max.filter(|max| !(1..=most).contains(max)) {
+            let reason = format!("{max}: 1 to {most} are expected");
+            return refuse("remember-ids-max", reason);
+        }
+        if !ids.is_on() {
+            return Ok(());
+        }
+        let others = self.topics.values().filter(|topic| topic.id != id);
+        let others: u64 = others.map(|topic| topic.row.settings.ids.most()).sum();
+        let room = limits::IDS_PER_PEER_MAX;
+        match others + ids.most() > room {
+            true => refuse(
+                "remember-ids-max",
+                format!(
+                    "{} ids are wanted and {others} are promised to other topics: this peer remembers {room}",
+                    ids.most()
+                ),
+            ),
+            false => Ok(()),
+        }
     }
 
     /// Sealed and cold segments by number.
@@ -228,7 +268,7 @@ impl State {
             RowKey::Topic(id) => self
                 .topics
                 .get(id)
-                .map(|topic| Row::Topic(topic.row.clone())),
+                .map(|topic| Row::Topic(topic.row.clone().into())),
             RowKey::Subscription(id, name) => self
                 .topics
                 .get(id)?
@@ -259,6 +299,7 @@ impl State {
                 let page = self.topics.get(id)?.consumers.page(*generation, *page)?;
                 Some(Row::ConsumerPage(page.clone()))
             }
+            RowKey::Ids(id, page) => self.topics.get(id)?.ids.page(*page).cloned().map(Row::Ids),
         }
     }
 
@@ -268,7 +309,7 @@ impl State {
         let RowChange { key, row } = change;
         match (&key, row) {
             (RowKey::Peer, Some(Row::Peer(row))) => self.peer = row,
-            (RowKey::Topic(id), Some(Row::Topic(row))) => self.put_topic(*id, row),
+            (RowKey::Topic(id), Some(Row::Topic(row))) => self.put_topic(*id, *row),
             (RowKey::Topic(id), None) => _ = self.delete_topic(*id),
             (RowKey::Subscription(id, name), row) => {
                 if let Some(topic) = self.topics.get_mut(id) {
@@ -310,6 +351,14 @@ impl State {
                             topic.consumers.put_page(*generation, *page, row)
                         }
                         _ => topic.consumers.remove_page(*generation, *page),
+                    }
+                }
+            }
+            (RowKey::Ids(id, page), row) => {
+                if let Some(topic) = self.topics.get_mut(id) {
+                    match row {
+                        Some(Row::Ids(row)) => topic.ids.put(*page, row),
+                        _ => topic.ids.forget(*page),
                     }
                 }
             }
@@ -386,6 +435,8 @@ impl State {
             let (groups, pages) = topic.consumers.count();
             stock.consumer_groups += groups as u64;
             stock.consumer_pages += pages as u64;
+            stock.id_pages += topic.ids.page_count() as u64;
+            stock.ids += topic.ids.count();
         }
         stock
     }

@@ -76,11 +76,12 @@ def spoilt_parts(fields, values):
 
 def bodies(request):
     """(what, body) for a request: each is malformed."""
-    if request in ("Publish", "Fetch", "Stream"):
-        length = {"Publish": 20, "Fetch": 41, "Stream": 53}[request]
+    raw = {"Publish": 20, "PublishExpecting": 28, "Fetch": 41, "Stream": 53}
+    if request in raw:
+        length = raw[request]
         for cut in range(length):
             yield f"cut at {cut}", bytes(cut)
-        if request != "Publish":
+        if request in ("Fetch", "Stream"):
             yield "a byte more", bytes(length + 1)
             yield "unknown flags", bytes(length - 1) + b"\2"
         return

@@ -8,13 +8,19 @@ import time
 from checks import check, equal, fails, say
 from malformed import bodies
 from tidings_client import (
-    ERROR, OF_BOTH, OF_INDEX, REQUESTS, ApiError, Connection, decode_batch, decode_error,
-    decode, decode_fetched, decode_published, decode_taken, encode, encode_batch, fetch_body, frame, hello_body,
-    publish_body, record, stream_body,
+    ERROR, HAS_ID, ID_HEADER, OF_BOTH, OF_INDEX, REQUESTS, ApiError, Connection, batch_with_id,
+    decode_batch, decode_error, decode, decode_fetched, decode_published, decode_taken, encode,
+    encode_batch, fetch_body, frame, hello_body, producer_of_name, publish_body, record, stream_body,
 )  # fmt: skip
 
 NO_BOUNDS = {"age_ms": None, "bytes": None, "records": None, "interest": False}
-DEFAULTS = {"durability": "fsync", "retention": NO_BOUNDS, "when_full": "discard-oldest"}
+NO_IDS = {"for_ms": None, "max": None}
+DEFAULTS = {
+    "durability": "fsync",
+    "retention": NO_BOUNDS,
+    "when_full": "discard-oldest",
+    "ids": NO_IDS,
+}
 NO_CHANGES = {
     "durability": None,
     "retain_age_ms": None,
@@ -22,6 +28,8 @@ NO_CHANGES = {
     "retain_records": None,
     "retain_interest": None,
     "when_full": None,
+    "remember_ids_for_ms": None,
+    "remember_ids_max": None,
 }
 
 
@@ -51,7 +59,8 @@ class ClientProof:
         self.steps = [
             self.greet, self.strangers, self.odd_requests, self.malformed, self.second_hello,
             self.missing_topic, self.create, self.cluster, self.publish, self.retry,
-            self.refused, self.largest, self.read, self.sizes, self.long_poll, self.ends, self.stream,
+            self.expecting, self.named, self.ids, self.refused, self.largest, self.read, self.sizes,
+            self.long_poll, self.ends, self.stream,
             self.streams_end, self.places, self.subscribe, self.seek, self.resume, self.pause,
             self.list_subscriptions, self.group, self.settle, self.dead_letters, self.manage_groups,
             self.settings, self.purge, self.rename, self.delete,
@@ -267,6 +276,72 @@ class ClientProof:
         equal(self.describe()["end_offset"], 12, "the end")
         other.close()
         return "the same batch again is at [4, 8) still; a gap and a stranger are refused"
+
+    def expecting(self):
+        """Batches for a certain end of the topic: of two for one end the first is stored."""
+        topic = self.create_topic(self.name + ".expecting")["topic"]
+        mine, other = os.urandom(16), os.urandom(16)
+        first = encode_batch([record(0, b"a"), record(0, b"b")], mine, 0)
+        equal(self.host.publish_expecting(topic, 0, first)["end"], 2, "the end")
+        late = encode_batch([record(0, b"c")], other, 0)
+        fields = fails("UnexpectedEnd", self.host.publish_expecting, topic, 0, late)
+        equal(fields, {"expected": 0, "found": 2}, "the ends")
+        answer = self.host.publish_expecting(topic, 2, late)
+        equal((answer["base"], answer["duplicate"]), (2, False), "the second try")
+        # Again, as after a lost answer: it is there, wherever the topic ends by now.
+        answer = self.host.publish_expecting(topic, 0, first)
+        equal((answer["base"], answer["duplicate"]), (0, True), "the batch sent twice")
+        fails("UnexpectedEnd", self.host.publish_expecting, topic, 9, encode_batch([record(0, b"")]))
+        self.host.call("DeleteTopic", name=topic["name"], id=None)
+        return "one of two is stored; the same again is known; the end has to be exact"
+
+    def named(self):
+        """A producer with a name: the newest process goes on, the one before it is told."""
+        topic = self.create_topic(self.name + ".named")["topic"]
+        who = {"topic": topic["id"], "producer": producer_of_name("nightly-import")}
+        check(self.host.call("DescribeProducer", **who)["last_used"] is None, "it is new")
+        fields = {**who, "nonce": os.urandom(16), "at": None}
+        first = self.host.call("OpenProducer", **fields)
+        equal(self.host.call("OpenProducer", **fields), first, "the same process, asked again")
+
+        def batch(epoch, sequence):
+            return encode_batch([record(0, b"x")], who["producer"], sequence, epoch)
+
+        self.host.publish(topic, batch(first["epoch"], 0))
+        second = self.host.call("OpenProducer", **{**fields, "nonce": os.urandom(16)})
+        equal((second["next_sequence"], second["last_offset"]), (1, 0), "where it goes on")
+        fields = fails("ProducerFenced", self.host.publish, topic, batch(first["epoch"], 1))
+        expected = {"given": first["epoch"], "current": second["epoch"]}
+        equal(fields, expected, "the epochs")
+        equal(self.host.publish(topic, batch(first["epoch"], 0))["duplicate"], True, "a retry")
+        self.host.publish(topic, batch(second["epoch"], 1))
+        equal(self.host.call("DescribeProducer", **who)["next_sequence"], 2, "the next sequence")
+        stranger = encode_batch([record(0, b"x")], os.urandom(16), 0, 1)
+        fails("ProducerForgotten", self.host.publish, topic, stranger)
+        self.host.call("DeleteTopic", name=topic["name"], id=None)
+        return "a second process goes on at the next sequence, the first is fenced"
+
+    def ids(self):
+        """Messages that are known by their ids, where the topic remembers them."""
+        topic = self.create_topic(self.name + ".ids")["topic"]
+        first = batch_with_id(0, b"first", b"order-17")
+        fields = fails("IdsNotRemembered", self.host.publish, topic, first)
+        equal(fields, {"name": topic["name"]}, "the topic")
+        changes = {**NO_CHANGES, "remember_ids_for_ms": (60_000,)}
+        settings = self.host.call("SetTopic", name=topic["name"], changes=changes)["settings"]
+        equal(settings["ids"], {"for_ms": 60_000, "max": None}, "the setting")
+        equal(self.host.publish(topic, first)["duplicate"], False, "the first one")
+        self.host.publish(topic, batch_with_id(0, b"another", b"order-18"))
+        answer = self.host.publish(topic, batch_with_id(9, b"the same order", b"order-17"))
+        equal((answer["base"], answer["duplicate"]), (0, True), "the same id")
+        bare = encode_batch([record(0, b"no id")], attributes=HAS_ID)
+        fails("BadBatch", self.host.publish, topic, bare)
+        two = [record(0, b"x", headers=[(ID_HEADER, b"a")])] * 2
+        fails("BadBatch", self.host.publish, topic, encode_batch(two, attributes=HAS_ID))
+        changes = {**NO_CHANGES, "remember_ids_for_ms": (59_999,)}
+        fails("InvalidArgument", self.host.call, "SetTopic", name=topic["name"], changes=changes)
+        self.host.call("DeleteTopic", name=topic["name"], id=None)
+        return "the second message of an id is a duplicate of the first"
 
     def refused(self):
         """Batches that are not what they say, and requests for another time."""

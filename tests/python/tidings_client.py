@@ -24,6 +24,7 @@ REQUESTS = {
     "SetTopic": 44, "RenameTopic": 45, "PurgeTopic": 46, "AcceptLoss": 47,
     "FindOffset": 48, "PeerStatus": 49, "Publish": 50, "Fetch": 51,
     "Stream": 52, "StreamCredit": 53, "WatchEnds": 54,
+    "DescribeProducer": 55, "OpenProducer": 56, "PublishExpecting": 57,
     "CreateSubscription": 60, "DeleteSubscription": 61, "DescribeSubscription": 62,
     "ListSubscriptions": 63, "SeekSubscription": 64, "Commit": 65,
     "SubscriptionHistory": 66, "UndoSubscription": 67,
@@ -56,6 +57,7 @@ ANSWERS = {
     "DescribeTopics": "TopicInfoPage", "SetTopic": "TopicInfo", "RenameTopic": "TopicInfo",
     "PurgeTopic": "TopicInfo", "AcceptLoss": "AcceptedLoss", "FindOffset": "FoundOffset",
     "PeerStatus": "PeerStatusAnswer", "StreamCredit": "Done", "WatchEnds": "TopicEnds",
+    "DescribeProducer": "ProducerInfo", "OpenProducer": "ProducerInfo",
     "CreateSubscription": "SubscriptionInfo", "DeleteSubscription": "Done",
     "DescribeSubscription": "SubscriptionInfo", "ListSubscriptions": "SubscriptionPage",
     "SeekSubscription": "Sought", "Commit": "Committed",
@@ -87,7 +89,9 @@ LAYOUTS = {
     "MetricSample": "labels [string], value u64, classes [u64]",
     "Gap": "from u64, to u64, reason GapReason",
     "Retention": "age_ms u64?, bytes u64?, records u64?, interest bool",
-    "TopicSettings": "durability Durability, retention Retention, when_full WhenFull",
+    "TopicSettings": "durability Durability, retention Retention, when_full WhenFull,"
+    " ids RememberIds",
+    "RememberIds": "for_ms u64?, max u64?",
     # 5.2
     "Lookup": "name string, local_only bool",
     "TopicLocation": "name string, id id, epoch u32, peer id, peer_name string,"
@@ -130,7 +134,8 @@ LAYOUTS = {
     "TopicInfoPage": "topics [TopicInfo], more bool",
     "SetTopic": "name string, changes TopicChanges",
     "TopicChanges": "durability Durability?, retain_age_ms u64??, retain_bytes u64??,"
-    " retain_records u64??, retain_interest bool?, when_full WhenFull?",
+    " retain_records u64??, retain_interest bool?, when_full WhenFull?,"
+    " remember_ids_for_ms u64??, remember_ids_max u64??",
     "RenameTopic": "name string, new string",
     "PurgeTopic": "name string, before Position",
     "AcceptLoss": "name string",
@@ -145,6 +150,11 @@ LAYOUTS = {
     "TopicEnds": "version u64, all bool, ends [TopicEnd], next string?",
     "TopicEnd": "id id, start_offset u64, end_offset u64",
     # 5.5
+    "DescribeProducer": "topic id, producer id",
+    "ProducerInfo": "epoch u32, next_sequence u64, last_offset u64?, last_used time?,"
+    " names_forgotten bool",
+    "OpenProducer": "topic id, producer id, nonce id, at u64?",
+    # 5.6
     "CreateSubscription": "topic string, name string, from Position, if_not_exists bool,"
     " expire_ms u64?",
     "SubscriptionInfo": "topic string, topic_id id, epoch u32, name string,"
@@ -247,6 +257,10 @@ ERRORS = {
     33: (20, "DuplicateTooOld", False, "given u64, oldest u64"),
     34: (21, "UnknownProducer", False, ""),
     35: (22, "DiskReserve", True, "free_bytes u64, needed_bytes u64"),
+    36: (54, "UnexpectedEnd", False, "expected u64, found u64"),
+    37: (55, "ProducerFenced", False, "given u32, current u32"),
+    38: (56, "ProducerForgotten", False, ""),
+    39: (57, "IdsNotRemembered", False, "name string"),
     40: (23, "OffsetOutOfRange", False, "requested u64, start u64, end u64"),
     41: (24, "Damaged", False, "from u64, to u64"),
     42: (43, "UnknownStream", False, "stream u32"),
@@ -508,17 +522,35 @@ def encode_record(item, base):
     return varint(len(body)) + body
 
 
-def encode_batch(records, producer=bytes(16), first_sequence=0):
+def producer_of_name(name):
+    """The id of a named producer: section 5.5."""
+    value = 0x6C62272E07BB014262B821756295C58D
+    for byte in b"tidings producer\0" + name.encode():
+        value = (value ^ byte) * 0x1000000000000000000013B % (1 << 128)
+    return value.to_bytes(16, "big")
+
+
+# Section 7: the bit of the attributes that says so, and the header that holds the id.
+HAS_ID, ID_HEADER = 0x10, "tidings-id"
+
+
+def encode_batch(records, producer=bytes(16), first_sequence=0, producer_epoch=0, attributes=0):
     """A batch without compression."""
     base = records[0]["timestamp"]
     newest = max(item["timestamp"] for item in records)
     payload = b"".join(encode_record(item, base) for item in records)
     header = BATCH_HEADER.pack(
-        0, BATCH_MAGIC, 1, 0, len(payload), len(records), len(payload), 0,
+        0, BATCH_MAGIC, 1, attributes, len(payload), len(records), len(payload), producer_epoch,
         base, newest, producer, first_sequence,
     )  # fmt: skip
     rest = header[4:] + payload
     return struct.pack("<I", crc32c(rest)) + rest
+
+
+def batch_with_id(timestamp, value, message_id):
+    """One message with an id."""
+    item = record(timestamp, value, headers=[(ID_HEADER, message_id)])
+    return encode_batch([item], attributes=HAS_ID)
 
 
 def decode_record(reader, base):
@@ -546,10 +578,13 @@ def decode_batch(data):
     """The records, the producer id and the first sequence of a batch."""
     if len(data) < BATCH_HEADER.size:
         raise ProtocolError("shorter than the header of a batch")
-    (crc, magic, version, attributes, length, count, unpacked, reserved,
+    (crc, magic, version, attributes, length, count, unpacked, producer_epoch,
      base, newest, producer, sequence) = BATCH_HEADER.unpack_from(data)  # fmt: skip
-    if (magic, version, reserved) != (BATCH_MAGIC, 1, 0) or attributes > 2:
+    has_id, attributes = attributes & HAS_ID, attributes & ~HAS_ID
+    if (magic, version) != (BATCH_MAGIC, 1) or attributes > 2:
         raise ProtocolError("not a batch of version 1")
+    if producer_epoch and producer == bytes(16):
+        raise ProtocolError("an epoch of nobody")
     if length != len(data) - BATCH_HEADER.size or not 1 <= count <= 65_536:
         raise ProtocolError("a batch's length or count is false")
     if crc != crc32c(data[4:]):
@@ -563,6 +598,11 @@ def decode_batch(data):
         records = [decode_record(reader, base) for _ in range(count)]
     except UnicodeDecodeError as error:
         raise ProtocolError("the name of a header is not UTF-8") from error
+    ids = [value for item in records for name, value in item["headers"] if name == ID_HEADER]
+    if has_id and (count, producer, len(ids)) != (1, bytes(16), 1):
+        raise ProtocolError("a batch whose record has an id holds something else")
+    if has_id and not 1 <= len(ids[0]) <= 255:
+        raise ProtocolError("an id has 1 to 255 bytes")
     if newest != max(item["timestamp"] for item in records):
         raise ProtocolError("a batch's max timestamp is false")
     return reader.end((records, producer, sequence))
@@ -573,6 +613,10 @@ def decode_batch(data):
 
 def publish_body(topic, epoch, batch):
     return topic + struct.pack("<I", epoch) + batch
+
+
+def publish_expecting_body(topic, epoch, end, batch):
+    return topic + struct.pack("<IQ", epoch, end) + batch
 
 
 def decode_published(body):
@@ -735,6 +779,12 @@ class Connection:
         body = publish_body(topic["id"], topic["epoch"], batch)
         published = decode_published(self.call_raw("Publish", body))
         self.answered.add("Publish")
+        return published
+
+    def publish_expecting(self, topic, end, batch):
+        body = publish_expecting_body(topic["id"], topic["epoch"], end, batch)
+        published = decode_published(self.call_raw("PublishExpecting", body))
+        self.answered.add("PublishExpecting")
         return published
 
     def fetch(self, topic, offset, **options):

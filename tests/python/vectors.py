@@ -4,13 +4,14 @@ from checks import Mismatch, equal, say
 from tidings_client import (
     ANSWER, ANSWER_AND_MORE, ANSWERS, ERRORS, REQUESTS, ProtocolError, Unsupported, crc32c, decode,
     decode_batch, decode_error, decode_fetched, decode_published, decode_taken, encode,
-    encode_batch, fetch_body, frame, hello_body, publish_body, record, stream_body,
+    encode_batch, fetch_body, frame, hello_body, publish_body, publish_expecting_body, record,
+    stream_body,
 )  # fmt: skip
 
 # Bodies that are not control bodies.
 RAW = {
-    "Publish.request", "Publish.answer", "Fetch.request", "Fetch.answer", "Stream.request",
-    "Stream.answer", "TakeRecords.answer",
+    "Publish.request", "Publish.answer", "PublishExpecting.request", "PublishExpecting.answer",
+    "Fetch.request", "Fetch.answer", "Stream.request", "Stream.answer", "TakeRecords.answer",
 }  # fmt: skip
 
 # What some of the vectors hold, so that they are not only read but understood.
@@ -29,6 +30,7 @@ SAMPLES = {
                 "interest": False,
             },
             "when_full": "discard-oldest",
+            "ids": {"for_ms": None, "max": None},
         },
         "if_not_exists": True,
     },
@@ -157,6 +159,7 @@ def check_raw(vectors):
         "frame.ping": frame(REQUESTS["Ping"], 1, b""),
         "frame.ping-answer": frame(REQUESTS["Ping"], 1, b"", flags=ANSWER),
         "Publish.request": publish_body(topic, 4, batch),
+        "PublishExpecting.request": publish_expecting_body(topic, 4, 1707, batch),
         "Fetch.request": fetch_body(topic, 4, 20, 1 << 20, 1, 5000, True),
         "Stream.request": stream_body(topic, 4, 20, (1 << 22, 1 << 16), 1 << 20, 300, True),
         "frame.stream-keep-alive": frame(REQUESTS["Stream"], 1, b"", flags=ANSWER_AND_MORE),
@@ -164,9 +167,10 @@ def check_raw(vectors):
     }
     for name, data in encoded.items():
         equal(data.hex(), vectors[name].hex(), name)
-    published = decode_published(vectors["Publish.answer"])
-    expected = {"base": 1707, "end": 1710, "durability": "os", "duplicate": True}
-    equal(published, expected, "Publish.answer")
+    for name in ("Publish.answer", "PublishExpecting.answer"):
+        published = decode_published(vectors[name])
+        expected = {"base": 1707, "end": 1710, "durability": "os", "duplicate": True}
+        equal(published, expected, name)
     fetched = decode_fetched(vectors["Fetch.answer"])
     ends = (fetched["start"], fetched["end"], fetched["next"])
     equal(ends, (10, 40, 33), "Fetch.answer")

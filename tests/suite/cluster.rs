@@ -111,9 +111,14 @@ impl Cluster {
 
     /// The same with that on stdin.
     pub fn feed(&self, args: &[&str], input: &[u8]) -> Ran {
+        run_with(self.command(args), input)
+    }
+
+    /// A command that goes in through the index.
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = command(self.dir.path());
         command.args(args).env("TIDINGS_INDEX", &self.index.address);
-        run_with(command, input)
+        command
     }
 
     /// What a server has logged: that of the index, or of the peer.

@@ -45,8 +45,8 @@ fn assert_fields(value: &Value, expected: &str) {
 
 const TOPIC: &str = "name id peer address epoch state since start_offset end_offset \
     durable_end_offset records bytes durability retention retention.age_ms retention.bytes \
-    retention.records retention.interest when_full created last_append subscriptions quarantined \
-    conflict gaps";
+    retention.records retention.interest when_full remember_ids remember_ids.for_ms \
+    remember_ids.max created last_append subscriptions quarantined conflict gaps";
 const SUBSCRIPTION: &str = "topic name committed_offset start_offset end_offset lag_records \
     lag_seconds generation created last_commit paused expire_ms expires_in_ms readers";
 const GROUP: &str = "topic name generation options options.ack_deadline_ms options.max_deliveries \
@@ -160,7 +160,7 @@ fn what_a_cluster_tells() {
     let published = json(&["pub", "t", "three"]);
     assert_fields(
         &published,
-        "topic records first_offset end_offset durability",
+        "topic records duplicates first_offset end_offset durability",
     );
     for read in [
         &["sub", "t", "--from", "-1", "--until-end"][..],

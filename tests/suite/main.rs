@@ -2,6 +2,7 @@
 //! directories that are thrown away. One binary, so that linking stays short;
 //! a module for each subject.
 
+mod care;
 mod cli;
 mod cluster;
 mod conflict;

@@ -181,7 +181,7 @@ fn publishing_tells_what_was_stored() {
     assert_eq!(first.stderr, "published 2 to a, offsets 0..2, fsync\n");
     assert_eq!(first.ok(), "");
     let lines = up.feed(&["pub", "a", "-o", "json"], b"three\n\nfive");
-    let expected = json!({"topic": "a", "records": 3, "first_offset": 2, "end_offset": 5,
+    let expected = json!({"topic": "a", "records": 3, "duplicates": 0, "first_offset": 2, "end_offset": 5,
                           "durability": "fsync"});
     assert_eq!(lines.json(), expected);
     let whole = up.feed(&["pub", "a", "--whole", "--count", "2"], b"six\nseven\n");

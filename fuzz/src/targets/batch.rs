@@ -4,10 +4,10 @@ use bytes::Bytes;
 use tidings::limits;
 use tidings::protocol::batch::{
     BATCH_MAGIC, BATCH_VERSION, BatchBuilder, BatchError, CheckedBatch, Compression, HEADER_BYTES,
-    Header, Record, RecordToSend,
+    Header, Origin, Record, RecordToSend,
 };
 use tidings::time::Timestamp;
-use tidings::types::{ProducerId, Sequence};
+use tidings::types::{ProducerEpoch, ProducerId, Sequence};
 
 use super::{Input, names_an_error};
 
@@ -122,12 +122,13 @@ fn records(batch: &CheckedBatch, refused: Option<&BatchError>) {
 /// A batch has one reading, and records have one batch.
 fn rebuilt(batch: &CheckedBatch, records: &[Record]) {
     let header = batch.header();
-    let Some(again) = build(
-        records,
-        Compression::None,
-        header.producer,
-        header.first_sequence,
-    ) else {
+    let origin = Origin {
+        producer: header.producer,
+        epoch: header.producer_epoch,
+        first: header.first_sequence,
+        has_id: header.has_id,
+    };
+    let Some(again) = build(records, Compression::None, &origin) else {
         return;
     };
     let again = CheckedBatch::check(again, MESSAGE_BYTES_MAX).expect("its records were checked");
@@ -142,12 +143,7 @@ fn rebuilt(batch: &CheckedBatch, records: &[Record]) {
 }
 
 /// `None` where the records stand further apart than any number of milliseconds.
-fn build(
-    records: &[Record],
-    compression: Compression,
-    producer: ProducerId,
-    first: Sequence,
-) -> Option<Bytes> {
+fn build(records: &[Record], compression: Compression, origin: &Origin) -> Option<Bytes> {
     let mut builder = BatchBuilder::new(compression);
     for record in records {
         let pushed = builder.try_push(&RecordToSend {
@@ -161,7 +157,7 @@ fn build(
             return None;
         }
     }
-    builder.build(producer, first).ok()
+    builder.build_as(origin).ok()
 }
 
 /// What was put into a batch comes out of it, packed or not.
@@ -186,9 +182,14 @@ fn built(recipe: &[u8], how: u8) {
             value: input.bytes().repeat(usize::from(shape >> 4) + 1).into(),
         });
     }
-    let producer = ProducerId::from_bytes([how; 16]);
+    let origin = Origin {
+        producer: ProducerId::from_bytes([how; 16]),
+        epoch: ProducerEpoch::new(u32::from(how & 1)),
+        first: Sequence::new(7),
+        has_id: false,
+    };
     for compression in [Compression::None, Compression::Lz4, Compression::Zstd] {
-        let Some(bytes) = build(&records, compression, producer, Sequence::new(7)) else {
+        let Some(bytes) = build(&records, compression, &origin) else {
             continue;
         };
         let batch = CheckedBatch::check(bytes, limits::MESSAGE_BYTES_MAX).expect("just built");

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use tidings::limits;
 use tidings::protocol::api::{self, Api, Hello, MAGIC, Request};
 use tidings::protocol::codec::Malformed;
-use tidings::protocol::data::{Fetch, Fetched, Publish, Published, Stream};
+use tidings::protocol::data::{Fetch, Fetched, Publish, PublishExpecting, Published, Stream};
 use tidings::protocol::error::ApiError;
 use tidings::protocol::frame::{Frame, FrameError, HEADER_BYTES, Prefix};
 use tidings::protocol::taken::Taken;
@@ -114,12 +114,14 @@ control! {
     PurgeTopic AcceptLoss FindOffset PeerStatus WatchEnds CreateSubscription DeleteSubscription DescribeSubscription
     ListSubscriptions SeekSubscription Commit StreamCredit SubscriptionHistory UndoSubscription SetSubscription
     WatchSubscription CreateConsumerGroup SetConsumerGroup DescribeConsumerGroup ListConsumerGroups DeleteConsumerGroup
-    SeekConsumerGroup JoinConsumerGroup SettleRecords LeaveConsumerGroup ReplayDeadLetters
+    SeekConsumerGroup JoinConsumerGroup SettleRecords LeaveConsumerGroup ReplayDeadLetters DescribeProducer
+    OpenProducer
 }
 
 /// The bodies that do not go through the codec.
 const RAW: &[(Api, Check, Check)] = &[
     (Api::Publish, publish, published),
+    (Api::PublishExpecting, publish_expecting, published),
     (Api::Fetch, fetch, fetched),
     (Api::Stream, stream, fetched),
     (Api::TakeRecords, take, taken),
@@ -176,6 +178,20 @@ fn publish(body: &[u8]) {
         Ok(found) => {
             let header = Publish::header(found.topic, found.epoch);
             assert_eq!([&header, &found.batch[..]].concat(), body);
+        }
+        Err(error) => refused(error),
+    }
+}
+
+fn publish_expecting(body: &[u8]) {
+    match PublishExpecting::decode(Bytes::copy_from_slice(body)) {
+        Ok(found) => {
+            let PublishExpecting {
+                publish,
+                expected_end,
+            } = found;
+            let header = PublishExpecting::header(publish.topic, publish.epoch, expected_end);
+            assert_eq!([&header, &publish.batch[..]].concat(), body);
         }
         Err(error) => refused(error),
     }

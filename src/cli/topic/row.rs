@@ -7,8 +7,8 @@ use crate::client::TopicReport;
 use crate::protocol::api::{PeerState, TopicInfo, TopicLocation};
 use crate::time::Timestamp;
 use crate::types::{
-    Address, Durability, Gap, LeaderEpoch, Offset, PeerName, Retention, TopicId, TopicName,
-    TopicSettings, WhenFull,
+    Address, Durability, Gap, LeaderEpoch, Offset, PeerName, RememberIds, Retention, TopicId,
+    TopicName, TopicSettings, WhenFull,
 };
 
 /// A topic: who hosts it, and what the host tells if it answers.
@@ -35,6 +35,7 @@ pub struct TopicRow {
     durability: Option<Durability>,
     retention: Option<Retention>,
     when_full: Option<WhenFull>,
+    remember_ids: Option<RememberIds>,
     #[serde(serialize_with = "output::as_text_or_null")]
     created: Option<Timestamp>,
     #[serde(serialize_with = "output::as_text_or_null")]
@@ -71,6 +72,7 @@ impl TopicRow {
             durability: known.map(|info| info.settings.durability),
             retention: known.map(|info| info.settings.retention),
             when_full: known.map(|info| info.settings.when_full),
+            remember_ids: known.map(|info| info.settings.ids),
             created: known.map(|info| info.created),
             last_append: known.and_then(|info| info.last_append),
             subscriptions: known.map(|info| info.subscriptions),
@@ -105,6 +107,16 @@ fn records(info: &TopicInfo) -> u64 {
     info.end_offset
         .since(info.start_offset)
         .saturating_sub(missing)
+}
+
+/// Which message ids are remembered, in words; `None`: none.
+fn ids_text(ids: RememberIds) -> Option<String> {
+    let most = output::number(ids.most());
+    let age = ids.for_ms.map(std::time::Duration::from_millis);
+    ids.is_on().then(|| match age.map(output::duration) {
+        Some(age) => format!("for {age}, of the last {most} at least"),
+        None => format!("of the last {most} at least"),
+    })
 }
 
 /// What is kept, in words.
@@ -199,9 +211,15 @@ impl Row for TopicRow {
                 durability,
                 retention,
                 when_full,
+                ..TopicSettings::default()
             };
             lines.push(("keeps", retention_text(settings)));
         }
+        lines.extend(
+            self.remember_ids
+                .and_then(ids_text)
+                .map(|text| ("remembers ids", text)),
+        );
         lines.extend(
             self.subscriptions
                 .map(|n| ("subscriptions", output::number(n))),

@@ -6,8 +6,9 @@ use serde::Serialize;
 use crate::cli::fail::Result;
 use crate::cli::output::{Column, Output, Row, left};
 use crate::cli::values;
+use crate::limits;
 use crate::protocol::api::TopicChanges;
-use crate::types::{Durability, Retention, TopicSettings, WhenFull};
+use crate::types::{Durability, RememberIds, Retention, TopicSettings, WhenFull};
 
 /// Settings of a new topic.
 #[derive(Debug, Clone, Copy, Args)]
@@ -30,6 +31,12 @@ pub struct SettingsFlags {
     /// Where bytes or number leave no room: discard-oldest or refuse [default: discard-oldest]
     #[arg(long, value_name = "CHOICE")]
     when_full: Option<WhenFull>,
+    /// Remember message ids for so long, to know messages that come again [default: none]
+    #[arg(long, value_name = "DURATION", value_parser = remember_for)]
+    remember_ids_for: Option<u64>,
+    /// Remember at least the last so many message ids [default: 100000 with --remember-ids-for]
+    #[arg(long, value_name = "N", value_parser = remember_max)]
+    remember_ids_max: Option<u64>,
 }
 
 impl SettingsFlags {
@@ -44,6 +51,10 @@ impl SettingsFlags {
                 interest: self.retain_interest,
             },
             when_full: self.when_full.unwrap_or_default(),
+            ids: RememberIds {
+                for_ms: self.remember_ids_for,
+                max: self.remember_ids_max,
+            },
         }
     }
 }
@@ -93,6 +104,18 @@ const SETTINGS: &[Setting] = &[
         default: "discard-oldest",
         values: "discard-oldest, refuse",
         meaning: "where retain-bytes or retain-records leave no room: discard the oldest, or refuse the new",
+    },
+    Setting {
+        name: "remember-ids-for",
+        default: "none",
+        values: "1m or more, none",
+        meaning: "a message whose id was seen within this time is a duplicate, as far as remember-ids-max goes",
+    },
+    Setting {
+        name: "remember-ids-max",
+        default: "none, 100000 with remember-ids-for",
+        values: "1 to 1000000, none",
+        meaning: "at least the last so many message ids are remembered",
     },
 ];
 
@@ -152,6 +175,24 @@ fn switch(text: &str) -> std::result::Result<bool, String> {
     }
 }
 
+fn remember_for(text: &str) -> std::result::Result<u64, String> {
+    let kept = values::duration(text)?;
+    match kept < limits::IDS_REMEMBERED_FOR_MIN {
+        true => Err("expected 1m or more: a publisher may try for so long".to_owned()),
+        false => u64::try_from(kept.as_millis()).map_err(|e| e.to_string()),
+    }
+}
+
+fn remember_max(text: &str) -> std::result::Result<u64, String> {
+    match text.parse() {
+        Ok(count) if (1..=limits::IDS_PER_TOPIC_MAX).contains(&count) => Ok(count),
+        _ => Err(format!(
+            "expected a number of ids from 1 to {}",
+            limits::IDS_PER_TOPIC_MAX
+        )),
+    }
+}
+
 /// Parses `SETTING=VALUE`.
 pub fn change(text: &str) -> std::result::Result<Change, String> {
     let Some((name, value)) = text.split_once('=') else {
@@ -173,6 +214,8 @@ pub fn change(text: &str) -> std::result::Result<Change, String> {
         "when-full" => {
             change.when_full = Some(value.parse::<WhenFull>().map_err(|e| e.to_string())?);
         }
+        "remember-ids-for" => change.remember_ids_for_ms = or_none(remember_for)?,
+        "remember-ids-max" => change.remember_ids_max = or_none(remember_max)?,
         _ => {
             let known: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
             return Err(format!(
@@ -195,6 +238,8 @@ pub fn merged(changes: &[Change]) -> TopicChanges {
             retain_records: one.retain_records.or(all.retain_records),
             retain_interest: one.retain_interest.or(all.retain_interest),
             when_full: one.when_full.or(all.when_full),
+            remember_ids_for_ms: one.remember_ids_for_ms.or(all.remember_ids_for_ms),
+            remember_ids_max: one.remember_ids_max.or(all.remember_ids_max),
         })
 }
 
@@ -226,6 +271,9 @@ mod tests {
             "retain-records=-1",
             "retain-interest=yes",
             "when-full=none",
+            "remember-ids-for=59s",
+            "remember-ids-max=0",
+            "remember-ids-max=1000001",
             "colour=blue",
         ] {
             assert!(change(bad).is_err(), "{bad} was accepted");

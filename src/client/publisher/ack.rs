@@ -16,6 +16,9 @@ pub struct Acked {
     pub offset: Offset,
     /// What this acknowledgement means.
     pub durability: Durability,
+    /// It was there before this publisher sent it, as a message of the same id. Not told where an attempt of its
+    /// own was not answered: then nobody knows whose it was.
+    pub duplicate: bool,
 }
 
 /// Messages are stored, one after the other.
@@ -165,6 +168,14 @@ impl RunAck {
         follows
     }
 
+    /// That of the first message alone.
+    pub(super) fn of_first(self) -> Ack {
+        Ack {
+            index: self.places.start,
+            waiting: self.waiting,
+        }
+    }
+
     /// Number of messages.
     pub fn count(&self) -> usize {
         self.places.len()
@@ -206,6 +217,7 @@ mod tests {
         receipt.settle(Ok(Acked {
             offset: Offset::new(10),
             durability: Durability::Os,
+            duplicate: false,
         }));
         receipt.settle(Err(ClientError::Closed));
         for (index, ack) in waiting.into_iter().enumerate() {

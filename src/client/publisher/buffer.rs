@@ -15,9 +15,10 @@ use crate::client::publisher::ack::{Ack, Outcome, Receipt, RunAck};
 use crate::client::publisher::{Message, PublisherOptions};
 use crate::limits;
 use crate::net::budget::Pool;
-use crate::protocol::batch::{BatchBuilder, RecordToSend};
+use crate::protocol::batch::{BatchBuilder, Compression, RecordToSend};
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
+use crate::types::Offset;
 
 /// Builders kept for reuse: compression has large working memory.
 const BUILDERS_KEPT: usize = 4;
@@ -74,6 +75,17 @@ pub(super) struct Batch {
     pub receipt: Arc<Receipt>,
     /// Room it holds.
     pub room_bytes: usize,
+    /// It was asked for as one.
+    pub whole: Option<Whole>,
+}
+
+/// What is special of a batch that was asked for as one: what does not fit into a batch is refused, not cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Whole {
+    /// Its one message has an id.
+    pub has_id: bool,
+    /// Where the topic has to end for it.
+    pub expected_end: Option<Offset>,
 }
 
 impl Buffer {
@@ -175,6 +187,56 @@ impl Buffer {
         Ok(())
     }
 
+    /// Takes messages in as one batch, behind everything taken in before. `room_bytes` were taken for it.
+    pub fn push_whole(
+        &self,
+        messages: &[Message],
+        whole: Whole,
+        room_bytes: usize,
+    ) -> Result<RunAck, ClientError> {
+        let now = Timestamp::now();
+        let mut state = self.lock();
+        for message in messages {
+            state.admit(&message.to_send(|| now))?;
+        }
+        let mut builder = state.builder(self.options.compression);
+        let unpacked_max = state.unpacked_bytes_max(self.options.compression);
+        let mut records = messages.iter().map(|message| message.to_send(|| now));
+        let fits = records.all(|record| {
+            // Any record fits into an empty batch.
+            builder.push_within(&record, unpacked_max) && builder.len_bytes() <= unpacked_max
+        });
+        if !fits || builder.is_empty() {
+            builder.clear();
+            state.keep(builder);
+            return Err(not_one_batch(messages.len(), None, unpacked_max));
+        }
+        let count = builder.count();
+        let batch = Batch {
+            builder,
+            receipt: Arc::default(),
+            room_bytes,
+            whole: Some(whole),
+        };
+        let ack = RunAck::new(batch.receipt.clone(), 0..count);
+        let open = state.open.take();
+        state.full.extend(open);
+        state.full.push_back(batch);
+        state.accepted += u64::from(count);
+        drop(state);
+        self.work.notify_one();
+        Ok(ack)
+    }
+
+    /// Why a batch that was asked for as one cannot be sent, if the host takes none of so many bytes.
+    pub fn check_whole(&self, count: u32, packed_bytes: usize) -> Result<(), ClientError> {
+        let max = limits::batch_bytes_max(self.lock().message_bytes_max);
+        match packed_bytes > max {
+            true => Err(not_one_batch(count as usize, Some(packed_bytes), max)),
+            false => Ok(()),
+        }
+    }
+
     /// The next batch to send: a full one, or with `partial` whatever there is.
     pub fn take(&self, partial: bool) -> Option<Batch> {
         let mut state = self.lock();
@@ -184,10 +246,7 @@ impl Buffer {
 
     /// Takes a builder back.
     pub fn reuse(&self, builder: BatchBuilder) {
-        let mut state = self.lock();
-        if state.spare.len() < BUILDERS_KEPT {
-            state.spare.push(builder);
-        }
+        self.lock().keep(builder);
     }
 
     // --- accounts ------------------------------------------------------------
@@ -253,7 +312,48 @@ impl Buffer {
     }
 }
 
+/// The refusal of messages that are to be one batch, of so many bytes if that is known.
+fn not_one_batch(count: usize, bytes: Option<usize>, max: usize) -> ClientError {
+    let reason = match (count, bytes) {
+        (0, _) => "it holds no message: give one at least".to_owned(),
+        (_, None) => format!(
+            "{count} messages are more than one batch takes, {max} bytes and {} messages: \
+             send fewer at once, or smaller ones",
+            limits::BATCH_RECORDS_MAX
+        ),
+        (_, Some(bytes)) => format!(
+            "{count} messages make a batch of {bytes} bytes, and the host takes {max}: send fewer at once, \
+             compress them, or let the host take larger messages"
+        ),
+    };
+    let what = "atomic batch".to_owned();
+    ApiError::InvalidArgument { what, reason }.into()
+}
+
 impl State {
+    /// An empty builder.
+    fn builder(&mut self, compression: Compression) -> BatchBuilder {
+        let spare = self.spare.pop();
+        spare.unwrap_or_else(|| BatchBuilder::new(compression))
+    }
+
+    /// Takes an empty builder back.
+    fn keep(&mut self, builder: BatchBuilder) {
+        if self.spare.len() < BUILDERS_KEPT {
+            self.spare.push(builder);
+        }
+    }
+
+    /// Most bytes of one batch before it is packed.
+    fn unpacked_bytes_max(&self, compression: Compression) -> usize {
+        match compression {
+            Compression::None => {
+                limits::batch_bytes_max(self.message_bytes_max).min(limits::BATCH_BYTES_MAX)
+            }
+            Compression::Lz4 | Compression::Zstd => limits::BATCH_BYTES_UNPACKED_MAX,
+        }
+    }
+
     /// Whether a message is taken in: then pushing it cannot fail.
     fn admit(&self, record: &RecordToSend<'_>) -> Result<(), ClientError> {
         if let Some(error) = &self.closed {
@@ -300,6 +400,7 @@ impl State {
                 builder,
                 receipt: Arc::default(),
                 room_bytes: 0,
+                whole: None,
             }
         });
         open.room_bytes += room_bytes;

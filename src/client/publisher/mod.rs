@@ -25,14 +25,15 @@ use crate::client::cluster::Lane;
 use crate::client::route::Route;
 use crate::client::{Client, ClientError, Compression, Header};
 use crate::limits;
-use crate::protocol::batch::RecordToSend;
+use crate::protocol::api::{Nonce, OpenProducer};
+use crate::protocol::batch::{Origin, RecordToSend};
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
-use crate::types::{TopicId, TopicName};
+use crate::types::{Offset, ProducerEpoch, ProducerId, ProducerName, Sequence, TopicId, TopicName};
 
 use ack::Receipt;
 pub use ack::{Ack, Acked, AckedRun, RunAck};
-use buffer::Buffer;
+use buffer::{Buffer, Whole};
 use sender::Sender;
 
 /// How to publish.
@@ -52,6 +53,22 @@ pub struct PublisherOptions {
     pub memory_bytes_max: usize,
     /// Without progress for so long, what waits fails; the client's timeout if not told.
     pub timeout: Option<Duration>,
+    /// Publish under this name: go on after what was stored under it before. Such a publisher ends with the
+    /// first message that is not stored, or when another one begins under its name
+    /// ([`ProducerFenced`](ApiError::ProducerFenced)).
+    pub producer: Option<ProducerName>,
+    /// Where a named producer goes on, whatever its host knows of it.
+    pub resume_at: Option<Sequence>,
+}
+
+impl PublisherOptions {
+    /// Under a name, otherwise as usual.
+    pub fn named(producer: ProducerName) -> Self {
+        Self {
+            producer: Some(producer),
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for PublisherOptions {
@@ -63,6 +80,8 @@ impl Default for PublisherOptions {
             batch_records_max: limits::BATCH_RECORDS_MAX as usize,
             memory_bytes_max: limits::PUBLISHER_BYTES_DEFAULT,
             timeout: None,
+            producer: None,
+            resume_at: None,
         }
     }
 }
@@ -78,6 +97,9 @@ pub struct Message {
     pub value: Bytes,
     /// When it was made; when it is sent, if not told.
     pub timestamp: Option<Timestamp>,
+    /// Its id, 1 to 255 bytes: a message of the same id that the topic remembers is not stored again. It
+    /// travels as the header `tidings-id`.
+    pub id: Option<Bytes>,
 }
 
 impl Message {
@@ -111,6 +133,26 @@ impl Message {
     pub fn with_timestamp(mut self, timestamp: Timestamp) -> Self {
         self.timestamp = Some(timestamp);
         self
+    }
+
+    /// With an id.
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<Bytes>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// With its id as a header, and no other one of that name.
+    fn carrying_id(mut self) -> Result<Self, ClientError> {
+        let id = self.id.clone().unwrap_or_default();
+        let most = limits::MESSAGE_ID_BYTES_MAX;
+        if !(1..=most).contains(&id.len()) {
+            let reason = format!("{} bytes: 1 to {most} expected", id.len());
+            return Err(invalid("message id", reason));
+        }
+        self.headers
+            .retain(|header| header.name != limits::MESSAGE_ID_HEADER);
+        Ok(self.with_header(limits::MESSAGE_ID_HEADER, id))
     }
 
     /// As it goes into a batch.
@@ -166,6 +208,8 @@ pub struct Publisher {
 struct Shared {
     topic: TopicName,
     topic_id: TopicId,
+    resumed_at: Sequence,
+    is_named: bool,
     buffer: Arc<Buffer>,
 }
 
@@ -197,27 +241,72 @@ impl Client {
         let message_bytes_max = connection.hello().message_bytes_max as usize;
         let in_flight_max = options.batches_in_flight_max;
         let options = bounds::fit(options, &connection, topic).await;
+        let origin = begin(&mut route, &options).await?;
+        let resumed_at = origin.first;
+        let is_named = options.producer.is_some();
         let buffer = Arc::new(Buffer::new(options, message_bytes_max));
-        let sender = Sender::new(buffer.clone(), route, in_flight_max)?;
+        let sender = Sender::new(buffer.clone(), route, in_flight_max, origin);
         tokio::spawn(sender.run());
         let topic = topic.clone();
         Ok(Publisher {
             shared: Arc::new(Shared {
                 topic,
                 topic_id,
+                resumed_at,
+                is_named,
                 buffer,
             }),
         })
     }
 }
 
-fn check(options: &PublisherOptions) -> Result<(), ClientError> {
-    let refuse = |what: &str, reason: String| {
-        Err(ClientError::Api(ApiError::InvalidArgument {
-            what: what.to_owned(),
-            reason,
-        }))
+/// Who publishes, and what the first batch begins at.
+async fn begin(route: &mut Route, options: &PublisherOptions) -> Result<Origin, ClientError> {
+    let Some(name) = &options.producer else {
+        return sender::fresh_producer().map(sender::unnamed);
     };
+    let producer = ProducerId::of_name(name);
+    // However often it is asked, to the host it is one process.
+    let nonce = Nonce(sender::random_id()?);
+    let request = OpenProducer {
+        topic: route.location().id,
+        producer,
+        nonce,
+        at: options.resume_at,
+    };
+    let opened = route.insist(&request).await?;
+    if opened.epoch == ProducerEpoch::ZERO {
+        return Err(ClientError::Malformed {
+            what: "the answer to a named producer".to_owned(),
+            reason: "it has no epoch".to_owned(),
+        });
+    }
+    Ok(Origin {
+        producer,
+        epoch: opened.epoch,
+        first: opened.next_sequence,
+        has_id: false,
+    })
+}
+
+fn invalid(what: &str, reason: String) -> ClientError {
+    let what = what.to_owned();
+    ApiError::InvalidArgument { what, reason }.into()
+}
+
+/// A message with an id travels alone: of several some might be known and others not.
+fn refuse_ids(messages: &[Message]) -> Result<(), ClientError> {
+    match messages.iter().any(|message| message.id.is_some()) {
+        true => Err(invalid(
+            "message id",
+            "a message with an id is sent alone: send it with send()".to_owned(),
+        )),
+        false => Ok(()),
+    }
+}
+
+fn check(options: &PublisherOptions) -> Result<(), ClientError> {
+    let refuse = |what: &str, reason: String| Err(invalid(what, reason));
     let most = limits::PUBLISHES_UNANSWERED_MAX;
     if !(1..=most).contains(&options.batches_in_flight_max) {
         let found = options.batches_in_flight_max;
@@ -231,6 +320,10 @@ fn check(options: &PublisherOptions) -> Result<(), ClientError> {
     }
     if options.memory_bytes_max == 0 {
         return refuse("memory of a publisher", "0 bytes hold nothing".to_owned());
+    }
+    if options.resume_at.is_some() && options.producer.is_none() {
+        let reason = "only a named producer goes on somewhere".to_owned();
+        return refuse("place to resume at", reason);
     }
     Ok(())
 }
@@ -252,14 +345,44 @@ impl Publisher {
         self.shared.buffer.watch_full()
     }
 
+    /// How many messages were published under the producer's name before: the next one taken is the one after
+    /// them. 0 without a name.
+    pub fn resumed_at(&self) -> Sequence {
+        self.shared.resumed_at
+    }
+
     /// Takes a message, waiting only for room in memory. What it returns resolves when the message
     /// is stored or has failed. An error here means that the message was not taken.
+    ///
+    /// A message with an id travels alone, and is stored unless the topic remembers its id: then the
+    /// acknowledgement tells the offset of the first one, as a duplicate. A topic that remembers no ids
+    /// refuses it ([`IdsNotRemembered`](ApiError::IdsNotRemembered)).
     pub async fn send(&self, message: Message) -> Result<Ack, ClientError> {
         let buffer = &self.shared.buffer;
+        if message.id.is_some() {
+            return self.send_with_id(message.carrying_id()?).await;
+        }
         let room = buffer.room.take(message.room_bytes()).await;
         let ack = buffer.push(&message, room.bytes())?;
         room.keep();
         Ok(ack)
+    }
+
+    async fn send_with_id(&self, message: Message) -> Result<Ack, ClientError> {
+        if self.shared.is_named {
+            let reason =
+                "a named producer knows its messages by their numbers: leave out one of the two";
+            return Err(invalid("message id", reason.to_owned()));
+        }
+        let buffer = &self.shared.buffer;
+        let room = buffer.room.take(message.room_bytes()).await;
+        let with_id = Whole {
+            has_id: true,
+            expected_end: None,
+        };
+        let ack = buffer.push_whole(&[message], with_id, room.bytes())?;
+        room.keep();
+        Ok(ack.of_first())
     }
 
     /// Takes messages as [`send`](Self::send) would one after the other, at a fraction of its cost a
@@ -270,6 +393,7 @@ impl Publisher {
     /// acknowledgements of those that were not taken say so.
     pub async fn send_batch(&self, messages: &[Message]) -> Result<Vec<RunAck>, ClientError> {
         let buffer = &self.shared.buffer;
+        refuse_ids(messages)?;
         buffer.admit_all(messages)?;
         let mut acks = Vec::with_capacity(2);
         let mut rest = messages;
@@ -289,6 +413,48 @@ impl Publisher {
             rest = later;
         }
         Ok(acks)
+    }
+
+    /// Takes messages as one record batch: all of them are stored, one after the other, or none is, and so
+    /// they are found by everybody who reads. They share one acknowledgement. What is sent again is the
+    /// same batch.
+    ///
+    /// Refused, with nothing sent, is what does not fit into one batch: with compression as far as the
+    /// packed bytes do, which only the acknowledgement may tell.
+    pub async fn send_all(&self, messages: Vec<Message>) -> Result<RunAck, ClientError> {
+        self.send_whole(&messages, None).await
+    }
+
+    /// The same, only if the topic ends at `end`: the first message gets that offset, or the
+    /// acknowledgement is [`UnexpectedEnd`](ApiError::UnexpectedEnd) and nothing is stored. Of several
+    /// publishers that expect the same end one succeeds.
+    ///
+    /// A batch that was stored, and whose acknowledgement was lost, is acknowledged when it is sent again.
+    pub async fn send_expecting(
+        &self,
+        end: Offset,
+        messages: Vec<Message>,
+    ) -> Result<RunAck, ClientError> {
+        self.send_whole(&messages, Some(end)).await
+    }
+
+    async fn send_whole(
+        &self,
+        messages: &[Message],
+        expected_end: Option<Offset>,
+    ) -> Result<RunAck, ClientError> {
+        let buffer = &self.shared.buffer;
+        refuse_ids(messages)?;
+        buffer.admit_all(messages)?;
+        let bytes = messages.iter().map(Message::room_bytes).sum();
+        let room = buffer.room.take(bytes).await;
+        let whole = Whole {
+            has_id: false,
+            expected_end,
+        };
+        let ack = buffer.push_whole(messages, whole, room.bytes())?;
+        room.keep();
+        Ok(ack)
     }
 
     /// How many of the messages take room together: at least one, and not so many that they would wait for

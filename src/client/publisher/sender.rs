@@ -10,7 +10,7 @@
 //! | acknowledged | settle it |
 //! | lost with its connection, or late | send the whole queue again, same id and sequences |
 //! | refused for now (redirect, full topic, disk reserve, shutting down) | the same, after a pause or elsewhere |
-//! | refused for good (too large, bad batch) | fail it; those after it follow by the next line |
+//! | refused for good (too large, bad batch, the topic ends elsewhere) | fail it; those after it follow by the next line |
 //! | refused because of a gap before it | it is not stored, nor is anything after it: give the queue a fresh producer id, number it from 0, send it again |
 //! | of an unknown producer | the same if it was sent only once, else its outcome is unknown |
 //! | too old to tell | its outcome is unknown |
@@ -20,6 +20,13 @@
 //! follow on anything (the sequence before them was refused and is never sent
 //! again), so they are harmless; renumbered ones under the same id could take a
 //! place that an old copy takes as well, and be stored twice.
+//!
+//! A *named* producer has nothing to go on under but its name. Its numbers say where its input stands, for the
+//! process that comes after it, so it ends with the first message that is refused: that one's number goes to no
+//! other, nothing behind it is stored (the host misses the number), and whoever starts it again goes on there.
+//!
+//! A message with an id has no sequence: its host knows it by its id, and answers it when it comes again. It
+//! stands in the queue like any other batch.
 //!
 //! Without progress for the timeout everything fails: what may have reached the host
 //! with `OutcomeUnknown`, what has not with the reason. What comes afterwards goes
@@ -38,11 +45,11 @@ use crate::client::route::{Route, is_transient};
 use crate::limits;
 use crate::net::{CallError, Connection, Pending};
 use crate::protocol::api::Api;
-use crate::protocol::batch::{BatchError, renumber};
+use crate::protocol::batch::{BatchError, Origin, renumber};
 use crate::protocol::codec::Malformed;
-use crate::protocol::data::{Publish, Published};
+use crate::protocol::data::{Publish, PublishExpecting, Published};
 use crate::protocol::error::ApiError;
-use crate::types::{ProducerId, Sequence};
+use crate::types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, TopicId};
 
 /// Talks to the host for one publisher.
 pub(super) struct Sender {
@@ -50,8 +57,8 @@ pub(super) struct Sender {
     route: Route,
     /// The one that the batches in flight went over.
     connection: Option<Connection>,
-    producer: ProducerId,
-    next_sequence: Sequence,
+    /// Who it is, and what the next batch begins at.
+    next: Origin,
     in_flight: VecDeque<Sent>,
     in_flight_max: usize,
 }
@@ -63,6 +70,10 @@ struct Sent {
     count: u32,
     receipt: Arc<Receipt>,
     room_bytes: usize,
+    /// Where the topic has to end for it.
+    expected_end: Option<Offset>,
+    /// Its message has an id, by which it is known; it has no sequence.
+    has_id: bool,
     /// Its answer; `None` before it is sent, or sent again.
     answer: Option<Pending>,
     deadline: Instant,
@@ -74,23 +85,40 @@ impl Sent {
     fn account(&self) -> (u32, usize) {
         (self.count, self.room_bytes)
     }
+
+    /// The request that brings it.
+    fn request(&self, topic: TopicId, epoch: LeaderEpoch) -> (Api, Vec<Bytes>) {
+        let (api, header) = match self.expected_end {
+            None => (
+                Api::Publish,
+                Bytes::copy_from_slice(&Publish::header(topic, epoch)),
+            ),
+            Some(end) => (
+                Api::PublishExpecting,
+                Bytes::copy_from_slice(&PublishExpecting::header(topic, epoch, end)),
+            ),
+        };
+        (api, vec![header, self.batch.clone()])
+    }
 }
 
 impl Sender {
-    pub fn new(
-        buffer: Arc<Buffer>,
-        route: Route,
-        in_flight_max: usize,
-    ) -> Result<Self, ClientError> {
-        Ok(Self {
+    /// One that publishes as `origin`.
+    pub fn new(buffer: Arc<Buffer>, route: Route, in_flight_max: usize, origin: Origin) -> Self {
+        Self {
             buffer,
             route,
             connection: None,
-            producer: fresh_producer()?,
-            next_sequence: Sequence::ZERO,
+            next: origin,
             in_flight: VecDeque::new(),
             in_flight_max,
-        })
+        }
+    }
+
+    /// Whether it publishes under a name: then its numbers are the places of the messages in somebody's input,
+    /// and it ends with the first message that is not stored rather than give a number to another.
+    fn is_named(&self) -> bool {
+        self.next.epoch != ProducerEpoch::ZERO
     }
 
     /// Sends until the publisher is closed and everything is settled.
@@ -153,11 +181,10 @@ impl Sender {
             None => self.connect().await?,
         };
         let location = self.route.location();
-        let header = Publish::header(location.id, location.epoch);
         let sent = &mut self.in_flight[index];
-        let body = vec![Bytes::copy_from_slice(&header), sent.batch.clone()];
+        let (api, body) = sent.request(location.id, location.epoch);
         let timeout = self.route.answer_timeout();
-        let submitted = tokio::time::timeout(timeout, connection.submit(Api::Publish, body));
+        let submitted = tokio::time::timeout(timeout, connection.submit(api, body));
         match submitted.await {
             Ok(Ok(answer)) => {
                 sent.answer = Some(answer);
@@ -204,21 +231,35 @@ impl Sender {
             mut builder,
             receipt,
             room_bytes,
+            whole,
         } = batch;
         let count = builder.count();
-        let built = builder.build(self.producer, self.next_sequence);
+        let has_id = whole.is_some_and(|whole| whole.has_id);
+        let origin = match has_id {
+            true => WITH_ID,
+            false => self.next,
+        };
+        let built = builder.build_as(&origin);
         builder.clear();
         self.buffer.reuse(builder);
+        let built = built.map_err(refused).and_then(|batch| match whole {
+            Some(_) => self.buffer.check_whole(count, batch.len()).map(|()| batch),
+            None => Ok(batch),
+        });
         match built {
             Ok(batch) => {
-                let first = self.next_sequence;
-                self.next_sequence = first.saturating_add(count.into());
+                let first = origin.first;
+                if !has_id {
+                    self.next.first = first.saturating_add(count.into());
+                }
                 self.in_flight.push_back(Sent {
                     batch,
                     first,
                     count,
                     receipt,
                     room_bytes,
+                    expected_end: whole.and_then(|whole| whole.expected_end),
+                    has_id,
                     answer: None,
                     deadline: Instant::now(),
                     may_be_stored: false,
@@ -226,7 +267,10 @@ impl Sender {
                 true
             }
             Err(error) => {
-                let error = ApiError::from(error).into();
+                if self.is_named() {
+                    self.buffer.close(error.clone());
+                    self.buffer.fail_waiting(&error);
+                }
                 self.buffer
                     .settle(&receipt, (count, room_bytes), Err(error));
                 false
@@ -273,6 +317,7 @@ impl Sender {
         Ok(Acked {
             offset: published.base_offset,
             durability: published.durability,
+            duplicate: published.duplicate && !self.in_flight[0].may_be_stored,
         })
     }
 
@@ -303,6 +348,10 @@ impl Sender {
     async fn front_is_refused(&mut self, error: ApiError) {
         let front = &self.in_flight[0];
         let may_be_stored = front.may_be_stored;
+        let is_missing = matches!(error, ApiError::SequenceGap { .. });
+        if self.is_named() && (is_missing || !is_transient(&error)) {
+            return self.end(error).await;
+        }
         match error {
             // Nothing comes before sequence 0: a host that misses something there is beyond help.
             ApiError::SequenceGap { .. } | ApiError::UnknownProducer
@@ -326,8 +375,20 @@ impl Sender {
                 self.await_answers().await;
                 self.recover(error).await;
             }
+            // The end is beyond the one that was expected: no copy of it can be stored any more, and none was.
+            ApiError::UnexpectedEnd { expected, found } if found > expected => {
+                self.finish_front(Err(error.into()));
+                self.begin_anew_if_idle().await;
+            }
             error if may_be_stored => self.finish_front(Err(unknown(&error))),
             error => self.finish_front(Err(error.into())),
+        }
+    }
+
+    /// After a refusal with nothing behind it: what comes next need not run into the missing number first.
+    async fn begin_anew_if_idle(&mut self) {
+        if self.in_flight.is_empty() {
+            self.renumber().await;
         }
     }
 
@@ -335,13 +396,12 @@ impl Sender {
     async fn renumber(&mut self) {
         self.await_answers().await;
         let fresh = fresh_producer().and_then(|producer| {
-            self.producer = producer;
-            self.next_sequence = Sequence::ZERO;
-            for sent in &mut self.in_flight {
+            self.next = unnamed(producer);
+            for sent in self.in_flight.iter_mut().filter(|sent| !sent.has_id) {
                 let batch = std::mem::take(&mut sent.batch);
-                sent.first = self.next_sequence;
+                sent.first = self.next.first;
                 sent.batch = renumber(batch, producer, sent.first).map_err(refused)?;
-                self.next_sequence = sent.first.saturating_add(sent.count.into());
+                self.next.first = sent.first.saturating_add(sent.count.into());
                 sent.may_be_stored = false;
             }
             Ok(())
@@ -349,6 +409,16 @@ impl Sender {
         if let Err(error) = fresh {
             self.give_up(&error);
         }
+    }
+
+    /// The front is refused to a named producer: nothing behind it is stored, and nothing more is sent.
+    async fn end(&mut self, error: ApiError) {
+        self.await_answers().await;
+        // The end is beyond the one that was expected: no copy of it can be stored any more, and none was.
+        let was_late =
+            matches!(error, ApiError::UnexpectedEnd { expected, found } if found > expected);
+        self.in_flight[0].may_be_stored &= !was_late;
+        self.fail_all(&error.into());
     }
 
     // --- trouble -------------------------------------------------------------
@@ -388,12 +458,9 @@ impl Sender {
     /// Fails everything, and begins afresh with what comes then; ends if the topic is gone.
     fn give_up(&mut self, error: &ClientError) {
         self.forget_answers();
-        while let Some(sent) = self.in_flight.front() {
-            let outcome = match sent.may_be_stored {
-                true => unknown(error),
-                false => error.clone(),
-            };
-            self.finish_front(Err(outcome));
+        self.fail_all(error);
+        if self.is_named() {
+            return;
         }
         let is_gone = matches!(
             error.as_api(),
@@ -403,10 +470,24 @@ impl Sender {
             self.buffer.close(error.clone());
         }
         self.buffer.fail_waiting(error);
-        self.next_sequence = Sequence::ZERO;
         match fresh_producer() {
-            Ok(producer) => self.producer = producer,
+            Ok(producer) => self.next = unnamed(producer),
             Err(error) => self.buffer.close(error),
+        }
+    }
+
+    /// Fails what is in flight; under a name everything, for good.
+    fn fail_all(&mut self, error: &ClientError) {
+        if self.is_named() {
+            self.buffer.close(error.clone());
+            self.buffer.fail_waiting(error);
+        }
+        while let Some(sent) = self.in_flight.front() {
+            let outcome = match sent.may_be_stored {
+                true => unknown(error),
+                false => error.clone(),
+            };
+            self.finish_front(Err(outcome));
         }
     }
 }
@@ -431,10 +512,38 @@ fn refused(error: BatchError) -> ClientError {
     ApiError::from(error).into()
 }
 
-fn fresh_producer() -> Result<ProducerId, ClientError> {
-    let mut id = [0; ProducerId::LEN];
+/// The beginning of a producer without a name.
+pub(super) const fn unnamed(producer: ProducerId) -> Origin {
+    Origin {
+        producer,
+        ..WITHOUT
+    }
+}
+
+/// Nobody's.
+const WITHOUT: Origin = Origin {
+    producer: ProducerId::zero(),
+    epoch: ProducerEpoch::ZERO,
+    first: Sequence::ZERO,
+    has_id: false,
+};
+
+/// That of a message which is known by its id.
+const WITH_ID: Origin = Origin {
+    has_id: true,
+    ..WITHOUT
+};
+
+/// An id that nobody has.
+pub(super) fn fresh_producer() -> Result<ProducerId, ClientError> {
+    random_id().map(ProducerId::from_bytes)
+}
+
+/// 16 random bytes.
+pub(super) fn random_id() -> Result<[u8; 16], ClientError> {
+    let mut id = [0; 16];
     match getrandom::fill(&mut id) {
-        Ok(()) => Ok(ProducerId::from_bytes(id)),
+        Ok(()) => Ok(id),
         Err(error) => Err(ClientError::Api(ApiError::InvalidArgument {
             what: "producer id".to_owned(),
             reason: format!("this system gives no random bytes: {error}"),

@@ -18,12 +18,14 @@ use crate::net::Timeouts;
 use crate::net::{Call, Handling, Reply, Server, Service};
 use crate::protocol::api::*;
 use crate::protocol::batch::CheckedBatch;
-use crate::protocol::data::{Fetch, FetchItem, Fetched, Publish, Published, StoredBatch, Stream};
+use crate::protocol::data::{
+    Fetch, FetchItem, Fetched, Publish, PublishExpecting, Published, StoredBatch, Stream,
+};
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
 use crate::types::{
-    Address, Durability, Gap, GapReason, Generation, LeaderEpoch, Offset, PeerId, ProducerId,
-    Sequence, SubscriptionName, TopicId, TopicName, TopicSettings,
+    Address, Durability, Gap, GapReason, Generation, IdDigest, LeaderEpoch, Offset, PeerId,
+    ProducerId, Sequence, SubscriptionName, TopicId, TopicName, TopicSettings,
 };
 
 mod ends;
@@ -71,6 +73,7 @@ pub struct Topic {
     pub subscriptions: BTreeMap<SubscriptionName, SubscriptionInfo>,
     pub groups: BTreeMap<SubscriptionName, Group>,
     producers: HashMap<ProducerId, Producer>,
+    ids: HashMap<IdDigest, Offset>,
     /// It is hosted there now.
     pub moved: Option<(PeerInfo, LeaderEpoch)>,
 }
@@ -87,6 +90,7 @@ impl Topic {
             subscriptions: BTreeMap::new(),
             groups: BTreeMap::new(),
             producers: HashMap::new(),
+            ids: HashMap::new(),
             moved: None,
         }
     }
@@ -113,7 +117,7 @@ impl Topic {
         self.producers.clear();
     }
 
-    fn publish(&mut self, bytes: Bytes) -> Result<Published, ApiError> {
+    fn publish(&mut self, bytes: Bytes, expected: Option<Offset>) -> Result<Published, ApiError> {
         let batch = CheckedBatch::check(bytes, limits::MESSAGE_BYTES_DEFAULT)?;
         let header = *batch.header();
         let (first, count) = (header.first_sequence.get(), header.record_count.into());
@@ -123,6 +127,14 @@ impl Topic {
             durability: Durability::Fsync,
             duplicate,
         };
+        let base = self.end;
+        if let Some(id) = batch.id() {
+            let first = *self.ids.entry(id).or_insert(base);
+            if first == base {
+                self.store(batch);
+            }
+            return Ok(published(first, first != base));
+        }
         let is_known = self.producers.contains_key(&header.producer);
         if !is_known && first != 0 {
             return Err(ApiError::UnknownProducer);
@@ -147,20 +159,28 @@ impl Topic {
                 given: header.first_sequence,
             });
         }
-        let base = self.end;
+        if let Some(expected) = expected.filter(|end| *end != base) {
+            let found = base;
+            return Err(ApiError::UnexpectedEnd { expected, found });
+        }
         producer.next += count;
         producer.kept.push_back((first, count, base));
         if producer.kept.len() > limits::PRODUCER_BATCHES_KEPT {
             producer.kept.pop_front();
         }
-        self.end = base.saturating_add(count);
+        self.store(batch);
+        Ok(published(base, false))
+    }
+
+    fn store(&mut self, batch: CheckedBatch) {
+        let base = self.end;
+        self.end = base.saturating_add(batch.header().record_count.into());
         self.batches.push(StoredBatch {
             base_offset: base,
             epoch: self.epoch,
             append_time: Timestamp::now(),
             batch: batch.into_bytes(),
         });
-        Ok(published(base, false))
     }
 
     /// Puts a gap at the end, as an unclean stop of an `os` topic does.
@@ -338,7 +358,14 @@ impl Node {
     }
 
     fn publish(&self, call: &Call, reply: Reply) {
-        let publish = Publish::decode(call.body.clone()).expect("well-formed");
+        let body = call.body.clone();
+        let (publish, expected) = match call.api {
+            Api::PublishExpecting => {
+                let expecting = PublishExpecting::decode(body).expect("well-formed");
+                (expecting.publish, Some(expecting.expected_end))
+            }
+            _ => (Publish::decode(body).expect("well-formed"), None),
+        };
         let mut disk = self.disk();
         disk.publishes += 1;
         let fault = disk.faults.pop_front().unwrap_or(Fault::Serve);
@@ -348,7 +375,7 @@ impl Node {
             Fault::Serve | Fault::StoreSilently => {}
         }
         let result = match check_topic(&mut disk, publish.topic, publish.epoch) {
-            Ok((_, topic)) => topic.publish(publish.batch),
+            Ok((_, topic)) => topic.publish(publish.batch, expected),
             Err(error) => Err(error),
         };
         if result.is_ok() {
@@ -667,7 +694,7 @@ impl Service for Node {
 
     fn call(self: &Arc<Self>, call: Call, reply: Reply) -> Handling {
         match call.api {
-            Api::Publish => self.publish(&call, reply),
+            Api::Publish | Api::PublishExpecting => self.publish(&call, reply),
             Api::Stream => return Handling::Wait(Box::pin(self.clone().stream(call, reply))),
             Api::WatchSubscription => {
                 return Handling::Wait(Box::pin(self.clone().watch_subscription(call, reply)));

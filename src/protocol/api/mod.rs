@@ -12,6 +12,7 @@
 mod consumers;
 mod ends;
 mod history;
+mod producers;
 mod registry;
 mod streams;
 mod subscriptions;
@@ -20,6 +21,7 @@ mod topics;
 pub use consumers::*;
 pub use ends::*;
 pub use history::*;
+pub use producers::*;
 pub use registry::*;
 pub use streams::*;
 pub use subscriptions::*;
@@ -82,6 +84,11 @@ macro_rules! apis {
                 match self {
                     $(Self::$name => AnsweredBy::$by,)*
                 }
+            }
+
+            /// Whether it brings a record batch to be stored: such bodies may be large.
+            pub const fn is_publish(number: u16) -> bool {
+                number == Self::Publish as u16 || number == Self::PublishExpecting as u16
             }
         }
     };
@@ -152,6 +159,12 @@ apis! {
     StreamCredit = 53 by Peer,
     /// Wait until ends of topics move.
     WatchEnds = 54 by Peer,
+    /// What is remembered of a producer?
+    DescribeProducer = 55 by Peer,
+    /// Go on under a producer's name.
+    OpenProducer = 56 by Peer,
+    /// Append a record batch, if the topic ends where it is expected to.
+    PublishExpecting = 57 by Peer,
     /// Make a subscription.
     CreateSubscription = 60 by Peer,
     /// Remove one.

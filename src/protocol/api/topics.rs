@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::{Api, Done, PeerLoad, Request, request};
 use crate::time::Timestamp;
 use crate::types::{
-    Gap, LeaderEpoch, Offset, PeerId, PeerName, Retention, TopicId, TopicName, TopicPattern,
-    TopicSettings, WhenFull,
+    Gap, LeaderEpoch, Offset, PeerId, PeerName, RememberIds, Retention, TopicId, TopicName,
+    TopicPattern, TopicSettings, WhenFull,
 };
 
 /// Create a topic here. The peer claims the name, makes it durable and confirms it.
@@ -127,6 +127,10 @@ pub struct TopicChanges {
     pub retain_interest: Option<bool>,
     /// What happens when it is full.
     pub when_full: Option<WhenFull>,
+    /// How long message ids are remembered, in milliseconds.
+    pub remember_ids_for_ms: Option<Option<u64>>,
+    /// How many message ids are remembered.
+    pub remember_ids_max: Option<Option<u64>>,
 }
 
 impl TopicChanges {
@@ -141,6 +145,10 @@ impl TopicChanges {
                 interest: self.retain_interest.unwrap_or(to.retention.interest),
             },
             when_full: self.when_full.unwrap_or(to.when_full),
+            ids: RememberIds {
+                for_ms: self.remember_ids_for_ms.unwrap_or(to.ids.for_ms),
+                max: self.remember_ids_max.unwrap_or(to.ids.max),
+            },
         }
     }
 }

@@ -8,10 +8,23 @@ use super::record::{put_counted, put_varint, varint_bytes, zigzag};
 use super::{BatchError, BatchHeader, Compression, HEADER_BYTES, Header};
 use crate::limits;
 use crate::time::Timestamp;
-use crate::types::{ProducerId, Sequence};
+use crate::types::{ProducerEpoch, ProducerId, Sequence};
 
 /// A buffer that grew above this for one large message is given back after it.
 const BUFFER_BYTES_KEPT: usize = 4 * limits::BATCH_BYTES_TARGET;
+
+/// Whose a batch is, and which of theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Origin {
+    /// Who publishes it; zero: nobody who would publish it again.
+    pub producer: ProducerId,
+    /// Which process of a named producer; zero without a name.
+    pub epoch: ProducerEpoch,
+    /// Sequence of the first record.
+    pub first: Sequence,
+    /// The one record has an id, in a header `tidings-id`; then there is no producer.
+    pub has_id: bool,
+}
 
 /// A record on its way into a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,13 +211,19 @@ impl BatchBuilder {
         debug_assert_eq!(out.len() - start, body, "a record has its length");
     }
 
+    /// Makes the batch of a producer without a name and starts the next one.
+    pub fn build(&mut self, producer: ProducerId, first: Sequence) -> Result<Bytes, BatchError> {
+        self.build_as(&Origin {
+            producer,
+            first,
+            ..Origin::default()
+        })
+    }
+
     /// Makes the batch and starts the next one. Fails without records, or where
     /// the sequences would overflow; then the records stay.
-    pub fn build(
-        &mut self,
-        producer: ProducerId,
-        first_sequence: Sequence,
-    ) -> Result<Bytes, BatchError> {
+    pub fn build_as(&mut self, origin: &Origin) -> Result<Bytes, BatchError> {
+        let first_sequence = origin.first;
         let (count, max) = (self.count, limits::BATCH_RECORDS_MAX);
         if count == 0 {
             return Err(BatchError::Count { found: 0, max });
@@ -223,8 +242,10 @@ impl BatchBuilder {
             unpacked_length: length(records),
             base_timestamp: self.base,
             max_timestamp: self.newest,
-            producer,
+            producer: origin.producer,
+            producer_epoch: origin.epoch,
             first_sequence,
+            has_id: origin.has_id,
         };
         let mut batch = match packed {
             // The copy has the size of what is sent, and the large buffers stay here.
@@ -251,7 +272,7 @@ impl BatchBuilder {
     }
 }
 
-/// The same records under another producer and sequence. Copies the batch only where its memory is
+/// The same records under another producer, who has no name, and sequence. Copies the batch only where its memory is
 /// shared.
 pub fn renumber(
     batch: Bytes,
@@ -260,6 +281,7 @@ pub fn renumber(
 ) -> Result<Bytes, BatchError> {
     let header = BatchHeader {
         producer,
+        producer_epoch: ProducerEpoch::ZERO,
         first_sequence,
         ..BatchHeader::parse(&batch)?
     };

@@ -6,7 +6,7 @@ use super::record::RECORD_BYTES_MIN;
 use super::{BatchError, Compression};
 use crate::limits;
 use crate::time::Timestamp;
-use crate::types::{ProducerId, Sequence};
+use crate::types::{ProducerEpoch, ProducerId, Sequence};
 
 /// Length of the header, in bytes.
 pub const HEADER_BYTES: usize = 64;
@@ -35,9 +35,16 @@ pub struct BatchHeader {
     pub max_timestamp: Timestamp,
     /// Who published it; zero for a publisher that is not idempotent.
     pub producer: ProducerId,
+    /// Which of the processes of a named producer; zero without a name.
+    pub producer_epoch: ProducerEpoch,
     /// Sequence of the first record. Means nothing without a producer.
     pub first_sequence: Sequence,
+    /// Its one record has an id, in a header of its own.
+    pub has_id: bool,
 }
+
+/// The bit of the attributes that says so.
+const HAS_ID: u8 = 0x10;
 
 impl BatchHeader {
     /// Reads the header of a whole batch.
@@ -60,14 +67,11 @@ impl BatchHeader {
             return Err(BatchError::TooShort { bytes });
         };
         let crc = fields.get_u32_le();
-        let compression = read_format(&mut fields)?;
+        let (compression, has_id) = read_format(&mut fields)?;
         let length = fields.get_u32_le();
         let record_count = fields.get_u32_le();
         let unpacked_length = fields.get_u32_le();
-        let reserved = fields.get_u32_le();
-        if reserved != 0 {
-            return Err(BatchError::Reserved { found: reserved });
-        }
+        let producer_epoch = ProducerEpoch::new(fields.get_u32_le());
         let header = Self {
             crc,
             compression,
@@ -77,7 +81,9 @@ impl BatchHeader {
             base_timestamp: Timestamp::from_millis(fields.get_i64_le()),
             max_timestamp: Timestamp::from_millis(fields.get_i64_le()),
             producer: ProducerId::from_bytes(fields.get_u128().to_be_bytes()),
+            producer_epoch,
             first_sequence: Sequence::new(fields.get_u64_le()),
+            has_id,
         };
         header.check()?;
         Ok(header)
@@ -115,6 +121,14 @@ impl BatchHeader {
             let found = self.record_count;
             return Err(BatchError::Count { found, max });
         }
+        if self.producer_epoch != ProducerEpoch::ZERO && self.producer.is_zero() {
+            let found = self.producer_epoch.get();
+            return Err(BatchError::Epoch { found });
+        }
+        if self.has_id && (self.record_count != 1 || !self.producer.is_zero()) {
+            let problem = "a record with an id is alone in its batch, which has no producer";
+            return Err(BatchError::Id { problem });
+        }
         let count = self.record_count;
         match self.first_sequence.checked_add(count.into()) {
             Some(_) => Ok(()),
@@ -131,11 +145,12 @@ impl BatchHeader {
         let mut fields = &mut batch[4..HEADER_BYTES];
         fields.put_u16_le(BATCH_MAGIC);
         fields.put_u8(BATCH_VERSION);
-        fields.put_u8(self.compression.bits());
+        let has_id = if self.has_id { HAS_ID } else { 0 };
+        fields.put_u8(self.compression.bits() | has_id);
         fields.put_u32_le(self.length);
         fields.put_u32_le(self.record_count);
         fields.put_u32_le(self.unpacked_length);
-        fields.put_u32_le(0);
+        fields.put_u32_le(self.producer_epoch.get());
         fields.put_i64_le(self.base_timestamp.as_millis());
         fields.put_i64_le(self.max_timestamp.as_millis());
         fields.put_slice(&self.producer.to_bytes());
@@ -146,7 +161,7 @@ impl BatchHeader {
 }
 
 /// Reads magic, version and attributes.
-fn read_format(fields: &mut &[u8]) -> Result<Compression, BatchError> {
+fn read_format(fields: &mut &[u8]) -> Result<(Compression, bool), BatchError> {
     let magic = fields.get_u16_le();
     if magic != BATCH_MAGIC {
         return Err(BatchError::Magic { found: magic });
@@ -156,5 +171,7 @@ fn read_format(fields: &mut &[u8]) -> Result<Compression, BatchError> {
         return Err(BatchError::Version { found: version });
     }
     let attributes = fields.get_u8();
-    Compression::from_bits(attributes).ok_or(BatchError::Attributes { found: attributes })
+    let compression = Compression::from_bits(attributes & !HAS_ID);
+    let compression = compression.ok_or(BatchError::Attributes { found: attributes })?;
+    Ok((compression, attributes & HAS_ID != 0))
 }

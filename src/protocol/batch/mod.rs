@@ -5,11 +5,11 @@
 //!  0  crc u32              CRC-32C of everything after these 4 bytes
 //!  4  magic u16            0x4254
 //!  6  format version u8    1
-//!  7  attributes u8        bits 0-2 compression (0 none, 1 lz4, 2 zstd), the rest 0
+//!  7  attributes u8        bits 0-2 compression (0 none, 1 lz4, 2 zstd), bit 4 its record has an id, the rest 0
 //!  8  length u32           bytes after this 64-byte header
 //! 12  record count u32
 //! 16  unpacked length u32  bytes of the records before compression
-//! 20  reserved u32         0
+//! 20  producer epoch u32   0: the producer has no name
 //! 24  base timestamp i64   milliseconds; what the records' deltas count from
 //! 32  max timestamp i64    the newest record's
 //! 40  producer id 16       zero: not idempotent
@@ -63,10 +63,12 @@ mod record;
 use bytes::Bytes;
 use thiserror::Error;
 
+use crate::limits;
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
+use crate::types::IdDigest;
 
-pub use build::{BatchBuilder, PushError, RecordToSend, renumber};
+pub use build::{BatchBuilder, Origin, PushError, RecordToSend, renumber};
 pub use compress::Compression;
 pub use header::{BATCH_MAGIC, BATCH_VERSION, BatchHeader, HEADER_BYTES};
 pub use part::OpenedBatch;
@@ -100,9 +102,15 @@ pub enum BatchError {
         /// What stands there.
         found: u8,
     },
-    /// The reserved field is not zero.
-    #[error("the reserved field holds {found} instead of 0")]
-    Reserved {
+    /// A record that should have an id.
+    #[error("the id of a message: {problem}")]
+    Id {
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// An epoch of nobody.
+    #[error("the header tells producer epoch {found} and no producer")]
+    Epoch {
         /// What stands there.
         found: u32,
     },
@@ -208,6 +216,8 @@ impl From<BatchError> for ApiError {
 pub struct CheckedBatch {
     bytes: Bytes,
     header: BatchHeader,
+    /// Of its one record; looked for only where the header says that there is one.
+    id: Option<IdDigest>,
 }
 
 impl CheckedBatch {
@@ -217,15 +227,15 @@ impl CheckedBatch {
         let batch = Self::check_crc(bytes)?;
         let walk = |records: &[u8]| batch.header.walk(records, message_bytes_max);
         let packed = batch.packed();
-        match batch.header.compression {
+        let id = match batch.header.compression {
             Compression::None => walk(packed)?,
             how => walk(&compress::unpack(
                 how,
                 packed,
                 batch.header.unpacked_length,
             )?)?,
-        }
-        Ok(batch)
+        };
+        Ok(Self { id, ..batch })
     }
 
     /// Checks header and checksum: enough for bytes that a peer checked whole
@@ -235,7 +245,8 @@ impl CheckedBatch {
         let header = BatchHeader::parse(&bytes)?;
         let found = crc_fast::crc32_iscsi(&bytes[4..]);
         if header.crc == found {
-            Ok(Self { bytes, header })
+            let id = None;
+            Ok(Self { bytes, header, id })
         } else {
             let told = header.crc;
             Err(BatchError::Crc { told, found })
@@ -245,6 +256,11 @@ impl CheckedBatch {
     /// What the header says.
     pub const fn header(&self) -> &BatchHeader {
         &self.header
+    }
+
+    /// What stands for the id of its one record, if it has one and was [checked](Self::check) whole.
+    pub const fn id(&self) -> Option<IdDigest> {
+        self.id
     }
 
     /// Header and records, as they are sent and stored.
@@ -272,8 +288,12 @@ impl CheckedBatch {
 }
 
 impl BatchHeader {
-    /// Walks all records against what the header tells of them.
-    fn walk(&self, records: &[u8], message_bytes_max: usize) -> Result<(), BatchError> {
+    /// Walks all records against what the header tells of them; finds the id of one that has one.
+    fn walk(
+        &self,
+        records: &[u8],
+        message_bytes_max: usize,
+    ) -> Result<Option<IdDigest>, BatchError> {
         let mut rest = records;
         let mut newest = i64::MIN;
         for index in 0..self.record_count {
@@ -296,7 +316,29 @@ impl BatchHeader {
             let found = newest;
             return Err(BatchError::MaxTimestamp { told, found });
         }
-        Ok(())
+        match self.has_id {
+            true => self.id_in(records).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// The id of the one record.
+    fn id_in(&self, mut records: &[u8]) -> Result<IdDigest, BatchError> {
+        let record = RecordRef::parse(&mut records, self.base_timestamp);
+        let record = record.map_err(|problem| BatchError::Record { index: 0, problem })?;
+        let mut ids = record
+            .headers()
+            .filter(|(name, _)| *name == limits::MESSAGE_ID_HEADER);
+        let id = ids.next().map(|(_, id)| id);
+        let problem = match id {
+            None => "the batch says that its record has one, and there is no header tidings-id",
+            Some(_) if ids.next().is_some() => "there are several headers tidings-id",
+            Some(id) if !(1..=limits::MESSAGE_ID_BYTES_MAX).contains(&id.len()) => {
+                "it has 1 to 255 bytes"
+            }
+            Some(id) => return Ok(IdDigest::of(id)),
+        };
+        Err(BatchError::Id { problem })
     }
 }
 

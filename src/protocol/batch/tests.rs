@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::limits;
-use crate::types::{ProducerId, Sequence};
+use crate::types::{ProducerEpoch, ProducerId, Sequence};
 
 const ALL: [Compression; 3] = [Compression::None, Compression::Lz4, Compression::Zstd];
 const MESSAGE_MAX: usize = limits::MESSAGE_BYTES_DEFAULT;
@@ -108,7 +108,9 @@ impl Forged {
             base_timestamp: Timestamp::from_millis(self.base),
             max_timestamp: Timestamp::from_millis(self.newest),
             producer: ProducerId::zero(),
+            producer_epoch: ProducerEpoch::ZERO,
             first_sequence: Sequence::ZERO,
+            has_id: false,
         };
         let mut bytes = [&[0; HEADER_BYTES][..], &self.payload].concat();
         header.seal(&mut bytes);
@@ -319,7 +321,13 @@ fn the_header_has_one_reading() {
     assert!(matches!(with(11, 0x7f), BatchError::TooLarge { .. }));
     assert!(matches!(with(12, 0), BatchError::Count { found: 0, .. }));
     assert!(matches!(with(16, 9), BatchError::Length { .. }));
-    assert!(matches!(with(20, 1), BatchError::Reserved { .. }));
+    let mut nobodys = good.clone();
+    nobodys[20] = 1;
+    let named = check(reseal(nobodys.clone())).expect("an epoch of the producer");
+    assert_eq!(named.header().producer_epoch.get(), 1);
+    nobodys[40..56].fill(0);
+    let nobodys = check(reseal(nobodys));
+    assert_eq!(nobodys, Err(BatchError::Epoch { found: 1 }));
     let mut late = good.clone();
     late[56..64].copy_from_slice(&(u64::MAX - 1).to_le_bytes());
     let late = check(reseal(late));

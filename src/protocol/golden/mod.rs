@@ -17,7 +17,9 @@ use super::batch::{
     BatchBuilder, BatchError, CheckedBatch, Compression, Header, Record, RecordToSend,
 };
 use super::codec::Malformed;
-use super::data::{Credit, Fetch, FetchItem, Fetched, Publish, Published, StoredBatch, Stream};
+use super::data::{
+    Credit, Fetch, FetchItem, Fetched, Publish, PublishExpecting, Published, StoredBatch, Stream,
+};
 use super::error::ApiError;
 use super::frame::{Frame, FrameHeader};
 use super::taken::Taken;
@@ -92,6 +94,11 @@ fn raw() -> Vec<(&'static str, Vec<u8>)> {
         &batch(Compression::None),
     ]
     .concat();
+    let expecting = [
+        &PublishExpecting::header(topic_id(), LeaderEpoch::new(4), Offset::new(1_707))[..],
+        &batch(Compression::None),
+    ]
+    .concat();
     let error = ApiError::TopicNotFound { name: topic() }.encode();
     let part = Ok(fetched().encode().concat());
     vec![
@@ -111,6 +118,8 @@ fn raw() -> Vec<(&'static str, Vec<u8>)> {
         ("batch.zstd", batch(Compression::Zstd).to_vec()),
         ("Publish.request", request),
         ("Publish.answer", published().encode().to_vec()),
+        ("PublishExpecting.request", expecting),
+        ("PublishExpecting.answer", published().encode().to_vec()),
         ("Fetch.request", fetch().encode()),
         ("Fetch.answer", fetched().encode().concat()),
         ("Stream.request", stream().encode()),
@@ -244,7 +253,12 @@ fn the_bytes_decode_to_what_they_always_did() {
         (publish.topic, publish.epoch.get(), &publish.batch),
         (topic_id(), 4, &bytes("batch.none"))
     );
-    assert_eq!(Published::decode(bytes("Publish.answer")), Ok(published()));
+    let expecting = PublishExpecting::decode(bytes("PublishExpecting.request")).expect("whole");
+    assert_eq!(expecting.expected_end, Offset::new(1_707));
+    assert_eq!(expecting.publish, publish);
+    for name in ["Publish.answer", "PublishExpecting.answer"] {
+        assert_eq!(Published::decode(bytes(name)), Ok(published()));
+    }
     assert_eq!(Fetch::decode(bytes("Fetch.request")), Ok(fetch()));
     assert_eq!(Fetched::decode(bytes("Fetch.answer")), Ok(fetched()));
     assert_eq!(Stream::decode(bytes("Stream.request")), Ok(stream()));

@@ -150,6 +150,10 @@ fn topic_info() -> TopicInfo {
                 interest: true,
             },
             when_full: WhenFull::Refuse,
+            ids: RememberIds {
+                for_ms: Some(3_600_000),
+                max: None,
+            },
         },
         start_offset: Offset::new(10),
         end_offset: Offset::new(1_707),
@@ -420,6 +424,8 @@ fn topics() -> Vec<Sample> {
         retain_records: None,
         retain_interest: Some(false),
         when_full: Some(WhenFull::DiscardOldest),
+        remember_ids_for_ms: Some(Some(60_000)),
+        remember_ids_max: Some(None),
     };
     let set = SetTopic {
         name: topic(),
@@ -497,6 +503,35 @@ fn places() -> Vec<Sample> {
         pair(watch_ends, ends),
     ]
     .concat_all()
+}
+
+fn producers() -> Vec<Sample> {
+    let producer = ProducerId::from_bytes(id(0x40));
+    let describe = DescribeProducer {
+        topic: topic_id(),
+        producer,
+    };
+    let open = OpenProducer {
+        topic: topic_id(),
+        producer,
+        nonce: nonce(),
+        at: Some(Sequence::new(1_000)),
+    };
+    let known = ProducerInfo {
+        epoch: ProducerEpoch::new(3),
+        next_sequence: Sequence::new(1_234),
+        last_offset: Some(Offset::new(1_706)),
+        last_used: Some(time(0)),
+        names_forgotten: true,
+    };
+    let new = ProducerInfo {
+        epoch: ProducerEpoch::new(4),
+        next_sequence: Sequence::new(1_000),
+        last_offset: None,
+        last_used: Some(time(1)),
+        names_forgotten: false,
+    };
+    [pair(describe, known), pair(open, new)].concat_all()
 }
 
 fn subscriptions() -> Vec<Sample> {
@@ -640,6 +675,7 @@ pub(in crate::protocol) fn samples() -> Vec<Sample> {
         topics(),
         places(),
         of_streams(),
+        producers(),
         subscriptions(),
         histories(),
         consumers::samples(),
@@ -744,6 +780,16 @@ fn data_errors() -> Vec<ApiError> {
             free_bytes: 1_000,
             needed_bytes: 2_000,
         },
+        ApiError::UnexpectedEnd {
+            expected: Offset::new(1_707),
+            found: Offset::new(1_710),
+        },
+        ApiError::ProducerFenced {
+            given: ProducerEpoch::new(3),
+            current: ProducerEpoch::new(4),
+        },
+        ApiError::ProducerForgotten,
+        ApiError::IdsNotRemembered { name: topic() },
         ApiError::OffsetOutOfRange {
             requested: Offset::new(9),
             start: Offset::new(1),

@@ -66,7 +66,7 @@ fn headers(vectors: &Vectors) -> Vec<Drawing<'_>> {
         ("length", length(batch, 64)),
         ("record count", 3),
         ("unpacked length", length(batch, 64)),
-        ("reserved", 0),
+        ("producer epoch", 0),
         ("base timestamp", AT),
         ("max timestamp", AT + 200),
         ("producer id", id_from(0x40)),
@@ -84,6 +84,7 @@ fn headers(vectors: &Vectors) -> Vec<Drawing<'_>> {
 
 fn publishing(vectors: &Vectors) -> Vec<Drawing<'_>> {
     let request = vec![("topic id", id_from(0x10)), ("leader epoch", 4)];
+    let expecting = [&request[..], &[("expected end", 1_707)]].concat();
     let answer = vec![
         ("base offset", 1_707),
         ("end offset", 1_710),
@@ -95,6 +96,11 @@ fn publishing(vectors: &Vectors) -> Vec<Drawing<'_>> {
             "    Publish (50), request",
             &vectors["Publish.request"],
             request,
+        ),
+        (
+            "    PublishExpecting (57), request",
+            &vectors["PublishExpecting.request"],
+            expecting,
         ),
         (
             "    Publish (50), answer, 18 bytes",

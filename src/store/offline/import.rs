@@ -158,7 +158,7 @@ fn state_bytes(checked: &CheckedTopic) -> usize {
     let groups: usize = (checked.groups.iter())
         .map(|(group, pages)| group_bytes(group, pages))
         .sum();
-    let topic = put(RowKey::Topic(TopicId::zero()), Row::Topic(row));
+    let topic = put(RowKey::Topic(TopicId::zero()), Row::Topic(row.into()));
     let subscriptions = subscriptions.into_iter().map(|(name, row)| {
         let key = RowKey::Subscription(TopicId::zero(), name);
         put(key, Row::Subscription(row)).encoded_bytes()

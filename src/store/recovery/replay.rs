@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::walk::{KeptEntry, KeptGroup};
 use crate::journal::{Claim, EntryKind, FooterBuilder, Place, SnapshotAt, SnapshotEnd, StateOp};
-use crate::protocol::batch::BatchHeader;
+use crate::limits;
+use crate::protocol::batch::{BatchHeader, CheckedBatch};
 use crate::topic::{BatchFacts, Row, RowChange, RowKey, State};
 use crate::types::{Offset, StateNumber, TopicId};
 
@@ -249,8 +250,8 @@ impl Replay {
             // The catalog takes a large change in pieces: a kill between them leaves this row newer than the
             // position, and those of its producers perhaps not (T3).
             topic.recall(&facts, base, entry.header.append_time);
-            if !facts.producer.is_zero() {
-                self.state.mark_dirty(RowKey::Producer(id, facts.producer));
+            if let Some(row) = topic.row_of(&facts, base) {
+                self.state.mark_dirty(row);
             }
             return;
         }
@@ -263,12 +264,13 @@ impl Replay {
             note_missed(&mut self.missed, id, base);
         }
         topic.appended(&facts, base, entry.header.append_time);
+        let row = topic.row_of(&facts, base);
         if !entry.payload_ok {
             // Whose batch it was is not known, so any of the known producers may have got that far.
             note_missed(&mut self.missed, id, topic.row.end);
         }
-        if !facts.producer.is_zero() {
-            self.state.mark_dirty(RowKey::Producer(id, facts.producer));
+        if let Some(row) = row {
+            self.state.mark_dirty(row);
         }
     }
 
@@ -476,12 +478,23 @@ fn facts_of(entry: &KeptEntry) -> BatchFacts {
             .as_ref()
             .map(|header| header.producer)
             .unwrap_or_default(),
+        producer_epoch: header
+            .as_ref()
+            .map(|header| header.producer_epoch)
+            .unwrap_or_default(),
         first: header
             .as_ref()
             .map(|header| header.first_sequence)
             .unwrap_or_default(),
         count: entry.header.records,
         bytes: u64::from(entry.header.payload_bytes),
+        id: header
+            .filter(|header| header.has_id)
+            .and_then(|_| {
+                let bytes = entry.payload.clone().into();
+                CheckedBatch::check(bytes, limits::MESSAGE_BYTES_MAX).ok()
+            })
+            .and_then(|batch| batch.id()),
     }
 }
 

@@ -271,24 +271,27 @@ async fn purged_and_deleted_topics_give_their_space_back() {
     }
 }
 
+/// A batch of the n-th of many producers.
+pub(super) fn of_producer(n: usize) -> CheckedBatch {
+    let mut builder = BatchBuilder::new(Compression::None);
+    let record = RecordToSend {
+        timestamp: Timestamp::from_millis(7),
+        key: None,
+        headers: &[],
+        value: b"x",
+    };
+    builder.try_push(&record).expect("it fits");
+    let id = ProducerId::from_bytes((n as u128 + 1).to_be_bytes());
+    let bytes = builder.build(id, Sequence::new(0)).expect("it builds");
+    CheckedBatch::check(bytes, limits::MESSAGE_BYTES_MAX).expect("it is sound")
+}
+
 #[tokio::test]
 async fn too_many_producers_the_longest_unused_are_forgotten() {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let (store, _) = open(dir.path());
     let id = create(&store, "a", Durability::Fsync).await;
-    let producer = |n: usize| {
-        let mut builder = BatchBuilder::new(Compression::None);
-        let record = RecordToSend {
-            timestamp: Timestamp::from_millis(7),
-            key: None,
-            headers: &[],
-            value: b"x",
-        };
-        builder.try_push(&record).expect("it fits");
-        let id = ProducerId::from_bytes((n as u128 + 1).to_be_bytes());
-        let bytes = builder.build(id, Sequence::new(0)).expect("it builds");
-        CheckedBatch::check(bytes, limits::MESSAGE_BYTES_MAX).expect("it is sound")
-    };
+    let producer = of_producer;
     let max = limits::PRODUCERS_PER_TOPIC_MAX;
     let mut waiting = Vec::new();
     for n in 0..=max {

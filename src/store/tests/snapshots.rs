@@ -4,7 +4,7 @@ use super::retention::{check, fill, slots};
 use super::*;
 
 /// Waits until the first segment is freed and the space of all that were is given back.
-async fn beginning_is_gone(store: &Store, dir: &Path) {
+pub(super) async fn beginning_is_gone(store: &Store, dir: &Path) {
     // What lives takes part of two segments at most; beside them there are the open one and a ready one.
     let kept = limits::FREE_SLOTS_KEPT as u64 + 4;
     let deadline = std::time::Instant::now() + Duration::from_secs(60);

@@ -211,6 +211,8 @@ impl Fields {
                 durability,
                 retention,
                 when_full,
+                // What is not in the file is not known again.
+                ..TopicSettings::default()
             },
             start,
             end,

@@ -1,0 +1,165 @@
+//! What becomes of a payload that `pub` read: a message with key, headers and perhaps an id.
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::Publish;
+use crate::cli::fail::{Failure, Result};
+use crate::client::{Header, Message};
+
+/// Where a message has its id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdPlace {
+    /// The whole payload is the id.
+    Payload,
+    /// The key.
+    Key,
+    /// The header of that name.
+    Header(String),
+    /// A field of the payload, which is a JSON object; parts of it between dots.
+    Json(String),
+}
+
+/// Parses `payload`, `key`, `header:NAME`, `json:FIELD`.
+pub fn id_place(text: &str) -> std::result::Result<IdPlace, String> {
+    match (text, text.split_once(':')) {
+        ("payload", _) => Ok(IdPlace::Payload),
+        ("key", _) => Ok(IdPlace::Key),
+        (_, Some(("header", name))) if !name.is_empty() => Ok(IdPlace::Header(name.to_owned())),
+        (_, Some(("json", field))) if !field.is_empty() => Ok(IdPlace::Json(field.to_owned())),
+        _ => Err("expected payload, key, header:NAME or json:FIELD such as json:id".to_owned()),
+    }
+}
+
+/// What messages have beside their payload.
+#[derive(Debug)]
+pub(super) struct Recipe {
+    key: Option<Bytes>,
+    headers: Vec<Header>,
+    /// Of the one message there is.
+    id: Option<Bytes>,
+    id_from: Option<IdPlace>,
+}
+
+impl Recipe {
+    pub fn new(args: &Publish) -> Result<Self> {
+        let is_one = args.whole || args.messages.len() == 1;
+        if args.id.is_some() && !is_one {
+            return Err(Failure::usage(
+                "--id is for one message, given as an argument or with --whole; --id-from finds the id of each",
+            ));
+        }
+        let recipe = Self {
+            key: args.key.clone().map(Bytes::from),
+            headers: args.headers.iter().map(header).collect(),
+            id: args.id.clone().map(Bytes::from),
+            id_from: args.id_from.clone(),
+        };
+        match &recipe.id_from {
+            Some(IdPlace::Key) if recipe.key.is_none() => {
+                Err(Failure::usage("--id-from key wants a key: -k KEY"))
+            }
+            Some(IdPlace::Header(name)) if recipe.header_value(name).is_none() => {
+                let text = format!("--id-from header:{name} wants that header: -H {name}:VALUE");
+                Err(Failure::usage(text))
+            }
+            _ => Ok(recipe),
+        }
+    }
+
+    /// The message of a payload, before which there were so many others.
+    pub fn message(&self, payload: Bytes, before: u64) -> Result<Message> {
+        let id = match &self.id_from {
+            None => self.id.clone(),
+            Some(place) => Some(self.id_at(place, &payload).ok_or_else(|| {
+                Failure::usage(format!(
+                    "message {} has no id where --id-from says: expected {}",
+                    before + 1,
+                    expected(place)
+                ))
+            })?),
+        };
+        Ok(Message {
+            key: self.key.clone(),
+            headers: self.headers.clone(),
+            id,
+            ..Message::new(payload)
+        })
+    }
+
+    fn header_value(&self, name: &str) -> Option<Bytes> {
+        let found = self.headers.iter().find(|header| header.name == name);
+        found.map(|header| header.value.clone())
+    }
+
+    fn id_at(&self, place: &IdPlace, payload: &Bytes) -> Option<Bytes> {
+        let id = match place {
+            IdPlace::Payload => payload.clone(),
+            IdPlace::Key => self.key.clone()?,
+            IdPlace::Header(name) => self.header_value(name)?,
+            IdPlace::Json(field) => json_field(payload, field)?,
+        };
+        (!id.is_empty()).then_some(id)
+    }
+}
+
+/// A text as it is, a number as it is written.
+fn json_field(payload: &[u8], field: &str) -> Option<Bytes> {
+    let object: Value = serde_json::from_slice(payload).ok()?;
+    let found = field
+        .split('.')
+        .try_fold(&object, |value, part| value.get(part))?;
+    match found {
+        Value::String(text) => Some(Bytes::from(text.clone())),
+        Value::Number(number) => Some(Bytes::from(number.to_string())),
+        _ => None,
+    }
+}
+
+fn expected(place: &IdPlace) -> String {
+    match place {
+        IdPlace::Payload => "a payload that is not empty".to_owned(),
+        IdPlace::Key => "a key that is not empty".to_owned(),
+        IdPlace::Header(name) => format!("a header {name} that is not empty"),
+        IdPlace::Json(field) => {
+            format!("a JSON object with a text or a number in {field}")
+        }
+    }
+}
+
+fn header((name, value): &(String, String)) -> Header {
+    Header {
+        name: name.clone(),
+        value: Bytes::from(value.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_found_where_they_are_said_to_be() {
+        for good in ["payload", "key", "header:order", "json:id", "json:order.id"] {
+            assert!(id_place(good).is_ok(), "{good}");
+        }
+        for bad in ["", "header", "header:", "json:", "line", "Json:id"] {
+            assert!(id_place(bad).is_err(), "{bad}");
+        }
+        let field = |payload: &str, field: &str| json_field(payload.as_bytes(), field);
+        assert_eq!(field(r#"{"id":"a1"}"#, "id"), Some("a1".into()));
+        assert_eq!(
+            field(r#"{"order":{"id":17}}"#, "order.id"),
+            Some("17".into())
+        );
+        for (payload, name) in [
+            ("no json", "id"),
+            (r#"{"id":null}"#, "id"),
+            (r#"{"id":{}}"#, "id"),
+            (r#"{"other":1}"#, "id"),
+            (r#"{"id":1}"#, "id.more"),
+        ] {
+            assert_eq!(field(payload, name), None, "{payload}");
+        }
+    }
+}
