@@ -235,6 +235,8 @@ async fn after_a_restart_of_the_host_what_was_held_comes_again() {
     all[..5].iter().for_each(|given| member.ack(given));
     assert_eq!(settle(&member).await, []);
     let node = host.kill().await;
+    let away = member.watch_absence();
+    until("its absence is noticed", || *away.borrow()).await;
     let host = Running::restart(node).await;
     // What was handed out before is held no more; nothing of it is at hand either.
     let again = expect(&member, 5..50, 2).await;

@@ -102,7 +102,8 @@ async fn a_stream_is_sent_as_long_as_there_is_credit_of_both_kinds() {
     let last = part(&mut stream).await;
     assert_eq!((last.header.flags, last.body.len()), (FLAG_ANSWER, 0));
     server.settles().await;
-    assert_eq!(server.traffic.streams(), 0);
+    let ended = |running: &Running| running.traffic.streams() == 0;
+    server.wait_for("its streams to end", ended).await;
 }
 
 #[tokio::test]
