@@ -405,15 +405,7 @@ impl Service for PeerService {
                 .store
                 .commit(asked)
                 .await),
-            Api::DescribeProducer => {
-                answer!(call, reply, self, DescribeProducer, |peer, asked| peer
-                    .store
-                    .describe_producer(asked.topic, asked.producer)
-                    .await)
-            }
-            Api::OpenProducer => answer!(call, reply, self, OpenProducer, |peer, asked| peer
-                .open_producer(asked)
-                .await),
+            Api::DescribeProducer | Api::OpenProducer => self.call_about_producers(&call, reply),
             Api::Ping => Handling::answer::<Ping>(reply, call.decode().map(|Ping {}| Done {})),
             Api::Figures => {
                 let answer = call.decode().map(|Figures {}| self.figures.answer());
@@ -461,6 +453,18 @@ impl Service for PeerService {
 }
 
 impl PeerService {
+    fn call_about_producers(self: &Arc<Self>, call: &Call, reply: Reply) -> Handling {
+        if call.api == Api::OpenProducer {
+            return answer!(call, reply, self, OpenProducer, |peer, asked| peer
+                .open_producer(asked)
+                .await);
+        }
+        answer!(call, reply, self, DescribeProducer, |peer, asked| peer
+            .store
+            .describe_producer(asked.topic, asked.producer)
+            .await)
+    }
+
     fn watch_subscription(&self, call: &Call, reply: Reply) -> Handling {
         match call.decode::<WatchSubscription>() {
             Ok(watch) => {

@@ -229,5 +229,5 @@ fn rows_of_version_1_are_read_as_what_they_were() {
     assert_eq!(Row::decode(&key, &former), Ok(Row::Subscription(row)));
     bytes[0] = 3;
     let newer = Row::decode(&RowKey::Topic(id), &bytes).expect_err("nobody knows it");
-    assert_eq!(newer.reason, "version 3, this program knows 1 to 2");
+    assert_eq!(newer.reason, "version 3, this program knows up to 2");
 }

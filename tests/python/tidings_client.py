@@ -179,9 +179,9 @@ LAYOUTS = {
     "SubscriptionChanges": "paused bool?, expire_ms u64??",
     "WatchSubscription": "topic id, name string, paused bool, max_wait_ms u32",
     "WatchedSubscription": "paused bool",
-    # 5.6
-    "StreamCredit": "stream u32, bytes u64, records u64, end bool",
     # 5.7
+    "StreamCredit": "stream u32, bytes u64, records u64, end bool",
+    # 5.8
     "ConsumerGroupOptions": "ack_deadline_ms u64, deliveries_max u32, backoff_ms [u64],"
     " unacked_max u32, ordered_by_key bool, dead_letters string",
     "ConsumerGroupChanges": "ack_deadline_ms u64?, deliveries_max u32?, backoff_ms [u64]?,"
