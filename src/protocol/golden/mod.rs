@@ -27,9 +27,11 @@ use crate::limits;
 use crate::types::{Durability, GapReason, LeaderEpoch, Offset, ProducerId, Sequence};
 
 mod consumers;
+mod errors;
 mod samples;
 
-pub(super) use samples::{errors, samples};
+pub(super) use errors::errors;
+pub(super) use samples::samples;
 use samples::{gap, hello, hello_answer, id, time, topic, topic_id};
 
 const VECTORS: &str = include_str!("../../../data/fixtures/protocol/vectors.txt");
