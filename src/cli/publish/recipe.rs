@@ -82,7 +82,7 @@ impl Recipe {
         Ok(Message {
             key: self.key.clone(),
             headers: self.headers.clone(),
-            id,
+            id: id.map(|id| id.as_ref().into()),
             ..Message::new(payload)
         })
     }

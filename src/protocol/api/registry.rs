@@ -66,7 +66,7 @@ pub struct ListTopics {
     pub pattern: TopicPattern,
     /// Last name of the page before.
     pub after: Option<TopicName>,
-    /// Most entries wanted, at most [`limits::PAGE_ENTRIES_MAX`].
+    /// Most entries wanted, at most [`limits::PAGE_ENTRIES_MAX`](crate::limits::PAGE_ENTRIES_MAX).
     pub limit: u32,
 }
 request!(ListTopics => TopicPage);
@@ -214,7 +214,7 @@ pub struct RegisterTopics {
     pub part: u32,
     /// Whether it is the last one.
     pub last: bool,
-    /// At most [`limits::PAGE_ENTRIES_MAX`] topics.
+    /// At most [`limits::PAGE_ENTRIES_MAX`](crate::limits::PAGE_ENTRIES_MAX) topics.
     pub topics: Vec<StoredTopic>,
 }
 request!(RegisterTopics => RegisteredTopics);
@@ -261,7 +261,7 @@ pub struct Depart {
 }
 request!(Depart => Done);
 
-/// A peer asks for a name, for [`limits::CLAIM_KEPT_FOR`]. Claiming a second
+/// A peer asks for a name, for [`limits::CLAIM_KEPT_FOR`](crate::limits::CLAIM_KEPT_FOR). Claiming a second
 /// name for an id is how a topic is renamed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimTopic {
@@ -321,7 +321,7 @@ pub struct Watch {
     pub version: u64,
     /// Which topics.
     pub pattern: TopicPattern,
-    /// Longest wait, in milliseconds, at most [`limits::FETCH_WAIT_MAX`].
+    /// Longest wait, in milliseconds, at most [`limits::FETCH_WAIT_MAX`](crate::limits::FETCH_WAIT_MAX).
     pub max_wait_ms: u32,
 }
 request!(Watch => Changes);
