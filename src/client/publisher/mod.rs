@@ -102,7 +102,7 @@ pub struct Message {
     pub id: Option<Box<[u8]>>,
 }
 
-// Messages are moved into futures and out of them, and what is larger is moved by a call: a sixth of the rate at which
+// Messages are moved into futures and out of them, and what is larger is moved by a call: a tenth of the rate at which
 // single messages are published, measured.
 const _: () = assert!(size_of::<Message>() <= 128);
 

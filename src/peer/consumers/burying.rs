@@ -81,7 +81,14 @@ impl Desks {
         };
         buried.sort_unstable();
         let _turn = desk.turn.lock().await;
-        let flush = desk.open()?.group.compose(&buried, desk.clock.now());
+        let flush = {
+            let mut inner = desk.open()?;
+            // Some may have been discarded while their letters were made: those are settled and counted.
+            if !buried.iter().all(|offset| inner.group.dies(*offset)) {
+                return Ok(true);
+            }
+            inner.group.compose(&buried, desk.clock.now())
+        };
         let Some(flush) = flush else {
             return Ok(true);
         };

@@ -147,6 +147,15 @@ impl Group {
         known.flatten().chain(ahead).take(max).collect()
     }
 
+    /// Whether that record dies.
+    pub fn dies(&self, offset: Offset) -> bool {
+        let at = offset.get();
+        match self.runs.at_or_after(at) {
+            Some((first, run)) if first <= at => matches!(run.place, Place::Dying { .. }),
+            _ => self.ahead.failed(at).is_some_and(|failed| failed.dies),
+        }
+    }
+
     /// Whether any record dies.
     pub fn has_dying(&self) -> bool {
         self.runs.dying().next().is_some() || self.ahead.dying().next().is_some()

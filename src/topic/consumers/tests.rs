@@ -177,8 +177,11 @@ fn a_record_that_dies_and_is_gone_is_settled_also_ahead_of_the_cursor() {
     let row = ConsumerGroupRow::new(Generation::new(1), Offset::ZERO, options(), now(0).wall);
     let mut group = Group::load(row, std::iter::once((0, &page)), now(0));
     assert_eq!(group.dying(9).len(), 1);
+    let dies = |group: &Group| [3, 4, 5].map(|at| group.dies(Offset::new(at)));
+    assert_eq!(dies(&group), [true, false, false]);
     group.lose((Offset::new(3), Offset::new(4)), now(1));
     assert!(group.dying(9).is_empty() && !group.has_dying());
+    assert_eq!(dies(&group), [false; 3]);
     assert_eq!(
         (group.row().skipped, group.tally(Offset::new(10)).unsettled),
         (1, 9)
