@@ -36,6 +36,12 @@ pub const MESSAGE_ID_BYTES_MAX: usize = 255;
 pub const MESSAGE_ID_HEADER: &str = "tidings-id";
 /// Most records in one batch: keeps offset arithmetic and duplicate tracking in 32 bits.
 pub const BATCH_RECORDS_MAX: u32 = 65_536;
+/// Most offsets that one thinned batch spans, with and without a record.
+pub const THINNED_SPAN_MAX: u32 = 1 << 24;
+/// Shortest and longest time to live of a message.
+pub const TTL_MIN: Duration = Duration::from_millis(1);
+/// The longest: ten years.
+pub const TTL_MAX: Duration = Duration::from_hours(10 * 365 * 24);
 /// Largest record batch on the wire and on disk, in bytes, headers included.
 pub const BATCH_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 64 * KIB;
 /// Largest record batch after decompression, in bytes: a bomb costs no more than a batch.

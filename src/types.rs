@@ -602,6 +602,35 @@ pub enum GapReason {
     Lost,
     /// The stored bytes changed after they were durable.
     Damaged,
+    /// Newer messages of the same keys stand behind it.
+    Compacted,
+    /// Their time to live was over.
+    Expired,
+    /// Their key was purged.
+    Purged,
+}
+
+impl GapReason {
+    /// All of them, by number from 1.
+    pub const ALL: [Self; 6] = [
+        Self::Discarded,
+        Self::Lost,
+        Self::Damaged,
+        Self::Compacted,
+        Self::Expired,
+        Self::Purged,
+    ];
+
+    /// What stands for it in messages and files.
+    pub const fn number(self) -> u8 {
+        self as u8 + 1
+    }
+
+    /// The one with that number.
+    pub fn numbered(number: u8) -> Option<Self> {
+        let index = usize::from(number).checked_sub(1)?;
+        Self::ALL.get(index).copied()
+    }
 }
 
 impl fmt::Display for GapReason {
@@ -610,6 +639,9 @@ impl fmt::Display for GapReason {
             Self::Discarded => "discarded",
             Self::Lost => "lost",
             Self::Damaged => "damaged",
+            Self::Compacted => "compacted",
+            Self::Expired => "expired",
+            Self::Purged => "purged",
         })
     }
 }

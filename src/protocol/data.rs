@@ -435,11 +435,7 @@ fn put_gap(out: &mut Vec<u8>, gap: &Gap) {
     out.put_u8(2);
     out.put_u64_le(gap.from.get());
     out.put_u64_le(gap.to.get());
-    out.put_u8(match gap.reason {
-        GapReason::Discarded => 1,
-        GapReason::Lost => 2,
-        GapReason::Damaged => 3,
-    });
+    out.put_u8(gap.reason.number());
 }
 
 fn put_batch_header(out: &mut Vec<u8>, stored: &StoredBatch) {
@@ -473,17 +469,11 @@ fn get_item(body: &mut Bytes) -> Result<FetchItem, Malformed> {
                 Offset::new(body.get_u64_le()),
                 Offset::new(body.get_u64_le()),
             );
-            let reason = match body.get_u8() {
-                1 => GapReason::Discarded,
-                2 => GapReason::Lost,
-                3 => GapReason::Damaged,
-                other => {
-                    return Err(Malformed {
-                        what: "Fetched",
-                        reason: format!("gap reason {other}"),
-                    });
-                }
-            };
+            let number = body.get_u8();
+            let reason = GapReason::numbered(number).ok_or_else(|| Malformed {
+                what: "Fetched",
+                reason: format!("gap reason {number}"),
+            })?;
             Ok(FetchItem::Gap(Gap { from, to, reason }))
         }
         other => Err(Malformed {

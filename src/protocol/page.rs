@@ -294,7 +294,8 @@ fn every_variant_is_on_the_page() {
         Durability: Durability::Fsync, Durability::Os;
         WhenFull: WhenFull::DiscardOldest, WhenFull::Refuse;
         PeerState: PeerState::Online, PeerState::Offline, PeerState::Down;
-        GapReason: GapReason::Discarded, GapReason::Lost, GapReason::Damaged;
+        GapReason: GapReason::Discarded, GapReason::Lost, GapReason::Damaged,
+            GapReason::Compacted, GapReason::Expired, GapReason::Purged;
         Position: Position::Beginning, Position::End, Position::Offset(offset), Position::Back(4), Position::Time(time);
         MetricKind: MetricKind::Counter, MetricKind::Gauge, MetricKind::Histogram;
         ChangeKind: ChangeKind::Created, ChangeKind::Seek, ChangeKind::Undo;

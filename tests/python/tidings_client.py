@@ -223,7 +223,7 @@ ENUMS = {
     "WhenFull": "discard-oldest refuse",
     "PeerState": "online offline down",
     "MetricKind": "counter gauge histogram",
-    "GapReason": "discarded lost damaged",
+    "GapReason": "discarded lost damaged compacted expired purged",
     "ChangeKind": "created seek undo",
     "Instead": "Settled Waiting Elsewhere Untouched",
     "Verdict": "Ack Nak:Nak Reject:Reject Extend",

@@ -291,7 +291,10 @@ impl Driver {
             FetchItem::Gap(gap) => {
                 let (from, to) = (gap.from.get(), gap.to.get());
                 match gap.reason {
-                    GapReason::Discarded => Item::Discarded(from, to),
+                    GapReason::Discarded
+                    | GapReason::Compacted
+                    | GapReason::Expired
+                    | GapReason::Purged => Item::Discarded(from, to),
                     GapReason::Lost => Item::Lost(from, to),
                     GapReason::Damaged => Item::Damaged(from, to),
                 }

@@ -127,6 +127,7 @@ fn rebuilt(batch: &CheckedBatch, records: &[Record]) {
         epoch: header.producer_epoch,
         first: header.first_sequence,
         has_id: header.has_id,
+        ttl: batch.ttl(),
     };
     let Some(again) = build(records, Compression::None, &origin) else {
         return;
@@ -187,6 +188,7 @@ fn built(recipe: &[u8], how: u8) {
         epoch: ProducerEpoch::new(u32::from(how & 1)),
         first: Sequence::new(7),
         has_id: false,
+        ttl: None,
     };
     for compression in [Compression::None, Compression::Lz4, Compression::Zstd] {
         let Some(bytes) = build(&records, compression, &origin) else {

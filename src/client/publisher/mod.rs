@@ -290,6 +290,7 @@ async fn begin(route: &mut Route, options: &PublisherOptions) -> Result<Origin, 
         epoch: opened.epoch,
         first: opened.next_sequence,
         has_id: false,
+        ttl: None,
     })
 }
 

@@ -526,6 +526,7 @@ const WITHOUT: Origin = Origin {
     epoch: ProducerEpoch::ZERO,
     first: Sequence::ZERO,
     has_id: false,
+    ttl: None,
 };
 
 /// That of a message which is known by its id.

@@ -1,9 +1,12 @@
 //! Making a batch: records are written in their final form as they are pushed,
 //! behind room for the header, so an uncompressed batch is never copied again.
 
+use std::time::Duration;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::compress::Packer;
+use super::header::TTL_BYTES;
 use super::record::{put_counted, put_varint, varint_bytes, zigzag};
 use super::{BatchError, BatchHeader, Compression, HEADER_BYTES, Header};
 use crate::limits;
@@ -24,6 +27,8 @@ pub struct Origin {
     pub first: Sequence,
     /// The one record has an id, in a header `tidings-id`; then there is no producer.
     pub has_id: bool,
+    /// How long its records live, from when they are stored.
+    pub ttl: Option<Duration>,
 }
 
 /// A record on its way into a batch.
@@ -234,10 +239,11 @@ impl BatchBuilder {
         }
         let records = &self.buffer[HEADER_BYTES..];
         let packed = self.packer.pack(self.compression, records)?;
+        let front = if origin.ttl.is_some() { TTL_BYTES } else { 0 };
         let header = BatchHeader {
             crc: 0,
             compression: packed.map_or(Compression::None, |_| self.compression),
-            length: length(packed.unwrap_or(records)),
+            length: length(packed.unwrap_or(records)) + front as u32,
             record_count: count,
             unpacked_length: length(records),
             base_timestamp: self.base,
@@ -246,15 +252,22 @@ impl BatchBuilder {
             producer_epoch: origin.epoch,
             first_sequence,
             has_id: origin.has_id,
+            has_ttl: origin.ttl.is_some(),
+            thinned: None,
         };
-        let mut batch = match packed {
+        let mut batch = match (packed, origin.ttl) {
+            (None, None) => self.buffer.split(),
             // The copy has the size of what is sent, and the large buffers stay here.
-            Some(packed) => {
-                let mut batch = BytesMut::zeroed(HEADER_BYTES);
+            (packed, ttl) => {
+                let packed = packed.unwrap_or(records);
+                let mut batch = BytesMut::with_capacity(HEADER_BYTES + front + packed.len());
+                batch.put_bytes(0, HEADER_BYTES);
+                if let Some(ttl) = ttl {
+                    batch.put_u64_le(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+                }
                 batch.extend_from_slice(packed);
                 batch
             }
-            None => self.buffer.split(),
         };
         header.seal(&mut batch);
         self.clear();

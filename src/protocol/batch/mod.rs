@@ -5,7 +5,8 @@
 //!  0  crc u32              CRC-32C of everything after these 4 bytes
 //!  4  magic u16            0x4254
 //!  6  format version u8    1
-//!  7  attributes u8        bits 0-2 compression (0 none, 1 lz4, 2 zstd), bit 4 its record has an id, the rest 0
+//!  7  attributes u8        bits 0-2 compression (0 none, 1 lz4, 2 zstd), bit 4 its record has an id,
+//!                          bit 5 it has a time to live, bit 6 it is thinned, the rest 0
 //!  8  length u32           bytes after this 64-byte header
 //! 12  record count u32
 //! 16  unpacked length u32  bytes of the records before compression
@@ -14,7 +15,9 @@
 //! 32  max timestamp i64    the newest record's
 //! 40  producer id 16       zero: not idempotent
 //! 56  first sequence u64   of the first record; the others follow densely
-//! 64  records              one compressed block, or as they are
+//! 64  time to live u64     milliseconds from when it was stored; only with bit 5
+//!     holes                only in a [thinned](mod@thin) batch, which has other fields at 40 to 64
+//!     records              one compressed block, or as they are
 //! ```
 //!
 //! little endian. A record, in varints (LEB128, minimal, at most 10 bytes):
@@ -59,6 +62,9 @@ mod header;
 mod part;
 mod read;
 mod record;
+mod thin;
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -67,13 +73,15 @@ use crate::limits;
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
 use crate::types::IdDigest;
+use header::TTL_BYTES;
 
 pub use build::{BatchBuilder, Origin, PushError, RecordToSend, renumber};
 pub use compress::Compression;
-pub use header::{BATCH_MAGIC, BATCH_VERSION, BatchHeader, HEADER_BYTES};
+pub use header::{BATCH_MAGIC, BATCH_VERSION, BatchHeader, HEADER_BYTES, Thinned};
 pub use part::OpenedBatch;
 pub use read::{Record, Records};
 pub use record::{Header, Headers, RecordRef};
+pub use thin::{Piece, Removed, Thin, expand, hollow, thin};
 
 /// Why bytes are not a record batch. Whatever was to be done with them was not done.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -105,6 +113,18 @@ pub enum BatchError {
     /// A record that should have an id.
     #[error("the id of a message: {problem}")]
     Id {
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// A time to live that nothing can have.
+    #[error("a time to live of {found} ms: expected 1 ms to ten years")]
+    Ttl {
+        /// What stands there.
+        found: u64,
+    },
+    /// What is told of records that are gone is wrong, or told by a publisher.
+    #[error("the holes of a thinned batch: {problem}")]
+    Holes {
         /// What is wrong.
         problem: &'static str,
     },
@@ -221,10 +241,22 @@ pub struct CheckedBatch {
 }
 
 impl CheckedBatch {
-    /// Checks everything, records included. `message_bytes_max` bounds key,
+    /// Checks everything that a publisher may send, records included. `message_bytes_max` bounds key,
     /// headers and value of each record together.
     pub fn check(bytes: Bytes, message_bytes_max: usize) -> Result<Self, BatchError> {
+        let batch = Self::check_stored(bytes, message_bytes_max)?;
+        match batch.header.thinned {
+            None => Ok(batch),
+            Some(_) => Err(BatchError::Holes {
+                problem: "only the host of a topic makes such a batch",
+            }),
+        }
+    }
+
+    /// The same for what a host may have stored: it may be thinned.
+    pub fn check_stored(bytes: Bytes, message_bytes_max: usize) -> Result<Self, BatchError> {
         let batch = Self::check_crc(bytes)?;
+        thin::holes(&batch)?;
         let walk = |records: &[u8]| batch.header.walk(records, message_bytes_max);
         let packed = batch.packed();
         let id = match batch.header.compression {
@@ -244,13 +276,26 @@ impl CheckedBatch {
     pub fn check_crc(bytes: Bytes) -> Result<Self, BatchError> {
         let header = BatchHeader::parse(&bytes)?;
         let found = crc_fast::crc32_iscsi(&bytes[4..]);
-        if header.crc == found {
-            let id = None;
-            Ok(Self { bytes, header, id })
-        } else {
+        if header.crc != found {
             let told = header.crc;
-            Err(BatchError::Crc { told, found })
+            return Err(BatchError::Crc { told, found });
         }
+        let id = None;
+        let batch = Self { bytes, header, id };
+        match batch.ttl() {
+            Some(ttl) if !(limits::TTL_MIN..=limits::TTL_MAX).contains(&ttl) => {
+                let found = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+                Err(BatchError::Ttl { found })
+            }
+            _ => Ok(batch),
+        }
+    }
+
+    /// How long its records live, from when they were stored; `None`: for as long as the topic keeps them.
+    pub fn ttl(&self) -> Option<Duration> {
+        let front = self.header.has_ttl.then(|| self.bytes.get(HEADER_BYTES..));
+        let ttl = front.flatten()?.first_chunk::<TTL_BYTES>()?;
+        Some(Duration::from_millis(u64::from_le_bytes(*ttl)))
     }
 
     /// What the header says.
@@ -276,14 +321,19 @@ impl CheckedBatch {
     /// Unpacks the records, which share the batch's memory unless it is compressed.
     pub fn records(&self) -> Result<Records, BatchError> {
         let unpacked = match self.header.compression {
-            Compression::None => self.bytes.slice(HEADER_BYTES..),
+            Compression::None => self.bytes.slice(self.records_at()..),
             how => compress::unpack(how, self.packed(), self.header.unpacked_length)?.into(),
         };
         Ok(Records::new(unpacked, &self.header))
     }
 
     fn packed(&self) -> &[u8] {
-        &self.bytes[HEADER_BYTES..]
+        &self.bytes[self.records_at()..]
+    }
+
+    /// Where the records begin: the header was checked to leave that much.
+    const fn records_at(&self) -> usize {
+        HEADER_BYTES + self.header.front_bytes()
     }
 }
 
@@ -311,7 +361,7 @@ impl BatchHeader {
             let bytes = rest.len() as u64;
             return Err(BatchError::LeftOver { bytes });
         }
-        if self.max_timestamp != Timestamp::from_millis(newest) {
+        if self.record_count > 0 && self.max_timestamp != Timestamp::from_millis(newest) {
             let told = self.max_timestamp.as_millis();
             let found = newest;
             return Err(BatchError::MaxTimestamp { told, found });

@@ -112,6 +112,8 @@ impl OpenedBatch {
             max_timestamp: Timestamp::from_millis(newest),
             producer: ProducerId::zero(),
             first_sequence: Sequence::ZERO,
+            has_ttl: false,
+            thinned: None,
             ..self.header
         };
         header.seal(&mut batch);

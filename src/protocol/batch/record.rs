@@ -140,7 +140,7 @@ fn take_header<'a>(body: &mut &'a [u8]) -> Result<(&'a str, &'a [u8]), Problem> 
     Ok((name, take_counted(body)?))
 }
 
-fn take_varint(rest: &mut &[u8]) -> Result<u64, Problem> {
+pub(super) fn take_varint(rest: &mut &[u8]) -> Result<u64, Problem> {
     if let [byte @ 0..0x80, tail @ ..] = *rest {
         *rest = tail;
         return Ok(u64::from(*byte));

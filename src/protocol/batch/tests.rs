@@ -111,6 +111,8 @@ impl Forged {
             producer_epoch: ProducerEpoch::ZERO,
             first_sequence: Sequence::ZERO,
             has_id: false,
+            has_ttl: false,
+            thinned: None,
         };
         let mut bytes = [&[0; HEADER_BYTES][..], &self.payload].concat();
         header.seal(&mut bytes);

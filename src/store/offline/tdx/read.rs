@@ -275,11 +275,10 @@ impl Fields {
         Ok(Gap {
             from: Offset::new(self.u64()?),
             to: Offset::new(self.u64()?),
-            reason: match self.take(1)?[0] {
-                1 => GapReason::Discarded,
-                2 => GapReason::Lost,
-                3 => GapReason::Damaged,
-                other => return Err(format!("gap reason {other}")),
+            reason: {
+                let number = self.take(1)?[0];
+                let reason = GapReason::numbered(number);
+                reason.ok_or_else(|| format!("gap reason {number}"))?
             },
         })
     }

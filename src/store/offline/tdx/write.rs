@@ -8,7 +8,7 @@ use super::{
 };
 use crate::protocol::api::{ChangeKind, PlaceChange};
 use crate::time::Timestamp;
-use crate::types::{Durability, GapReason, WhenFull};
+use crate::types::{Durability, WhenFull};
 
 /// Writes an export.
 pub struct ExportWriter<W> {
@@ -137,11 +137,7 @@ fn put_topic(to: &mut Vec<u8>, topic: &ExportedTopic) {
     for gap in &topic.gaps {
         to.extend(gap.from.get().to_le_bytes());
         to.extend(gap.to.get().to_le_bytes());
-        to.push(match gap.reason {
-            GapReason::Discarded => 1,
-            GapReason::Lost => 2,
-            GapReason::Damaged => 3,
-        });
+        to.push(gap.reason.number());
     }
 }
 
