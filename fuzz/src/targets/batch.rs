@@ -4,15 +4,17 @@ use bytes::Bytes;
 use tidings::limits;
 use tidings::protocol::batch::{
     BATCH_MAGIC, BATCH_VERSION, BatchBuilder, BatchError, CheckedBatch, Compression, HEADER_BYTES,
-    Header, Origin, Record, RecordToSend,
+    Header, Origin, Piece, Record, RecordToSend, Removed, Thin, expand, hollow, thin,
 };
 use tidings::time::Timestamp;
-use tidings::types::{ProducerEpoch, ProducerId, Sequence};
+use tidings::types::{GapReason, Offset, ProducerEpoch, ProducerId, Sequence};
 
 use super::{Input, names_an_error};
 
 /// Where the fields of a header lie.
 const ATTRIBUTES: usize = 7;
+const HAS_TTL: u8 = 0x20;
+const THINNED: u8 = 0x40;
 const LENGTH: usize = 8;
 const COUNT: usize = 12;
 const UNPACKED: usize = 16;
@@ -57,8 +59,18 @@ fn fitted(bytes: &[u8]) -> Bytes {
     batch[4..6].copy_from_slice(&BATCH_MAGIC.to_le_bytes());
     batch[6] = BATCH_VERSION;
     batch[LENGTH..COUNT].copy_from_slice(&length.to_le_bytes());
-    if batch[ATTRIBUTES] == 0 {
-        batch[UNPACKED..UNPACKED + 4].copy_from_slice(&length.to_le_bytes());
+    if batch[ATTRIBUTES] & 7 == 0 {
+        let of_ttl = if batch[ATTRIBUTES] & HAS_TTL > 0 {
+            8
+        } else {
+            0
+        };
+        let of_holes = match batch[ATTRIBUTES] & THINNED {
+            0 => 0,
+            _ => u32::from_le_bytes([batch[60], batch[61], batch[62], batch[63]]),
+        };
+        let records = length.saturating_sub(of_ttl).saturating_sub(of_holes);
+        batch[UNPACKED..UNPACKED + 4].copy_from_slice(&records.to_le_bytes());
     }
     let crc = tidings::journal::crc32c(&batch[4..]);
     batch[..4].copy_from_slice(&crc.to_le_bytes());
@@ -66,16 +78,96 @@ fn fitted(bytes: &[u8]) -> Bytes {
 }
 
 fn check(bytes: Bytes) {
-    let checked = CheckedBatch::check(bytes.clone(), MESSAGE_BYTES_MAX);
+    let published = CheckedBatch::check(bytes.clone(), MESSAGE_BYTES_MAX);
+    let checked = CheckedBatch::check_stored(bytes.clone(), MESSAGE_BYTES_MAX);
     match &checked {
-        Ok(batch) => assert_eq!(batch.bytes(), &bytes),
-        Err(error) => names_an_error(error),
+        Ok(batch) => {
+            assert_eq!(batch.bytes(), &bytes);
+            let is_thinned = batch.header().thinned.is_some();
+            assert_eq!(
+                published.is_err(),
+                is_thinned,
+                "of publishers only plain ones"
+            );
+            thinned(batch);
+        }
+        Err(error) => {
+            assert_eq!(published.as_ref().err(), Some(error));
+            names_an_error(error);
+        }
     }
     // Stored batches are looked at less closely, and their records one by one.
     match CheckedBatch::check_crc(bytes) {
         Ok(stored) => records(&stored, checked.err().as_ref()),
         Err(error) => assert_eq!(checked.err(), Some(error)),
     }
+}
+
+/// A good batch is plain batches and gaps, one after the other, and so is what is left of it when records go.
+fn thinned(batch: &CheckedBatch) {
+    let before = pieces(batch, 0);
+    let mut kept = 0;
+    let leading = [Removed {
+        count: 1 + batch.header().crc % 3,
+        reason: GapReason::Purged,
+    }];
+    let leading = &leading[..(batch.header().crc >> 8) as usize % 2];
+    let outcome = thin(leading, batch, |delta, record| {
+        let goes = (record.value.len() as u32 ^ delta).is_multiple_of(2);
+        kept += u64::from(!goes);
+        goes.then_some(GapReason::Compacted)
+    });
+    let front: u32 = leading.iter().map(|removed| removed.count).sum();
+    let spans = batch.header().span() + front;
+    match outcome {
+        Ok(Thin::Whole) => assert_eq!((kept, front), (before, 0)),
+        Ok(Thin::Rest {
+            batch: rest,
+            removed,
+        }) => {
+            let rest = CheckedBatch::check_stored(rest, MESSAGE_BYTES_MAX).expect("it was made");
+            assert_eq!(u64::from(removed) + kept, before);
+            assert_eq!(rest.header().span(), spans);
+            assert_eq!(pieces(&rest, 1 << 40), kept);
+        }
+        Ok(Thin::Nothing { holes, removed }) => {
+            assert_eq!((u64::from(removed), kept), (before, 0));
+            let gone: u32 = holes.iter().map(|removed| removed.count).sum();
+            assert_eq!(gone, spans);
+            if let Ok(hollow) = hollow(&holes, batch.header()) {
+                let hollow = CheckedBatch::check_stored(hollow, MESSAGE_BYTES_MAX);
+                assert_eq!(pieces(&hollow.expect("it was made"), 0), 0);
+            }
+        }
+        Err(error) => {
+            assert!(spans > limits::THINNED_SPAN_MAX, "{error}");
+            names_an_error(&error);
+        }
+    }
+}
+
+/// Reads what it stands for, from an offset on; tells how many records that are.
+fn pieces(batch: &CheckedBatch, base: u64) -> u64 {
+    let (mut at, mut records) = (Offset::new(base), 0);
+    for piece in expand(at, batch).expect("it was checked") {
+        match piece {
+            Piece::Gap(gap) => {
+                assert!(gap.from == at && gap.to > at);
+                at = gap.to;
+            }
+            Piece::Batch(first, bytes) => {
+                assert_eq!(first, at);
+                let plain = CheckedBatch::check(bytes, MESSAGE_BYTES_MAX).expect("a plain one");
+                assert_eq!(plain.ttl(), batch.ttl());
+                let count = u64::from(plain.header().record_count);
+                at = at.saturating_add(count);
+                records += count;
+            }
+        }
+    }
+    assert_eq!(at.get(), base + u64::from(batch.header().span()));
+    assert_eq!(records, u64::from(batch.header().record_count));
+    records
 }
 
 /// Reads the records of a batch which a closer look would have refused with `refused`.
@@ -106,10 +198,19 @@ fn records(batch: &CheckedBatch, refused: Option<&BatchError>) {
     match (whole, refused) {
         (Ok(records), None) => {
             assert_eq!(records.len(), count);
-            rebuilt(batch, &records);
+            if batch.header().thinned.is_none() {
+                rebuilt(batch, &records);
+            }
         }
-        // The one thing a reader of stored records does not compare.
-        (Ok(_), Some(BatchError::MaxTimestamp { .. } | BatchError::MessageTooLarge { .. })) => {}
+        // What a reader of stored records does not look at.
+        (
+            Ok(_),
+            Some(
+                BatchError::MaxTimestamp { .. }
+                | BatchError::MessageTooLarge { .. }
+                | BatchError::Holes { .. },
+            ),
+        ) => {}
         (Err(error), Some(refused)) => {
             // Whichever of its faults is met first.
             names_an_error(&error);

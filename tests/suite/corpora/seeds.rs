@@ -10,11 +10,11 @@ use tempfile::TempDir;
 use tidings::catalog::{self, DirLock, RegistryStore};
 use tidings::limits;
 use tidings::protocol::api::{Position, TopicChanges};
-use tidings::protocol::batch::CheckedBatch;
+use tidings::protocol::batch::{CheckedBatch, Removed, Thin, hollow, thin};
 use tidings::store::offline::{self, ExportOptions};
 use tidings::store::{NewTopic, Store, StoreOptions};
 use tidings::types::{
-    Durability, LeaderEpoch, ProducerId, Retention, TopicId, TopicName, TopicSettings,
+    Durability, GapReason, LeaderEpoch, ProducerId, Retention, TopicId, TopicName, TopicSettings,
 };
 
 use super::targets::found::{self, runtime};
@@ -59,6 +59,9 @@ fn of_vectors(seeds: &mut Seeds) {
             ("batch" | "refused", _) => {
                 seeds.push(("batch", with(&[0], &bytes)));
                 seeds.push(("batch", with(&[1], &bytes)));
+                if parts.0 == "batch" {
+                    of_thinned(seeds, &bytes);
+                }
             }
             ("error", _) => {
                 seeds.push(("hello", bytes.clone()));
@@ -80,6 +83,27 @@ fn of_vectors(seeds: &mut Seeds) {
     }
     let recipe = b"\x1f\x01\x04name\x05value\x01\x03key\x05hello\x00\x02\x03abc";
     seeds.push(("batch", with(&[2], recipe)));
+}
+
+/// Batches out of which records were taken.
+fn of_thinned(seeds: &mut Seeds, batch: &[u8]) {
+    let batch = CheckedBatch::check(batch.to_vec().into(), limits::MESSAGE_BYTES_MAX);
+    let batch = batch.expect("a golden one is sound");
+    let leading = [Removed {
+        count: 300,
+        reason: GapReason::Expired,
+    }];
+    for goes in [0, 1, 2] {
+        let outcome = thin(&leading, &batch, |delta, _| {
+            (delta != goes).then_some(GapReason::Compacted)
+        });
+        let Ok(Thin::Rest { batch, .. }) = outcome else {
+            panic!("a record is left: {outcome:?}");
+        };
+        seeds.push(("batch", with(&[0], &batch)));
+    }
+    let hollow = hollow(&leading, batch.header()).expect("it spans some");
+    seeds.push(("batch", with(&[0], &hollow)));
 }
 
 /// What lies at the sector boundaries of the journals, and the rows of their state entries.
