@@ -36,6 +36,8 @@ pub const MESSAGE_ID_BYTES_MAX: usize = 255;
 pub const MESSAGE_ID_HEADER: &str = "tidings-id";
 /// Most records in one batch: keeps offset arithmetic and duplicate tracking in 32 bits.
 pub const BATCH_RECORDS_MAX: u32 = 65_536;
+/// Most topics on which subscriptions of one name are told to be paused.
+pub const PAUSED_TOLD_MAX: usize = 16_384;
 /// Most offsets that one thinned batch spans, with and without a record.
 pub const THINNED_SPAN_MAX: u32 = 1 << 24;
 /// Shortest and longest time to live of a message.

@@ -18,13 +18,14 @@ use crate::cli::{Context, STALL_TOLD_AFTER, signals};
 use crate::client::{
     ClientError, Delivery, PatternEvent, PatternOptions, PatternSubscriber, TopicDeliveries,
 };
-use crate::types::{PeerName, TopicPattern};
+use crate::types::{PeerName, SubscriptionName, TopicPattern};
 
 /// Messages on their way from many topics to stdout.
 struct Following<'a> {
     subscriber: PatternSubscriber,
     printer: Printer,
     output: &'a Output,
+    name: Option<SubscriptionName>,
     /// Patience with peers that are away when something has to end.
     timeout: Duration,
     commits: bool,
@@ -55,6 +56,7 @@ pub(super) async fn follow(pattern: &TopicPattern, args: Subscribe, context: &Co
         subscriber,
         printer,
         output: &context.output,
+        name: args.name.clone(),
         timeout: args.timeout,
         commits: args.name.is_some(),
         is_dirty: false,
@@ -158,6 +160,17 @@ impl Following<'_> {
             PatternEvent::Deliveries(some) => self.print(&some)?,
             PatternEvent::Found(topic) => self.output.note(format!("found {topic}")),
             PatternEvent::Gone(topic) => self.output.note(format!("{topic} is gone")),
+            PatternEvent::Paused(topic) => {
+                let name = self.name.as_ref().map(ToString::to_string);
+                let name = name.unwrap_or_default();
+                self.output.note(format!(
+                    "the subscription on {topic} is paused, 'tidings subscription resume {topic} {name}' lets it go on"
+                ));
+            }
+            PatternEvent::Resumed(topic) => {
+                let note = format!("the subscription on {topic} goes on");
+                self.output.note(note);
+            }
             PatternEvent::Moved { topic, offset } => self.output.warn(format!(
                 "somebody moved the subscription on {topic}: going on at offset {offset}"
             )),

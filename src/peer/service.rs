@@ -20,7 +20,7 @@ use crate::protocol::api::{
     ListTopics, Lookup, Metrics, OpenProducer, PROTOCOL_MAX, PeerInfo, PeerState, PeerStatus, Ping,
     PlaceTopic, ProducerInfo, PurgeTopic, RenameTopic, Request, RetirePeer, Role, SeekSubscription,
     SetSubscription, SetTopic, StoredTopic, SubscriptionHistory, TopicInfo, TopicLocation,
-    TopicPage, UndoSubscription, WatchSubscription,
+    TopicPage, UndoSubscription, WatchSubscription, WatchSubscriptions,
 };
 use crate::protocol::batch::CheckedBatch;
 use crate::protocol::data::{Fetch, Publish, PublishExpecting, Published, Stream};
@@ -432,6 +432,7 @@ impl Service for PeerService {
                 self.call_about_histories(&call, reply)
             }
             Api::WatchSubscription => self.watch_subscription(&call, reply),
+            Api::WatchSubscriptions => self.watch_subscriptions(&call, reply),
             Api::CreateConsumerGroup
             | Api::SetConsumerGroup
             | Api::DescribeConsumerGroup
@@ -472,6 +473,19 @@ impl PeerService {
                 Handling::Wait(Box::pin(async move {
                     let watched = store.watch_subscription(watch).await;
                     reply.send::<WatchSubscription>(watched);
+                }))
+            }
+            Err(error) => refuse(reply, &error),
+        }
+    }
+
+    fn watch_subscriptions(&self, call: &Call, reply: Reply) -> Handling {
+        match call.decode::<WatchSubscriptions>() {
+            Ok(watch) => {
+                let store = self.store.clone();
+                Handling::Wait(Box::pin(async move {
+                    let watched = store.watch_subscriptions(watch).await;
+                    reply.send::<WatchSubscriptions>(watched);
                 }))
             }
             Err(error) => refuse(reply, &error),

@@ -26,7 +26,7 @@
 //!    came before is. A change only wakes.
 //! 4. Nothing is noted of subscriptions that neither expire nor are attended.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -72,6 +72,8 @@ impl Entry {
 #[derive(Default)]
 struct Entries {
     of: HashMap<TopicId, HashMap<SubscriptionName, Entry>>,
+    /// Those that are paused, or are about to be.
+    paused: HashMap<SubscriptionName, BTreeSet<TopicId>>,
     serial: u64,
 }
 
@@ -131,6 +133,29 @@ impl Entries {
         self.tidy(id, name);
     }
 
+    /// Tells whether that is news.
+    fn note_pause(&mut self, id: TopicId, name: &SubscriptionName, paused: bool) -> bool {
+        if paused {
+            return self.paused.entry(name.clone()).or_default().insert(id);
+        }
+        let Some(of_name) = self.paused.get_mut(name) else {
+            return false;
+        };
+        let is_news = of_name.remove(&id);
+        if of_name.is_empty() {
+            self.paused.remove(name);
+        }
+        is_news
+    }
+
+    /// Those of a name that expire, on which topics, with their serials.
+    fn expiring(&self, name: &SubscriptionName) -> BTreeMap<TopicId, u64> {
+        let all = self.of.iter();
+        let named = all.filter_map(|(id, of_topic)| Some((*id, of_topic.get(name)?)));
+        let expiring = named.filter(|(_, entry)| entry.expire.is_some());
+        expiring.map(|(id, entry)| (id, entry.serial)).collect()
+    }
+
     fn used(&mut self, id: TopicId, name: &SubscriptionName, now: Instant) {
         if let Some(entry) = self.get_mut(id, name) {
             entry.used = now;
@@ -179,6 +204,9 @@ impl Entries {
 #[derive(Default)]
 pub(super) struct Attendance {
     entries: Mutex<Entries>,
+    /// Counts what concerns those who attend all subscriptions of a name: one is paused or resumed, or may expire
+    /// from now on.
+    news: watch::Sender<u64>,
 }
 
 impl Attendance {
@@ -190,17 +218,47 @@ impl Attendance {
     /// attend it.
     pub fn follow(&self, id: TopicId, name: &SubscriptionName, row: &SubscriptionRow) {
         let expire = row.expire_ms.map(Duration::from_millis);
-        self.lock().follow(id, name, expire, Instant::now());
+        let mut entries = self.lock();
+        entries.follow(id, name, expire, Instant::now());
+        let is_news = entries.note_pause(id, name, row.paused);
+        drop(entries);
+        if is_news || expire.is_some() {
+            self.news.send_modify(|count| *count += 1);
+        }
     }
 
     /// It is gone.
     pub fn forget(&self, id: TopicId, name: &SubscriptionName) {
-        self.lock().remove(id, name);
+        let mut entries = self.lock();
+        entries.remove(id, name);
+        let is_news = entries.note_pause(id, name, false);
+        drop(entries);
+        if is_news {
+            self.news.send_modify(|count| *count += 1);
+        }
     }
 
     /// The topic is gone, with all its subscriptions.
     pub fn forget_topic(&self, id: TopicId) {
-        self.lock().of.remove(&id);
+        let mut entries = self.lock();
+        entries.of.remove(&id);
+        entries.paused.retain(|_, of_name| {
+            of_name.remove(&id);
+            !of_name.is_empty()
+        });
+    }
+
+    /// Wakes whoever attends all subscriptions of a name.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
+    /// The topics on which the subscription of that name is paused, or about to be, and those on which it expires,
+    /// with what tells it from one that had the name before.
+    pub fn named(&self, name: &SubscriptionName) -> (BTreeSet<TopicId>, BTreeMap<TopicId, u64>) {
+        let entries = self.lock();
+        let paused = entries.paused.get(name).cloned().unwrap_or_default();
+        (paused, entries.expiring(name))
     }
 
     /// Somebody used a subscription.
@@ -234,16 +292,16 @@ impl Attendance {
 }
 
 /// A long poll that is open.
-struct Attending {
+pub(super) struct Attending {
     shared: Arc<Shared>,
     id: TopicId,
     name: SubscriptionName,
-    serial: u64,
+    pub serial: u64,
     news: watch::Receiver<()>,
 }
 
 impl Attending {
-    fn begin(shared: &Arc<Shared>, id: TopicId, name: &SubscriptionName) -> Self {
+    pub fn begin(shared: &Arc<Shared>, id: TopicId, name: &SubscriptionName) -> Self {
         let (serial, news) = shared.attendance.lock().enter(id, name, Instant::now());
         Self {
             shared: shared.clone(),
@@ -338,8 +396,6 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     /// A deterministic source of numbers.

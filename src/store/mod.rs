@@ -20,6 +20,7 @@ mod ahead;
 mod applier;
 mod asker;
 mod attendance;
+mod attending;
 mod cold;
 mod command;
 mod consumers;

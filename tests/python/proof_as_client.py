@@ -620,6 +620,9 @@ class ClientProof:
         equal(told, {"paused": True}, "what who attends is told")
         told = self.host.call("WatchSubscription", **{**watch, "paused": True}, max_wait_ms=1)
         equal(told, {"paused": True}, "without news, after its wait")
+        all_of_it = {"name": "proof", "pattern": self.name, "paused": []}
+        told = self.host.call("WatchSubscriptions", **all_of_it, max_wait_ms=60_000)
+        equal(told, {"paused": [self.topic["id"]]}, "what who follows a pattern is told")
         stands = self.subscription("DescribeSubscription")
         equal(self.commit(stands["generation"], 14), 14, "a commit while it is paused")
         found = change(paused=False, expire_ms=(3_600_000,))

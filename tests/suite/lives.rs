@@ -236,3 +236,47 @@ fn what_nobody_reads_vanishes_and_the_peers_absence_counts_for_nobody() {
     let text = cluster.run(&short).fails(1);
     assert!(text.contains("at least 1000 ms expected"), "{text}");
 }
+
+#[test]
+fn a_pattern_keeps_to_a_pause_and_keeps_what_it_reads_alive() {
+    let cluster = Cluster::start();
+    cluster.run(&["topic", "create", "q.a", "q.b"]).ok();
+    for topic in ["q.a", "q.b"] {
+        let make = [
+            "subscription",
+            "create",
+            topic,
+            "--as",
+            "map",
+            "--expire",
+            "1s",
+        ];
+        cluster.run(&make).ok();
+    }
+    let mut reader = Reader::start(&cluster, &["sub", "q.*", "--as", "map"]);
+    reader.says("following 2 topics");
+    cluster.run(&["pub", "q.a", "one"]).ok();
+    reader.expect(&["one"]);
+    cluster.run(&["subscription", "pause", "q.a", "map"]).ok();
+    reader.says("the subscription on q.a is paused, 'tidings subscription resume q.a map'");
+    cluster.run(&["pub", "q.a", "two"]).ok();
+    cluster.run(&["pub", "q.b", "three"]).ok();
+    reader.expect(&["three"]);
+    // Far beyond its time nothing came, and nobody is gone.
+    std::thread::sleep(3 * Duration::from_secs(1));
+    reader.expect_nothing();
+    for topic in ["q.a", "q.b"] {
+        cluster.run(&["subscription", "info", topic, "map"]).ok();
+    }
+    cluster.run(&["subscription", "resume", "q.a", "map"]).ok();
+    reader.says("the subscription on q.a goes on");
+    reader.expect(&["two"]);
+    reader.stop();
+    until("both are gone", || {
+        let left = ["q.a", "q.b"].map(|topic| {
+            let ls = cluster.run(&["subscription", "ls", topic, "-o", "name"]);
+            ls.ok().lines().count()
+        });
+        left == [0, 0]
+    });
+}

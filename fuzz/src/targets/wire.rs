@@ -113,7 +113,7 @@ control! {
     ClaimTopic ConfirmTopic DropTopic Watch CreateTopic DeleteTopic DescribeTopic DescribeTopics SetTopic RenameTopic
     PurgeTopic AcceptLoss FindOffset PeerStatus WatchEnds CreateSubscription DeleteSubscription DescribeSubscription
     ListSubscriptions SeekSubscription Commit StreamCredit SubscriptionHistory UndoSubscription SetSubscription
-    WatchSubscription CreateConsumerGroup SetConsumerGroup DescribeConsumerGroup ListConsumerGroups DeleteConsumerGroup
+    WatchSubscription WatchSubscriptions CreateConsumerGroup SetConsumerGroup DescribeConsumerGroup ListConsumerGroups DeleteConsumerGroup
     SeekConsumerGroup JoinConsumerGroup SettleRecords LeaveConsumerGroup ReplayDeadLetters DescribeProducer
     OpenProducer
 }

@@ -18,6 +18,8 @@ impl Host {
             name: location.peer_name.clone(),
             known: None,
             job: None,
+            attending: None,
+            unattended: None,
             trouble: None,
             suspicion: None,
             topics: 0,
@@ -44,6 +46,15 @@ impl PatternSubscriber {
                 if let Some(host) = current {
                     host.job = None;
                     self.heard(&address, told);
+                }
+            }
+            Outcome::Attended(address, told) => {
+                let host = self.hosts.get_mut(&address);
+                let current =
+                    host.filter(|host| host.attending.as_ref().is_some_and(|j| j.id() == job));
+                if let Some(host) = current {
+                    host.attending = None;
+                    self.attended(&address, told);
                 }
             }
             Outcome::Found(_) => {}
@@ -191,10 +202,17 @@ impl PatternSubscriber {
     }
 
     fn note(&mut self, note: PatternEvent) {
-        let is_bounded = matches!(note, PatternEvent::Found(_) | PatternEvent::Gone(_));
-        let has_room =
-            self.phase == Phase::Following && self.notes.len() < limits::PATTERN_NOTES_MAX;
-        if !is_bounded || has_room {
+        let has_room = match note {
+            // What is there at the start is no news; that it is paused is.
+            PatternEvent::Found(_) | PatternEvent::Gone(_) => {
+                self.phase == Phase::Following && self.notes.len() < limits::PATTERN_NOTES_MAX
+            }
+            PatternEvent::Paused(_) | PatternEvent::Resumed(_) => {
+                self.notes.len() < limits::PATTERN_NOTES_MAX
+            }
+            _ => true,
+        };
+        if has_room {
             self.notes.push_back(note);
         }
     }
@@ -278,6 +296,48 @@ impl PatternSubscriber {
             *told = names;
             is_news
         });
+    }
+
+    /// Takes in on which topics of a host the subscription is paused; what fails is asked again.
+    fn attended(&mut self, address: &Address, told: Result<Vec<TopicId>, ClientError>) {
+        let Some(host) = self.hosts.get_mut(address) else {
+            return;
+        };
+        let paused: std::collections::HashSet<TopicId> = match told {
+            Ok(paused) => paused.into_iter().collect(),
+            Err(_) => {
+                host.unattended.get_or_insert_with(Backoff::new);
+                return;
+            }
+        };
+        host.unattended = None;
+        for id in self.topics.at(address) {
+            self.pause(id, paused.contains(&id));
+        }
+    }
+
+    /// The subscription on a topic is paused, or not.
+    pub(super) fn pause(&mut self, id: TopicId, is_paused: bool) {
+        let Some(topic) = self.topics.get_mut(id) else {
+            return;
+        };
+        if std::mem::replace(&mut topic.is_paused, is_paused) == is_paused {
+            return;
+        }
+        let name = topic.name.clone();
+        match is_paused {
+            true => {
+                // What was brought and not handed out is read again.
+                if !topic.is_doubted && matches!(topic.place, Place::At(_)) {
+                    self.stop_work(id);
+                }
+                self.note(PatternEvent::Paused(name));
+            }
+            false => {
+                self.note(PatternEvent::Resumed(name));
+                self.force_turn(id);
+            }
+        }
     }
 
     // --- one topic -----------------------------------------------------------

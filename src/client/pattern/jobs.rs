@@ -9,6 +9,7 @@ use crate::limits;
 use crate::net::{CallError, Connection};
 use crate::protocol::api::{
     Changes, ListTopics, Position, SubscriptionInfo, TopicEnd, TopicLocation, WatchEnds,
+    WatchSubscriptions,
 };
 use crate::protocol::error::ApiError;
 use crate::types::{Address, Offset, SubscriptionName, TopicId, TopicName, TopicPattern};
@@ -19,6 +20,8 @@ pub(super) enum Outcome {
     Found(Discovery),
     /// What a host says of its topics' ends.
     Ends(Address, Result<Ends, ClientError>),
+    /// On which topics of a host the durable subscription is paused.
+    Attended(Address, Result<Vec<TopicId>, ClientError>),
     /// Where reading of a topic begins.
     Placed(TopicId, Result<Placed, ClientError>),
     /// What came of a topic, and its reader.
@@ -163,6 +166,27 @@ pub(super) async fn watch_ends(
             _ => return Ok(told),
         }
     }
+}
+
+/// Waits until the subscriptions are paused on other topics of a host than is known.
+pub(super) async fn attend(
+    client: Client,
+    host: &Address,
+    watch: WatchSubscriptions,
+    pause: Duration,
+) -> Result<Vec<TopicId>, ClientError> {
+    tokio::time::sleep(pause).await;
+    let dialled = client.cluster.connection(host, Lane::Attend).await;
+    let connection = dialled.map_err(ClientError::of_read)?;
+    let wait = Duration::from_millis(watch.max_wait_ms.into());
+    let answer = connection.call(&watch, wait + limits::PATTERN_PATIENCE);
+    let answer = answer.await.map_err(|error| {
+        if matches!(error, CallError::TimedOut { .. }) {
+            connection.close();
+        }
+        ClientError::of_read(error)
+    })?;
+    Ok(answer.paused)
 }
 
 /// Finds where the reading of a topic begins, making the durable subscription if there is none.

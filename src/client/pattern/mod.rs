@@ -28,7 +28,8 @@
 //! 4. What is followed is let go of only when its host does not know it any more,
 //!    or when its name belongs to another. That the index is silent, or knows
 //!    less than before, ends nothing.
-//! 5. A topic that is made later begins at its beginning. One that was there at the
+//! 5. While the durable subscription on a topic is known to be paused nothing of that topic is handed out.
+//! 6. A topic that is made later begins at its beginning. One that was there at the
 //!    start and could not be reached then begins where it would have: at the end
 //!    means at the time of the start.
 
@@ -89,6 +90,10 @@ pub enum PatternEvent {
         /// Where it goes on.
         offset: Offset,
     },
+    /// The durable subscription on this topic is paused: nothing of it is handed out until it is resumed.
+    Paused(TopicName),
+    /// It is resumed.
+    Resumed(TopicName),
     /// This topic cannot be read on. The others can.
     Failed {
         /// The topic.
@@ -195,6 +200,10 @@ struct Host {
     /// The connection on which it told of ends, and up to which version.
     known: Option<(Connection, u64)>,
     job: Option<AbortHandle>,
+    /// Tells on which of its topics the durable subscription is paused.
+    attending: Option<AbortHandle>,
+    /// That failed lately.
+    unattended: Option<Backoff>,
     /// It is away, since when.
     trouble: Option<Backoff>,
     /// Something there failed, and it is asked whether it is away.
@@ -293,7 +302,11 @@ impl PatternSubscriber {
                 }
                 PatternEvent::Failed { error, .. } => return Err(error),
                 PatternEvent::Ended => return Err(ClientError::Closed),
-                PatternEvent::Found(_) | PatternEvent::Gone(_) | PatternEvent::Moved { .. } => {}
+                PatternEvent::Found(_)
+                | PatternEvent::Gone(_)
+                | PatternEvent::Moved { .. }
+                | PatternEvent::Paused(_)
+                | PatternEvent::Resumed(_) => {}
             }
         }
     }

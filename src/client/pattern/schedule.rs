@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use super::jobs::{self, Outcome, Reading};
 use super::topics::{Activity, Place};
 use super::{Busy, PatternSubscriber, Phase};
+use crate::client::backoff::Backoff;
 use crate::client::{Subscriber, SubscriberOptions};
 use crate::limits;
-use crate::protocol::api::Position;
+use crate::protocol::api::{Position, WatchSubscriptions};
 use crate::types::{Offset, TopicId};
 
 impl PatternSubscriber {
@@ -15,7 +16,42 @@ impl PatternSubscriber {
     pub(super) fn schedule(&mut self) {
         self.ask_index();
         self.ask_hosts();
+        self.attend();
         self.fill_slots();
+    }
+
+    /// At each host that is there the durable subscriptions are attended: those that read through them are told of a
+    /// pause, and the host that they are in use.
+    fn attend(&mut self) {
+        let Some(name) = &self.options.name else {
+            return;
+        };
+        for (address, host) in &mut self.hosts {
+            if host.attending.is_some() || host.topics == 0 || host.is_away() {
+                continue;
+            }
+            let pause = host
+                .unattended
+                .as_mut()
+                .map_or(Duration::ZERO, Backoff::pause);
+            let there = self.topics.at(address).into_iter();
+            let mut paused: Vec<TopicId> = there
+                .filter(|id| self.topics.get(*id).is_some_and(|topic| topic.is_paused))
+                .collect();
+            paused.sort_unstable();
+            paused.truncate(limits::PAUSED_TOLD_MAX);
+            let watch = WatchSubscriptions {
+                name: name.clone(),
+                pattern: self.pattern.clone(),
+                paused,
+                max_wait_ms: limits::ATTENDANCE_WAIT.as_millis() as u32,
+            };
+            let (client, address) = (self.client.clone(), address.clone());
+            host.attending = Some(self.jobs.spawn(async move {
+                let told = jobs::attend(client, &address, watch, pause).await;
+                Outcome::Attended(address, told)
+            }));
+        }
     }
 
     fn ask_index(&mut self) {
@@ -178,6 +214,8 @@ impl PatternSubscriber {
                     Outcome::Placed(id, jobs::place(client, of, name, position).await)
                 });
             }
+            // It is queued again when it is resumed.
+            Place::At(_) if topic.is_paused => self.set_activity(id, Activity::Resting),
             Place::At(from) => self.read_on(id, from, None),
         }
     }

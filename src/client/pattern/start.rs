@@ -145,6 +145,7 @@ impl PatternSubscriber {
             });
             topic.place = Place::At(found.committed_offset);
             topic.end = topic.end.max(found.end_offset);
+            self.pause(id, found.paused);
         }
     }
 

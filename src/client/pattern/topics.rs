@@ -51,6 +51,8 @@ pub(super) struct Followed {
     pub activity: Activity,
     /// It may be gone: that is found out first.
     pub is_doubted: bool,
+    /// Its durable subscription is paused.
+    pub is_paused: bool,
 }
 
 impl Followed {
@@ -59,6 +61,7 @@ impl Followed {
         match self.place {
             _ if self.is_doubted => true,
             Place::Wanted(_) => true,
+            Place::At(_) if self.is_paused => false,
             Place::At(position) => position < self.goal.unwrap_or(self.end).min(self.end),
         }
     }
@@ -175,6 +178,7 @@ impl Topics {
             cursor: None,
             activity: Activity::Resting,
             is_doubted: false,
+            is_paused: false,
         };
         self.by_name.insert(name.clone(), id);
         self.by_id.insert(id, followed);

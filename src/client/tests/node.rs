@@ -407,6 +407,35 @@ impl Node {
         }
     }
 
+    async fn watch_subscriptions(self: Arc<Self>, call: Call, reply: Reply) {
+        let watch: WatchSubscriptions = call.decode().expect("well-formed");
+        let wait = Duration::from_millis(watch.max_wait_ms.into());
+        let deadline = tokio::time::Instant::now() + wait;
+        loop {
+            let changed = self.changed.notified();
+            let mut changed = std::pin::pin!(changed);
+            changed.as_mut().enable();
+            let is_paused = |topic: &Topic| {
+                let found = topic.subscriptions.get(&watch.name);
+                found.is_some_and(|subscription| subscription.paused)
+            };
+            let mut paused: Vec<TopicId> = {
+                let disk = self.disk();
+                let paused = disk.topics.iter();
+                let paused =
+                    paused.filter(|(name, topic)| watch.pattern.matches(name) && is_paused(topic));
+                paused.map(|(_, topic)| topic.id).collect()
+            };
+            paused.sort_unstable();
+            let is_late = tokio::time::Instant::now() >= deadline;
+            if is_late || paused != watch.paused {
+                let watched = WatchedSubscriptions { paused };
+                return reply.send::<WatchSubscriptions>(Ok(watched));
+            }
+            let _ = tokio::time::timeout_at(deadline, changed).await;
+        }
+    }
+
     fn paused(&self, watch: &WatchSubscription) -> Result<bool, ApiError> {
         let mut disk = self.disk();
         let (topic, found) = check_topic(&mut disk, watch.topic, LeaderEpoch::new(0))?;
@@ -698,6 +727,9 @@ impl Service for Node {
             Api::Stream => return Handling::Wait(Box::pin(self.clone().stream(call, reply))),
             Api::WatchSubscription => {
                 return Handling::Wait(Box::pin(self.clone().watch_subscription(call, reply)));
+            }
+            Api::WatchSubscriptions => {
+                return Handling::Wait(Box::pin(self.clone().watch_subscriptions(call, reply)));
             }
             Api::TakeRecords => return Handling::Wait(Box::pin(self.clone().take(call, reply))),
             Api::Watch => return Handling::Wait(Box::pin(self.clone().watch(call, reply))),

@@ -432,3 +432,49 @@ async fn what_has_to_end_does_not_wait_for_a_peer_for_ever() {
     let error = waiting.expect("in time").expect_err("it is away");
     assert!(error.to_string().contains("peer a"), "{error}");
 }
+
+#[tokio::test]
+async fn what_is_paused_waits_and_the_others_go_on() {
+    let peer = Running::peer("a", &["q.a", "q.b"]).await;
+    let index = index_of(&[&peer]).await;
+    let client = index.client().await;
+    let mut positions = Positions::new();
+    let mut all = follow(&client, "q.*", durable(Some(Position::Beginning))).await;
+    publish(&client, "q.a", 0..10).await;
+    until(&mut all, &mut positions, &[("q.a", 10)]).await;
+
+    pause(&peer, "q.a", true);
+    wait_for(&mut all, &PatternEvent::Paused(name("q.a"))).await;
+    publish(&client, "q.a", 10..20).await;
+    publish(&client, "q.b", 0..10).await;
+    until(&mut all, &mut positions, &[("q.b", 10)]).await;
+    let quiet = Duration::from_millis(100);
+    let nothing = tokio::time::timeout(quiet, all.next_event(100)).await;
+    assert!(nothing.is_err(), "{nothing:?}");
+
+    // Whoever comes while it is paused waits from the start.
+    all.commit().await.expect("committed");
+    let mut new = follow(&client, "q.*", durable(None)).await;
+    assert_eq!(next(&mut new).await, PatternEvent::Paused(name("q.a")));
+    let nothing = tokio::time::timeout(quiet, new.next_event(100)).await;
+    assert!(nothing.is_err(), "{nothing:?}");
+
+    pause(&peer, "q.a", false);
+    wait_for(&mut all, &PatternEvent::Resumed(name("q.a"))).await;
+    until(&mut all, &mut positions, &[("q.a", 20)]).await;
+    let mut positions = BTreeMap::from([(name("q.a"), 10), (name("q.b"), 10)]);
+    until(&mut new, &mut positions, &[("q.a", 20)]).await;
+}
+
+/// Pauses the subscription on a topic, or lets it go on.
+fn pause(host: &Running, topic: &str, paused: bool) {
+    host.change(&name(topic), |topic| {
+        let found = topic.subscriptions.get_mut(&subscription());
+        found.expect("it is there").paused = paused;
+    });
+}
+
+/// Nothing but that is told.
+async fn wait_for(subscriber: &mut PatternSubscriber, expected: &PatternEvent) {
+    assert_eq!(next(subscriber).await, *expected);
+}

@@ -207,6 +207,8 @@ apis! {
     LeaveConsumerGroup = 79 by Peer,
     /// Publish dead letters again.
     ReplayDeadLetters = 80 by Peer,
+    /// Wait until subscriptions of a name are paused or resumed, and say that they are read.
+    WatchSubscriptions = 85 by Peer,
 }
 
 /// A control request: its number, version and answer.

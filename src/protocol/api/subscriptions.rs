@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Api, Done, Position, Request, request};
 use crate::time::Timestamp;
-use crate::types::{Generation, LeaderEpoch, Offset, SubscriptionName, TopicId, TopicName};
+use crate::types::{
+    Generation, LeaderEpoch, Offset, SubscriptionName, TopicId, TopicName, TopicPattern,
+};
 
 /// Make a subscription.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,6 +180,29 @@ pub struct WatchSubscription {
     pub max_wait_ms: u32,
 }
 request!(WatchSubscription => WatchedSubscription);
+
+/// Wait until subscriptions of one name are paused or resumed, on all topics of a peer that match. While this waits
+/// they are in use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchSubscriptions {
+    /// Their name.
+    pub name: SubscriptionName,
+    /// Which topics.
+    pub pattern: TopicPattern,
+    /// The topics on which the reader knows them to be paused: answered as soon as it is otherwise. At most
+    /// [`limits::PAUSED_TOLD_MAX`](crate::limits::PAUSED_TOLD_MAX).
+    pub paused: Vec<TopicId>,
+    /// Longest wait, in milliseconds.
+    pub max_wait_ms: u32,
+}
+request!(WatchSubscriptions => WatchedSubscriptions);
+
+/// How they are now, durably.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchedSubscriptions {
+    /// The topics on which they are paused, by id; the first of them where there are very many.
+    pub paused: Vec<TopicId>,
+}
 
 /// How it is now, durably.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -579,17 +579,11 @@ fn subscriptions() -> Vec<Sample> {
     };
     let set = SetSubscription {
         topic,
-        name: name.clone(),
+        name,
         changes: SubscriptionChanges {
             paused: Some(true),
             expire_ms: Some(None),
         },
-    };
-    let watch = WatchSubscription {
-        topic: topic_id(),
-        name,
-        paused: false,
-        max_wait_ms: 30_000,
     };
     [
         pair(create, subscription_info()),
@@ -599,7 +593,28 @@ fn subscriptions() -> Vec<Sample> {
         pair(seek, sought),
         pair(commit, Committed { offset }),
         pair(set, subscription_info()),
+    ]
+    .concat_all()
+}
+
+fn attending() -> Vec<Sample> {
+    let name = subscription();
+    let watch = WatchSubscription {
+        topic: topic_id(),
+        name: name.clone(),
+        paused: false,
+        max_wait_ms: 30_000,
+    };
+    let watch_all = WatchSubscriptions {
+        name,
+        pattern: "orders.*".parse().expect("good"),
+        paused: vec![topic_id()],
+        max_wait_ms: 30_000,
+    };
+    let watched_all = WatchedSubscriptions { paused: Vec::new() };
+    [
         pair(watch, WatchedSubscription { paused: true }),
+        pair(watch_all, watched_all),
     ]
     .concat_all()
 }
@@ -676,6 +691,7 @@ pub(in crate::protocol) fn samples() -> Vec<Sample> {
         of_streams(),
         producers(),
         subscriptions(),
+        attending(),
         histories(),
         consumers::samples(),
     ]

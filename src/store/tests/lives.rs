@@ -4,11 +4,14 @@ use super::retention::{fill, until};
 use super::*;
 use crate::protocol::api::{
     CreateSubscription, SetSubscription, SubscriptionChanges, SubscriptionInfo, WatchSubscription,
+    WatchSubscriptions,
 };
 use crate::types::SubscriptionName;
 
 /// The shortest time to expire.
 const LIFE: Duration = limits::SUBSCRIPTION_EXPIRE_MIN;
+/// What takes longer does not happen.
+const SOON: Duration = Duration::from_secs(30);
 
 fn subscription() -> SubscriptionName {
     "s".parse().expect("a good name")
@@ -245,6 +248,70 @@ async fn what_is_used_stays() {
         ..SubscriptionChanges::default()
     };
     change(&store, again).await.expect("set");
+    until_gone(&store).await;
+    store.stop().expect("a clean stop");
+}
+
+/// How the subscriptions of all topics stand that match, when they stand otherwise than told.
+async fn watched(store: &Store, pattern: &str, paused: &[TopicId], wait: Duration) -> Vec<TopicId> {
+    let watch = WatchSubscriptions {
+        name: subscription(),
+        pattern: pattern.parse().expect("a pattern"),
+        paused: paused.to_vec(),
+        max_wait_ms: wait.as_millis() as u32,
+    };
+    let watched = store.watch_subscriptions(watch).await;
+    watched.expect("watched").paused
+}
+
+#[tokio::test]
+async fn all_of_a_name_are_attended_at_once() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (store, _) = open(dir.path());
+    let id = create(&store, "a", Durability::Fsync).await;
+    let other = create(&store, "other", Durability::Fsync).await;
+    make(&store, None).await.expect("made");
+    let short = Duration::from_millis(20);
+    assert_eq!(watched(&store, ">", &[], short).await, []);
+    // Whoever waits is told; that another name, or another topic, is meant makes no difference to it.
+    let (told, ()) = tokio::join!(watched(&store, "a", &[], SOON), pause(&store, true));
+    assert_eq!(told, [id]);
+    assert_eq!(watched(&store, ">", &[id], short).await, [id]);
+    assert_eq!(watched(&store, "other", &[], short).await, []);
+    // What is not so any more, or never was, is put right.
+    assert_eq!(watched(&store, ">", &[other], SOON).await, [id]);
+    store.stop().expect("a clean stop");
+    drop(store);
+    let (store, _) = open(dir.path());
+    assert_eq!(watched(&store, ">", &[], SOON).await, [id]);
+    let known = [id];
+    let (told, ()) = tokio::join!(watched(&store, ">", &known, SOON), pause(&store, false));
+    assert_eq!(told, []);
+    let too_many = vec![id; limits::PAUSED_TOLD_MAX + 1];
+    let watch = WatchSubscriptions {
+        name: subscription(),
+        pattern: ">".parse().expect("a pattern"),
+        paused: too_many,
+        max_wait_ms: 1,
+    };
+    let refused = store.watch_subscriptions(watch).await;
+    assert!(matches!(refused, Err(ApiError::InvalidArgument { .. })));
+    store.stop().expect("a clean stop");
+}
+
+#[tokio::test]
+async fn what_is_attended_by_its_name_does_not_expire() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (store, _) = Store::open(&eager(dir.path())).expect("open");
+    create(&store, "a", Durability::Fsync).await;
+    let wait = LIFE + Duration::from_millis(500);
+    // It is made while the poll waits, and lives as long as that does.
+    let making = async {
+        make(&store, Some(LIFE)).await.expect("made");
+    };
+    tokio::join!(watched(&store, ">", &[], wait), making);
+    assert_eq!(expired(&store), 0);
+    described(&store).await.expect("it was in use");
     until_gone(&store).await;
     store.stop().expect("a clean stop");
 }
