@@ -175,6 +175,8 @@ fn records(batch: &CheckedBatch, refused: Option<&BatchError>) {
     let count = batch.header().record_count as usize;
     let unpacked = match batch.records() {
         Ok(records) => records,
+        // Holes are looked at before anything is unpacked.
+        Err(_) if matches!(refused, Some(BatchError::Holes { .. })) => return,
         Err(error) => return assert_eq!(refused, Some(&error)),
     };
     let found: Vec<_> = unpacked.clone().collect();
