@@ -340,6 +340,34 @@ pub const DEAD_LETTERS_AT_ONCE: usize = 256;
 pub const CONSUMER_FLUSH_BYTES: usize = 128 * KIB;
 /// And most pages in it.
 pub const CONSUMER_FLUSH_PAGES_MAX: usize = 1_024;
+/// Most delayed messages that are pending on one peer: some 150 MiB. With more, publishers of delayed messages wait.
+pub const DELAYED_MAX: u64 = 1_000_000;
+/// What a step counts for each delayed message beside its bytes.
+pub const DELAYED_OVERHEAD_BYTES: usize = 32;
+/// Pages of which one step of delayed messages writes rows.
+pub const DELAYED_STEP_PAGES_MAX: usize = CONSUMER_FLUSH_PAGES_MAX;
+/// Most delayed messages in one step.
+pub const DELAYED_STEP_RECORDS_MAX: usize = BATCH_RECORDS_MAX as usize;
+/// Old delayed messages are moved to the end of their companion where fewer than one of so many offsets is pending,
+pub const DELAYED_SPAN_FACTOR: u64 = 4;
+/// and there are more offsets than this: 256 pages of rows.
+pub const DELAYED_SPAN_MIN: u64 = 65_536;
+/// The wall clock is looked at so often while delayed messages are pending: it may have been set.
+pub const DELAYED_CLOCK_EVERY: Duration = Duration::from_secs(5);
+/// First pause after delayed messages could not be delivered; each is twice the one before.
+pub const DELAYED_RETRY_MIN: Duration = Duration::from_millis(100);
+/// The longest one.
+pub const DELAYED_RETRY_MAX: Duration = Duration::from_secs(5);
+/// A delayed message that its topic refuses for good is tried again after so long: the topic may have other bounds then.
+pub const DELAYED_ASIDE_FOR: Duration = Duration::from_secs(60);
+/// Most that are set aside of one topic: with more, the others wait too.
+pub const DELAYED_ASIDE_MAX: usize = 1_000;
+/// What is shown of key and payload of a delayed message in a list, in bytes.
+pub const DELAYED_SHOWN_BYTES: usize = 256;
+/// What is told of what keeps delayed messages of a topic, in bytes.
+pub const ERROR_SHOWN_BYTES: usize = 1_024;
+/// Most delayed messages in one page of a list, and most topics told with it.
+pub const DELAYED_PER_PAGE_MAX: usize = 1_000;
 /// Most members of one consumer group at a time; all of them are told.
 pub const CONSUMER_MEMBERS_MAX: usize = 1_000;
 /// Shortest time that a member may hold a record without a word about it: the clock of a group ticks so often.
@@ -782,6 +810,11 @@ const _: () = {
     assert!(DESCRIBED_PER_PAGE_MAX * 2 * SLED_VALUE_BYTES_MAX < CONTROL_BYTES_MAX);
     assert!(DESCRIBED_PER_PAGE_MAX * 2 * (NAME_BYTES_MAX + 128) < CONTROL_BYTES_MAX);
     assert!(CONSUMER_FLUSH_PAGES_MAX + 256 < STATE_OPERATIONS_MAX);
+    assert!(DELAYED_STEP_PAGES_MAX <= CONSUMER_FLUSH_PAGES_MAX);
+    assert!(
+        DELAYED_PER_PAGE_MAX * (4 * NAME_BYTES_MAX + 3 * DELAYED_SHOWN_BYTES + ERROR_SHOWN_BYTES)
+            < CONTROL_BYTES_MAX
+    );
     assert!(CONSUMER_FLUSH_BYTES + SLED_VALUE_BYTES_MAX < SLOT_BYTES_MIN as usize / 4);
     assert!(CONSUMER_PAGE_OFFSETS * 15 + 128 < SLED_VALUE_BYTES_MAX as u64);
     assert!(SETTLED_RUNS_MAX * (REJECT_REASON_BYTES_MAX + 64) < CONTROL_BYTES_MAX);

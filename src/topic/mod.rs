@@ -35,6 +35,7 @@ pub mod consumers;
 mod former;
 mod history;
 mod ids;
+pub mod later;
 mod model;
 mod producers;
 mod rows;

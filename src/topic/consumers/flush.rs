@@ -22,6 +22,21 @@ pub struct Flush {
 }
 
 impl Flush {
+    /// The rows of whoever settles without a [`Group`]: pages from the floor's on, as they are to be.
+    pub fn of(row: ConsumerGroupRow, pages: Vec<(u64, ConsumerPageRow)>) -> Self {
+        let says = |(page, content): (u64, ConsumerPageRow)| {
+            let says = says_more(&content, page, row.floor);
+            (page, says.then_some(content))
+        };
+        let pages = pages.into_iter().map(says).collect();
+        Self {
+            row,
+            pages,
+            through: 0,
+            before: 0,
+        }
+    }
+
     /// Bytes of its rows, about.
     pub fn bytes(&self) -> usize {
         let row = |row: &Option<ConsumerPageRow>| row.as_ref().map_or(0, page_bytes);
