@@ -225,7 +225,7 @@ impl Row for LetterRow<'_> {
 const CELL_CHARS_MAX: usize = 60;
 
 /// What fits into a cell, with nothing that steers a terminal.
-fn one_line(bytes: &[u8]) -> String {
+pub(super) fn one_line(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let mut line: String = text
         .chars()

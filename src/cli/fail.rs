@@ -42,6 +42,7 @@ const CONFIG: (u16, &str) = (903, "Config");
 const SERVER: (u16, &str) = (904, "ServerFailed");
 const CHECK: (u16, &str) = (905, "CheckFailed");
 const DATA: (u16, &str) = (906, "DataDirectory");
+const NOT_PENDING: (u16, &str) = (907, "NotPending");
 
 impl Failure {
     fn new((code, name): (u16, &str), message: impl Into<String>) -> Self {
@@ -100,6 +101,11 @@ impl Failure {
     /// A check that was asked for found something.
     pub fn check(message: impl Into<String>) -> Self {
         Self::new(CHECK, message)
+    }
+
+    /// What was to be cancelled is not to be delivered any more, or never was.
+    pub fn not_pending(message: impl Into<String>) -> Self {
+        Self::new(NOT_PENDING, message)
     }
 
     /// A data directory cannot be used as asked.

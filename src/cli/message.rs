@@ -164,7 +164,7 @@ impl Serialize for Message<'_> {
     }
 }
 
-fn bytes_entry<M: SerializeMap>(
+pub(super) fn bytes_entry<M: SerializeMap>(
     map: &mut M,
     (name, name_base64): (&str, &str),
     bytes: &[u8],

@@ -34,6 +34,7 @@ mod group;
 mod history;
 mod in_file;
 mod input;
+mod later;
 mod log;
 mod member;
 mod message;
@@ -170,6 +171,16 @@ Examples:
   tidings dlq replay orders billing --all"
     )]
     Dlq(dlq::Verb),
+    /// List and cancel messages that are to be delivered later ('pub --deliver-at')
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  tidings later ls
+  tidings later ls orders -o json
+  tidings later cancel orders reminder-17"
+    )]
+    Later(later::Verb),
     /// Run an index server and a peer in one process
     #[command(after_help = "\
 Examples:
@@ -195,6 +206,7 @@ Examples:
   tidings pub quakes.ci --file all.ndjson --id-from json:id    what is there is not stored again
   tidings pub orders --file order.ndjson --atomic              all of its lines, or none
   tidings pub ledger 'paid 17' --expect-end 42                 unless somebody was faster
+  tidings pub orders 'remind them' --deliver-at +10m           stored now, visible then
   tidings pub quakes.ci ping --count 100 --rate 10/s"
     )]
     Pub(publish::Publish),
@@ -513,6 +525,7 @@ fn run(cli: Cli) -> Result {
         }
         Command::Group(verb) => at_cluster(&global, None, async |c| group::run(verb, c).await),
         Command::Dlq(verb) => at_cluster(&global, None, async |c| dlq::run(verb, c).await),
+        Command::Later(verb) => at_cluster(&global, None, async |c| later::run(verb, c).await),
     }
 }
 

@@ -100,6 +100,28 @@ pub fn period(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// When a message is to be delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// At that moment.
+    At(Timestamp),
+    /// So long after it was read.
+    After(Duration),
+}
+
+/// A moment to come: RFC 3339, a date, or `+` and a duration.
+pub fn when(text: &str) -> Result<When, String> {
+    let refuse = || {
+        "expected a time such as 2026-03-01T12:00:00Z, or how long from now, such as +10m"
+            .to_owned()
+    };
+    match text.trim().strip_prefix('+') {
+        Some(after) => duration(after).map(When::After).map_err(|_| refuse()),
+        None if duration(text).is_ok() => Err(refuse()),
+        None => time(text).map(When::At).map_err(|_| refuse()),
+    }
+}
+
 /// A moment: RFC 3339, a date, or a duration back from now.
 pub fn time(text: &str) -> Result<Timestamp, String> {
     if let Ok(back) = duration(text) {

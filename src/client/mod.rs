@@ -24,6 +24,7 @@
 //! ```text
 //!   Client ── admin calls ─────────────┐
 //!     ├── Publisher ── one task ───────┼──► cluster: locations, connections ──► net::dial
+//!     │     └ DelayedPublisher: to the companion of a topic
 //!     ├── Subscriber ──────────────────┤
 //!     │     └ a durable one: a task that attends its subscription
 //!     ├── PatternSubscriber ── jobs ───┤
@@ -54,6 +55,7 @@ mod backoff;
 mod cluster;
 mod error;
 mod groups;
+mod later;
 mod member;
 mod options;
 mod pattern;
@@ -63,6 +65,7 @@ mod subscriber;
 
 pub use admin::{NewTopic, TopicReport};
 pub use error::ClientError;
+pub use later::{DelayedMessages, DelayedPublisher};
 pub use member::{Member, MemberDelivery, MemberOptions, Missed, NewGroup, NotSettled};
 pub use options::ConnectOptions;
 pub use pattern::{PatternEvent, PatternOptions, PatternStart, PatternSubscriber, TopicDeliveries};

@@ -189,6 +189,12 @@ metrics! {
     GROUPS_UNTOLD = "tidings_consumer_groups_untold", GAUGE, One, [], "Consumer groups beyond those told one by one";
     REDELIVERED = "tidings_redelivered_records_total", COUNTER, One, [], "Records given to members of consumer groups that had been given out before";
     DEAD_LETTERED = "tidings_dead_letters_total", COUNTER, One, [], "Records that consumer groups moved to dead-letter topics";
+    DELAYED_PENDING = "tidings_delayed_pending", GAUGE, One, [], "Messages that are to be delivered later";
+    DELAYED_BLOCKED = "tidings_delayed_blocked_topics", GAUGE, One, [], "Topics to which delayed messages that are due cannot be delivered";
+    DELAYED_DELIVERED = "tidings_delayed_delivered_total", COUNTER, One, [], "Delayed messages delivered";
+    DELAYED_CANCELLED = "tidings_delayed_cancelled_total", COUNTER, One, [], "Delayed messages cancelled";
+    DELAYED_LOST = "tidings_delayed_lost_total", COUNTER, One, [], "Delayed messages that were purged or damaged before they were due";
+    DELAYED_LATENESS = "tidings_delayed_lateness_seconds", HISTOGRAM(LATENCIES), Seconds, [], "How late the most overdue message of each step that delivered was";
     ENDS_WATCHERS = "tidings_ends_watchers", GAUGE, One, [], "Clients that follow many topics and wait for ends to move";
     PRODUCERS = "tidings_producers", GAUGE, One, [], "Publishers remembered, to know their repetitions";
     MESSAGE_IDS = "tidings_message_ids", GAUGE, One, [], "Message ids remembered, to know their repetitions";

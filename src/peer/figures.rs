@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::consumers::Desks;
+use super::later::Later;
 use super::registrar::Registrar;
 use crate::figures::{Collected, Collecting, Source, Together, catalogue as all};
 use crate::limits;
@@ -37,6 +38,7 @@ pub(super) struct PeerFigures {
     /// The same of consumer groups.
     group_standings: Mutex<Arc<Vec<GroupStanding>>>,
     consumers: Arc<Desks>,
+    later: Arc<Later>,
 }
 
 /// What a peer's figures are made of.
@@ -44,6 +46,7 @@ pub(super) struct Parts {
     pub store: Store,
     pub registrar: Arc<Registrar>,
     pub consumers: Arc<Desks>,
+    pub later: Arc<Later>,
     pub traffic: Arc<Traffic>,
     pub surroundings: Surroundings,
     pub stop: CancellationToken,
@@ -63,6 +66,7 @@ impl PeerFigures {
             standings: Mutex::default(),
             group_standings: Mutex::default(),
             consumers: parts.consumers,
+            later: parts.later,
         }
     }
 
@@ -135,6 +139,9 @@ impl PeerFigures {
         tell(&all::MESSAGE_IDS, figures.message_ids);
         tell(&all::TAIL_BYTES, figures.tail_cache_bytes);
         tell(&all::WINDOWS_BYTES, figures.read_windows_bytes);
+        let (pending, blocked) = self.later.standing();
+        tell(&all::DELAYED_PENDING, pending);
+        tell(&all::DELAYED_BLOCKED, blocked);
         tell(&all::STORED, figures.live_bytes);
         tell(&all::JOURNAL_BYTES, figures.journal_bytes);
         tell(&all::SEGMENTS, figures.segments);
@@ -326,6 +333,7 @@ mod tests {
         let of_index = (registrar.clone(), Arc::new(directory));
         PeerFigures::new(Parts {
             store: store.clone(),
+            later: Later::new(store.clone(), of_index.clone(), CancellationToken::new()),
             consumers: Desks::new(store.clone(), of_index, CancellationToken::new()),
             registrar,
             traffic,

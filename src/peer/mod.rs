@@ -23,6 +23,7 @@ mod directory;
 mod ends;
 mod figures;
 mod known;
+mod later;
 mod registrar;
 mod service;
 mod streaming;
@@ -44,6 +45,7 @@ use crate::types::{Address, PeerId, PeerName};
 use consumers::Desks;
 use directory::Directory;
 use figures::{Parts, PeerFigures, ROLE};
+use later::Later;
 use registrar::{Registrar, RegistrarOptions};
 use service::PeerService;
 
@@ -156,11 +158,13 @@ impl Peer {
             self.options.advertise.clone(),
         ));
         let of_index = (registrar.clone(), directory.clone());
-        let consumers = Desks::new(self.store.clone(), of_index, stop.clone());
+        let consumers = Desks::new(self.store.clone(), of_index.clone(), stop.clone());
+        let later = Later::new(self.store.clone(), of_index, stop.clone());
         let figures = Arc::new(PeerFigures::new(Parts {
             store: self.store.clone(),
             registrar: registrar.clone(),
             consumers: consumers.clone(),
+            later: later.clone(),
             traffic: traffic.clone(),
             surroundings: surroundings.clone(),
             stop: stop.clone(),
@@ -169,10 +173,11 @@ impl Peer {
         let service = PeerService::new(
             self.store.clone(),
             (registrar.clone(), directory),
-            (figures, consumers.clone()),
+            (figures, consumers.clone(), later.clone()),
             &self.options,
         );
         let ticking = tokio::spawn(consumers.clone().run());
+        let delivering = tokio::spawn(later.run());
         let registering = tokio::spawn(registrar.clone().run(stop.clone()));
         let failing = tokio::spawn(stop_on_failure(self.store.clone(), stop.clone()));
         let server = Server::new(Arc::new(service), stop.clone())
@@ -183,6 +188,7 @@ impl Peer {
         failing.abort();
         let _ = registering.await;
         let _ = ticking.await;
+        let _ = delivering.await;
         registrar.depart(self.options.leave).await;
         consumers.close();
         let store = self.store.clone();

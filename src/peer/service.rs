@@ -10,6 +10,7 @@ use super::creating::create_topic;
 use super::directory::Directory;
 use super::ends::EndsService;
 use super::figures::PeerFigures;
+use super::later::Later;
 use super::registrar::{Registrar, unavailable};
 use crate::limits;
 use crate::net::{Body, Call, CallError, Handling, Reply, Service};
@@ -35,6 +36,7 @@ pub(super) struct PeerService {
     registrar: Arc<Registrar>,
     directory: Arc<Directory>,
     pub(super) consumers: Arc<Desks>,
+    pub(super) later: Arc<Later>,
     hello: HelloAnswer,
     message_bytes_max: usize,
     advertise: Address,
@@ -46,7 +48,7 @@ impl PeerService {
     pub fn new(
         store: Store,
         (registrar, directory): (Arc<Registrar>, Arc<Directory>),
-        (figures, consumers): (Arc<PeerFigures>, Arc<Desks>),
+        (figures, consumers, later): (Arc<PeerFigures>, Arc<Desks>, Arc<Later>),
         options: &PeerOptions,
     ) -> Self {
         let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -66,6 +68,7 @@ impl PeerService {
         Self {
             directory,
             consumers,
+            later,
             hello,
             message_bytes_max: options.message_bytes_max,
             advertise: options.advertise.clone(),
@@ -152,6 +155,7 @@ impl PeerService {
             );
             return Err(ApiError::BadBatch { reason });
         }
+        self.later.admits(publish.topic)?;
         let batch = CheckedBatch::check(publish.batch.clone(), self.message_bytes_max)?;
         Ok(batch)
     }
@@ -227,10 +231,35 @@ impl PeerService {
         let id = self.or_redirect(&request.name, deleted).await?;
         self.registrar.settle(id);
         self.registrar.release(&request.name, id).await;
+        // Where messages for it are still pending their companion stays: nothing is lost in silence.
+        if let Some((name, companion)) = self.later.empty_companion(id).await
+            && self
+                .store
+                .delete_topic(name.clone(), Some(companion))
+                .await
+                .is_ok()
+        {
+            self.registrar.settle(companion);
+            self.registrar.release(&name, companion).await;
+        }
         Ok(Done {})
     }
 
+    /// Renames a topic, and after it the companion in which its delayed messages lie, if that can be.
     async fn rename(&self, request: RenameTopic) -> Result<TopicInfo, ApiError> {
+        let new = request.new.clone();
+        let info = self.rename_one(request).await?;
+        if let Some(renaming) = self.later.renaming(info.id, &new).await {
+            let companion = renaming.name.clone();
+            if let Err(error) = self.rename_one(renaming).await {
+                tracing::warn!(%companion, %error, "a companion keeps its name, though its topic was renamed");
+            }
+            self.later.changed(info.id);
+        }
+        Ok(info)
+    }
+
+    async fn rename_one(&self, request: RenameTopic) -> Result<TopicInfo, ApiError> {
         let Some(stored) = self.store.stored_topic(&request.name) else {
             return Err(self.directory.redirect(&request.name).await);
         };
@@ -444,6 +473,9 @@ impl Service for PeerService {
             | Api::SettleRecords
             | Api::LeaveConsumerGroup
             | Api::ReplayDeadLetters => self.call_about_consumers(&call, reply),
+            Api::OpenLater | Api::ListLater | Api::CancelLater => {
+                self.call_about_later(&call, reply)
+            }
             Api::WatchEnds => match call.decode() {
                 Ok(request) => self.ends.watch(request, reply),
                 Err(error) => refuse(reply, &error),
@@ -543,7 +575,8 @@ impl PeerService {
                 let set = peer
                     .store
                     .set_topic(asked.name.clone(), asked.changes)
-                    .await;
+                    .await
+                    .inspect(|set| peer.later.changed(set.id));
                 peer.or_redirect(&asked.name, set).await
             }),
             Api::RenameTopic => answer!(call, reply, self, RenameTopic, |peer, asked| peer

@@ -439,6 +439,14 @@ pub enum ApiError {
         /// The topic.
         name: TopicName,
     },
+    /// As many messages as the peer takes wait for their time; room comes when some are delivered or cancelled.
+    #[error(
+        "too many delayed messages: {max} wait for their time on this peer, and it takes no more"
+    )]
+    TooManyDelayed {
+        /// How many it takes, about.
+        max: u64,
+    },
 }
 
 impl ApiError {
@@ -502,6 +510,7 @@ impl ApiError {
             Self::StorageStopped { .. } => (80, "StorageStopped"),
             Self::InvalidArgument { .. } => (81, "InvalidArgument"),
             Self::Unanswered => (82, "Unanswered"),
+            Self::TooManyDelayed { .. } => (83, "TooManyDelayed"),
             Self::Other { code, .. } => (*code, "Other"),
         }
     }
@@ -532,6 +541,7 @@ impl ApiError {
             | Self::ClaimPending { .. }
             | Self::PeerNotOnline { .. }
             | Self::TooManyStreams { .. }
+            | Self::TooManyDelayed { .. }
             | Self::ClientSilent { .. }
             | Self::StorageStopped { .. } => true,
             Self::Other { retryable, .. } => *retryable,

@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::api::{
-    AnsweredBy, Api, ChangeKind, Instead, MetricKind, PeerState, Position, Role, Verdict,
+    AnsweredBy, Api, ChangeKind, Instead, LaterChoice, MetricKind, PeerState, Position, Role,
+    Verdict,
 };
 use super::codec;
 use super::error::{ApiError, ErrorBody};
@@ -161,7 +162,7 @@ fn is_text(what: &str) -> bool {
 /// Whether a variant's column is the type of what it carries; a layout's name is one word with a capital.
 fn is_type(column: &str) -> bool {
     let is_layout = column.starts_with(|c: char| c.is_ascii_uppercase()) && !column.contains(' ');
-    is_text(column) || is_layout || ["u32", "u64", "time", "id"].contains(&column)
+    is_text(column) || is_layout || ["u32", "u64", "time", "id", "bytes"].contains(&column)
 }
 
 fn take<'a>(rest: &mut &'a [u8], bytes: usize) -> &'a [u8] {
@@ -301,6 +302,7 @@ fn every_variant_is_on_the_page() {
         ChangeKind: ChangeKind::Created, ChangeKind::Seek, ChangeKind::Undo;
         Verdict: Verdict::Ack, Verdict::Nak { delay_ms: Some(9) }, Verdict::Reject { reason }, Verdict::Extend;
         Instead: Instead::Settled, Instead::Waiting, Instead::Elsewhere, Instead::Untouched;
+        LaterChoice: LaterChoice::Id(b"x".to_vec()), LaterChoice::Number(offset), LaterChoice::All;
     );
     let enums = |layout: &&Layout| matches!(layout, Layout::Enum(_));
     let on_page = page.layouts.values().filter(enums).count();

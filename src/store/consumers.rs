@@ -17,7 +17,7 @@ use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
 use crate::topic::RowKey;
 use crate::topic::consumers::{ConsumerGroupRow, ConsumerPageRow, Flush};
-use crate::types::{Offset, SubscriptionName, TopicId, TopicName};
+use crate::types::{IdDigest, Offset, SubscriptionName, TopicId, TopicName};
 
 /// The rows of a consumer group.
 #[derive(Debug, Clone)]
@@ -324,6 +324,18 @@ impl Store {
     pub async fn offset_of(&self, id: TopicId, position: Position) -> Result<Offset, ApiError> {
         let topic = self.shared_topic(id)?;
         self.resolve(&topic, position).await
+    }
+
+    /// Whether a topic remembers a message of that id.
+    ///
+    /// # Errors
+    /// `UnknownTopicId`.
+    pub async fn remembers_id(&self, id: TopicId, digest: IdDigest) -> Result<bool, ApiError> {
+        self.change(id, move |context| {
+            let found = context.state.topic(id)?.ids.find(digest, None);
+            Ok((found.is_some(), Vec::new()))
+        })
+        .await
     }
 
     /// The name of a topic.

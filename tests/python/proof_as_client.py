@@ -63,7 +63,7 @@ class ClientProof:
             self.long_poll, self.ends, self.stream,
             self.streams_end, self.places, self.subscribe, self.seek, self.resume, self.pause,
             self.list_subscriptions, self.group, self.settle, self.dead_letters, self.manage_groups,
-            self.settings, self.purge, self.rename, self.delete,
+            self.later, self.settings, self.purge, self.rename, self.delete,
         ]  # fmt: skip
 
     def run(self):
@@ -783,6 +783,46 @@ class ClientProof:
         self.first.close()
         self.second.close()
         return "changed, listed, left, moved, removed"
+
+    def later(self):
+        """What is to be delivered later comes in the order of its times, without what was cancelled."""
+        topic = self.create_topic(self.name + ".due")["topic"]
+        name = topic["name"]
+        opened = self.host.call("OpenLater", topic=topic["id"])
+        equal(opened["name"], f"later.{name}", "the companion")
+        equal(self.host.call("OpenLater", topic=topic["id"]), opened, "the same again")
+        companion = self.entry.call("Lookup", name=opened["name"], local_only=False)
+        now = int(time.time() * 1000)
+        delays = [(b"never", 3_600_000), (b"second", 400), (b"first", 200)]
+        messages = [
+            record(now, value, headers=[("tidings-deliver-at", str(now + delay).encode())])
+            for value, delay in delays
+        ]
+        self.host.publish(companion, encode_batch(messages))
+        listing = {"topic": name, "after": None, "limit": 2}
+        page = self.host.call("ListLater", **listing)
+        equal([message["number"] for message in page["messages"]], [2, 1], "the earliest first")
+        equal((page["topics"][0]["pending"], page["more"]), (3, True), "how many there are")
+        last = page["messages"][-1]
+        after = {field: last[field] for field in ("at", "stored_in", "number")}
+        page = self.host.call("ListLater", **{**listing, "after": after})
+        equal([message["payload"] for message in page["messages"]], [b"never"], "the next page")
+        cancel = {"topic": name, "which": ("Number", 0)}
+        told = self.host.call("CancelLater", **cancel)
+        equal(told, {"cancelled": 1, "too_late": False}, "cancelled")
+        told = self.host.call("CancelLater", **cancel)
+        equal(told, {"cancelled": 0, "too_late": True}, "cancelled before")
+        deadline = time.monotonic() + 10
+        while self.host.call("DescribeTopic", name=name)["end_offset"] < 2:
+            check(time.monotonic() < deadline, "they are delivered")
+            time.sleep(0.05)
+        check(time.time() * 1000 >= now + 400, "not before their time")
+        found = records_from(self.host, topic, 0, 2)
+        equal([one["value"] for one in found], [b"first", b"second"], "in order of time")
+        equal(found[0]["headers"], messages[2]["headers"], "with the time that was meant")
+        self.host.call("DeleteTopic", name=name, id=None)
+        fails("TopicNotFound", self.host.call, "DescribeTopic", name=opened["name"])
+        return "two delivered in order of time, one cancelled"
 
     def settings(self):
         def change(**changes):

@@ -32,7 +32,7 @@ REQUESTS = {
     "CreateConsumerGroup": 70, "SetConsumerGroup": 71, "DescribeConsumerGroup": 72,
     "ListConsumerGroups": 73, "DeleteConsumerGroup": 74, "SeekConsumerGroup": 75,
     "JoinConsumerGroup": 76, "TakeRecords": 77, "SettleRecords": 78, "LeaveConsumerGroup": 79,
-    "ReplayDeadLetters": 80,
+    "ReplayDeadLetters": 80, "OpenLater": 81, "ListLater": 82, "CancelLater": 83,
 }  # fmt: skip
 
 # Requests that an index server answers alone, and both kinds of node; the rest is the peers'.
@@ -69,6 +69,7 @@ ANSWERS = {
     "DeleteConsumerGroup": "Done", "SeekConsumerGroup": "SoughtConsumerGroup",
     "JoinConsumerGroup": "Done", "SettleRecords": "SettledRecords", "LeaveConsumerGroup": "Done",
     "ReplayDeadLetters": "ReplayedDeadLetters",
+    "OpenLater": "OpenedLater", "ListLater": "LaterPage", "CancelLater": "CancelledLater",
 }  # fmt: skip
 
 # Sections 3, 5 and 8: layouts, as `field type`; the texts of section 1 are strings.
@@ -215,6 +216,18 @@ LAYOUTS = {
     "LeaveConsumerGroup": "topic id, name string, member id",
     "ReplayDeadLetters": "topic string, before u64",
     "ReplayedDeadLetters": "next u64, replayed u64",
+    # 5.9
+    "OpenLater": "topic id",
+    "OpenedLater": "id id, name string",
+    "ListLater": "topic string?, after LaterPlace?, limit u32",
+    "LaterPlace": "at time, stored_in string, number u64",
+    "LaterPage": "topics [LaterTopic], messages [LaterMessage], more bool",
+    "LaterTopic": "topic string, topic_id id, stored_in string, pending u64, next time?,"
+    " kept_by string?",
+    "LaterMessage": "topic string, stored_in string, number u64, at time, timestamp time,"
+    " id bytes?, key bytes?, payload bytes, payload_bytes u64",
+    "CancelLater": "topic string, which LaterChoice",
+    "CancelledLater": "cancelled u64, too_late bool",
     # 8
     "ErrorBody": "code u16, retryable bool, message string, detail bytes",
 }
@@ -230,6 +243,7 @@ ENUMS = {
     "ChangeKind": "created seek undo",
     "Instead": "Settled Waiting Elsewhere Untouched",
     "Verdict": "Ack Nak:Nak Reject:Reject Extend",
+    "LaterChoice": "Id:bytes Number:u64 All",
     "Position": "Beginning End Offset:u64 Back:u64 Time:time",
 }
 
@@ -292,6 +306,7 @@ ERRORS = {
     80: (38, "StorageStopped", True, "reason string"),
     81: (39, "InvalidArgument", False, "what string, reason string"),
     82: (41, "Unanswered", False, ""),
+    83: (58, "TooManyDelayed", True, "max u64"),
 }
 
 NUMBERS = {"u8": "<B", "u16": "<H", "u32": "<I", "u64": "<Q", "i64": "<q", "time": "<q"}

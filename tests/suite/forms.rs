@@ -70,6 +70,8 @@ const RIGHT_AT_A_CLUSTER: &[Right] = &[
     ("dlq replay e.{} g -n 1", Object, "g"),
     ("dlq drop e.{} g -n 1 --dry-run", Object, "g"),
     ("dlq drop e.{} g -n 1", Object, "g"),
+    ("later ls a.{}", Array, "0"),
+    ("later cancel a.{} --offset 0", Object, "a.{}"),
     ("pub a.{} x", Object, "a.{}"),
     ("sub a.{} --from -1 --until-end", Lines, "-"),
     ("pull a.{} --as s -n 1", Lines, "-"),
@@ -172,6 +174,9 @@ const WRONG_AT_A_CLUSTER: &[Wrong] = &[
     ("group seek a.json x --to end", 1, "ConsumerGroupNotFound"),
     ("group rm a.json x", 1, "ConsumerGroupNotFound"),
     ("dlq ls nothing", 1, "TopicNotFound"),
+    ("later ls nothing", 1, "TopicNotFound"),
+    ("later cancel a.json --offset 99", 1, "NotPending"),
+    ("later cancel a.json", 2, "Usage"),
     ("dlq show a.json x", 1, "ConsumerGroupNotFound"),
     ("dlq replay a.json x --all", 1, "ConsumerGroupNotFound"),
     ("dlq replay a.json g", 2, "Usage"),
@@ -330,6 +335,7 @@ fn prepare(up: &Up) {
         up.run(&of_a).ok();
         up.run(&["group", "create", a, "g", "-q", "--from", "beginning"])
             .ok();
+        up.run(&["pub", a, "x", "-q", "--deliver-at", "+1h"]).ok();
         bury(up, &format!("e.{form}"), 4);
         let name = format!("p-{form}");
         let mut serve = command(up.dir.path());

@@ -17,6 +17,7 @@ mod forms;
 mod groups;
 mod hostile;
 mod index_loss;
+mod later;
 mod lives;
 mod lost_end;
 mod manners;

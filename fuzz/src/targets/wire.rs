@@ -115,7 +115,7 @@ control! {
     ListSubscriptions SeekSubscription Commit StreamCredit SubscriptionHistory UndoSubscription SetSubscription
     WatchSubscription WatchSubscriptions CreateConsumerGroup SetConsumerGroup DescribeConsumerGroup ListConsumerGroups DeleteConsumerGroup
     SeekConsumerGroup JoinConsumerGroup SettleRecords LeaveConsumerGroup ReplayDeadLetters DescribeProducer
-    OpenProducer
+    OpenProducer OpenLater ListLater CancelLater
 }
 
 /// The bodies that do not go through the codec.

@@ -221,7 +221,7 @@ pub async fn list_all(context: &Context) -> Result<Vec<ConsumerGroupInfo>> {
     Ok(groups)
 }
 
-fn why_silent(peer: &PeerInfo, error: &ClientError) -> String {
+pub(super) fn why_silent(peer: &PeerInfo, error: &ClientError) -> String {
     match peer.state {
         PeerState::Online => format!("does not answer: {error}"),
         state => format!("is {state}"),

@@ -19,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::fail::{Failure, Result};
 use crate::cli::{Context, note_waiting, output, signals, values};
 use crate::client::{
-    self, Ack, ClientError, Compression, Message, NewTopic, Publisher, PublisherOptions,
+    self, Ack, ClientError, Compression, DelayedPublisher, Message, NewTopic, Publisher,
+    PublisherOptions,
 };
 use crate::limits;
 use crate::types::{Offset, ProducerName, Sequence, TopicName};
@@ -79,6 +80,10 @@ pub struct Publish {
     #[arg(long, value_name = "PLACE", value_parser = recipe::id_place)]
     #[arg(conflicts_with_all = ["atomic", "expect_end", "producer"])]
     id_from: Option<IdPlace>,
+    /// Stored now and delivered at this time, or so long after it was read: 2026-03-01T12:00:00Z, +10m
+    #[arg(long, value_name = "TIME|+D", value_parser = values::when, allow_hyphen_values = true)]
+    #[arg(conflicts_with_all = ["atomic", "expect_end"])]
+    deliver_at: Option<values::When>,
     /// How batches are compressed: none, lz4 or zstd [default: none]
     #[arg(long, value_name = "CODEC", hide_possible_values = true)]
     compress: Option<Codec>,
@@ -129,7 +134,13 @@ pub async fn run(args: Publish, context: &Context) -> Result {
         resume_at: args.producer_at.map(Sequence::new),
         ..PublisherOptions::default()
     };
-    let publisher = context.client.publisher(&args.topic, options).await;
+    let publisher = match args.deliver_at {
+        None => context.client.publisher(&args.topic, options).await,
+        Some(_) => {
+            let delayed = context.client.delayed_publisher(&args.topic, options);
+            delayed.await.map(DelayedPublisher::into_publisher)
+        }
+    };
     let publisher = publisher.map_err(|error| with_hint(error.into()))?;
     let feed = feed.without(publisher.resumed_at().get());
     note_resumed(&args, &publisher, context);
@@ -154,7 +165,7 @@ pub async fn run(args: Publish, context: &Context) -> Result {
         (sent, closed, outcome)
     };
     progress.finish_and_clear();
-    report(&args, sent, closed.err(), outcome, context)
+    report((&args, &recipe), sent, closed.err(), outcome, context)
 }
 
 /// What people need to know before the first message.

@@ -1,11 +1,15 @@
 //! What becomes of a payload that `pub` read: a message with key, headers and perhaps an id.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use bytes::Bytes;
 use serde_json::Value;
 
 use super::Publish;
 use crate::cli::fail::{Failure, Result};
+use crate::cli::values::When;
 use crate::client::{Header, Message};
+use crate::time::Timestamp;
 
 /// Where a message has its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +43,9 @@ pub(super) struct Recipe {
     /// Of the one message there is.
     id: Option<Bytes>,
     id_from: Option<IdPlace>,
+    deliver_at: Option<When>,
+    /// When the last message is to be delivered, in milliseconds since 1970.
+    last_due: AtomicI64,
 }
 
 impl Recipe {
@@ -54,6 +61,8 @@ impl Recipe {
             headers: args.headers.iter().map(header).collect(),
             id: args.id.clone().map(Bytes::from),
             id_from: args.id_from.clone(),
+            deliver_at: args.deliver_at,
+            last_due: AtomicI64::new(0),
         };
         match &recipe.id_from {
             Some(IdPlace::Key) if recipe.key.is_none() => {
@@ -79,12 +88,27 @@ impl Recipe {
                 ))
             })?),
         };
-        Ok(Message {
+        let message = Message {
             key: self.key.clone(),
             headers: self.headers.clone(),
             id: id.map(|id| id.as_ref().into()),
             ..Message::new(payload)
-        })
+        };
+        let at = match self.deliver_at {
+            None => return Ok(message),
+            Some(When::At(at)) => at,
+            Some(When::After(delay)) => Timestamp::now().after(delay),
+        };
+        self.last_due.store(at.as_millis(), Ordering::Relaxed);
+        Ok(message.due_at(at))
+    }
+
+    /// When the last message is to be delivered, if not at once.
+    pub fn last_due(&self) -> Option<Timestamp> {
+        self.deliver_at?;
+        Some(Timestamp::from_millis(
+            self.last_due.load(Ordering::Relaxed),
+        ))
     }
 
     fn header_value(&self, name: &str) -> Option<Bytes> {

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::Publish;
+use super::recipe::Recipe;
 use crate::cli::fail::{Failure, Result};
 use crate::cli::output::Output;
 use crate::cli::tally::Tally;
@@ -76,6 +77,9 @@ struct Report<'a> {
     first_offset: Option<Offset>,
     end_offset: Option<Offset>,
     durability: Option<Durability>,
+    /// Of the last one, where they are delivered later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deliver_at: Option<String>,
 }
 
 /// Tells people that acknowledgements do not come, and that they come again.
@@ -158,9 +162,43 @@ pub(super) fn progress(context: &Context) -> ProgressBar {
     bar
 }
 
+/// What people are told after everything was acknowledged.
+fn told(
+    topic: &TopicName,
+    recipe: &Recipe,
+    tally: &Tally,
+    (count, duplicates): (u64, u64),
+) -> String {
+    let due = recipe.last_due().filter(|_| count > 0);
+    let offsets = match (tally.first_offset(), tally.end_offset(), due) {
+        (Some(first), Some(end), None) => format!(", offsets {first}..{end}"),
+        // The topic does not have them yet.
+        (Some(first), Some(end), Some(_)) => format!(", offsets {first}..{end} of later.{topic}"),
+        _ => String::new(),
+    };
+    let durability = tally
+        .durability()
+        .map_or_else(String::new, |d| format!(", {d}"));
+    // A message that is known keeps the time it was published with first.
+    let keeps = due.map_or("", |_| ", with its own time");
+    let known = match duplicates {
+        0 => String::new(),
+        1 => format!("; 1 was there already{keeps}"),
+        n => format!("; {} were there already{keeps}", output::number(n)),
+    };
+    let what = match (due, count) {
+        (None, _) => format!("published {count} to {topic}"),
+        (Some(due), 1) => format!("stored 1 for {topic}, to be delivered at {due}"),
+        (Some(due), _) => {
+            format!("stored {count} for {topic}, the last one to be delivered at {due}")
+        }
+    };
+    format!("{what}{offsets}{durability}{known}")
+}
+
 /// Tells what came of it; only if everything was acknowledged is it a success.
 pub(super) fn report(
-    args: &Publish,
+    (args, recipe): (&Publish, &Recipe),
     sent: std::result::Result<u64, (u64, Failure)>,
     closed: Option<ClientError>,
     outcome: Outcome,
@@ -192,22 +230,13 @@ pub(super) fn report(
         );
         return Err(super::with_hint(Failure { message, ..failure }));
     }
-    let durability = tally
-        .durability()
-        .map_or_else(String::new, |d| format!(", {d}"));
-    let offsets = match (tally.first_offset(), tally.end_offset()) {
-        (Some(first), Some(end)) => format!(", offsets {first}..{end}"),
-        _ => String::new(),
-    };
-    let known = match outcome.duplicates {
-        0 => String::new(),
-        1 => "; 1 was there already".to_owned(),
-        n => format!("; {} were there already", output::number(n)),
-    };
-    context.output.note(format!(
-        "published {} to {topic}{offsets}{durability}{known}",
-        outcome.acknowledged
+    context.output.note(told(
+        topic,
+        recipe,
+        &outcome.tally,
+        (outcome.acknowledged, outcome.duplicates),
     ));
+    let due = recipe.last_due().filter(|_| outcome.acknowledged > 0);
     let report = Report {
         topic,
         records: outcome.acknowledged,
@@ -215,6 +244,7 @@ pub(super) fn report(
         first_offset: tally.first_offset(),
         end_offset: tally.end_offset(),
         durability: tally.durability(),
+        deliver_at: due.map(|due| due.to_string()),
     };
     let name = context.output.name_line(topic);
     context.output.value(&report, &name)

@@ -19,6 +19,7 @@ use clap::{Args, Subcommand};
 use crate::cli::Context;
 use crate::cli::confirm;
 use crate::cli::fail::Result;
+use crate::cli::later;
 use crate::cli::output::{self, Format};
 use crate::cli::values;
 use crate::client::{ClientError, NewTopic, TopicReport};
@@ -395,6 +396,7 @@ async fn rm(args: Rm, context: &Context) -> Result {
         ),
     )?;
     for row in &rows {
+        let pending = later::pending_of(&row.name, context).await;
         match &args.store.on {
             Some(peer) => {
                 let (name, id) = (&row.name, row.id);
@@ -403,6 +405,15 @@ async fn rm(args: Rm, context: &Context) -> Result {
             None => context.client.delete_topic(&row.name).await?,
         }
         context.output.note(format!("deleted {}", row.name));
+        if let Some(left) = pending {
+            context.output.warn(format!(
+                "left in {}: {} for {}, which 'tidings topic rm {}' removes",
+                left.stored_in,
+                output::count(left.pending, "delayed message"),
+                row.name,
+                left.stored_in
+            ));
+        }
     }
     context.output.done(&rows)
 }

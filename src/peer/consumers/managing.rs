@@ -22,6 +22,7 @@ impl Desks {
         request: CreateConsumerGroup,
     ) -> Result<ConsumerGroupInfo, ApiError> {
         let (topic, name) = (request.topic, request.name);
+        super::check_not_reserved(&name)?;
         let place = (topic.clone(), name.clone());
         let made = self
             .store

@@ -21,12 +21,12 @@ mod burying;
 mod desk;
 mod managing;
 mod meters;
-mod reading;
+pub(in crate::peer) mod reading;
 mod replaying;
 mod requests;
 mod settling;
 mod taking;
-mod unpacked;
+pub(in crate::peer) mod unpacked;
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -39,6 +39,7 @@ use crate::limits;
 use crate::net::shutdown::CancellationToken;
 use crate::protocol::error::ApiError;
 use crate::store::Store;
+use crate::topic::later::target_of;
 use crate::types::{Offset, SubscriptionName, TopicId};
 use desk::{Clock, Desk};
 use unpacked::Unpacked;
@@ -105,6 +106,7 @@ impl Desks {
         if let Some(desk) = self.at_work(topic, name) {
             return Ok(desk);
         }
+        check_not_reserved(name)?;
         let place = (topic, name.clone());
         let mut hasher = DefaultHasher::new();
         place.hash(&mut hasher);
@@ -211,5 +213,16 @@ impl Desks {
             return 0;
         }
         pieces
+    }
+}
+
+/// The group of a companion is changed by whoever delivers what is in it, and by nobody else (D7).
+fn check_not_reserved(name: &SubscriptionName) -> Result<(), ApiError> {
+    match target_of(name) {
+        None => Ok(()),
+        Some(_) => Err(ApiError::InvalidArgument {
+            what: "consumer group".to_owned(),
+            reason: format!("{name} delivers delayed messages: 'tidings later' is about those"),
+        }),
     }
 }

@@ -180,7 +180,7 @@ impl Desks {
 }
 
 /// The offsets of an item.
-pub(super) fn span(item: &FetchItem) -> (Offset, Offset) {
+pub(in crate::peer) fn span(item: &FetchItem) -> (Offset, Offset) {
     match item {
         FetchItem::Gap(gap) => (gap.from, gap.to),
         FetchItem::Batch(stored) => {

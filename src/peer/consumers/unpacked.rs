@@ -11,7 +11,7 @@ type Key = (TopicId, Offset);
 
 /// The latest ones, of all groups.
 #[derive(Default)]
-pub(super) struct Unpacked(Mutex<VecDeque<(Key, Arc<OpenedBatch>)>>);
+pub(in crate::peer) struct Unpacked(Mutex<VecDeque<(Key, Arc<OpenedBatch>)>>);
 
 impl Unpacked {
     /// One that is kept.

@@ -12,6 +12,7 @@
 mod consumers;
 mod ends;
 mod history;
+mod later;
 mod producers;
 mod registry;
 mod streams;
@@ -21,6 +22,7 @@ mod topics;
 pub use consumers::*;
 pub use ends::*;
 pub use history::*;
+pub use later::*;
 pub use producers::*;
 pub use registry::*;
 pub use streams::*;
@@ -207,6 +209,12 @@ apis! {
     LeaveConsumerGroup = 79 by Peer,
     /// Publish dead letters again.
     ReplayDeadLetters = 80 by Peer,
+    /// Where do messages go that are to be delivered later?
+    OpenLater = 81 by Peer,
+    /// What is to be delivered later?
+    ListLater = 82 by Peer,
+    /// Deliver some of it never.
+    CancelLater = 83 by Peer,
     /// Wait until subscriptions of a name are paused or resumed, and say that they are read.
     WatchSubscriptions = 85 by Peer,
 }

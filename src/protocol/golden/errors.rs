@@ -181,5 +181,6 @@ fn node_errors() -> Vec<ApiError> {
             reason: "0 entries".to_owned(),
         },
         ApiError::Unanswered,
+        ApiError::TooManyDelayed { max: 1_000_000 },
     ]
 }

@@ -28,6 +28,7 @@ use crate::types::{Durability, GapReason, LeaderEpoch, Offset, ProducerId, Seque
 
 mod consumers;
 mod errors;
+mod later;
 mod samples;
 
 pub(super) use errors::errors;

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::consumers;
+use super::{consumers, later};
 use crate::protocol::api::*;
 use crate::time::Timestamp;
 use crate::types::*;
@@ -694,6 +694,7 @@ pub(in crate::protocol) fn samples() -> Vec<Sample> {
         attending(),
         histories(),
         consumers::samples(),
+        later::samples(),
     ]
     .concat_all()
 }
