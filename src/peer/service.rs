@@ -586,7 +586,8 @@ impl PeerService {
                 let purged = peer
                     .store
                     .purge_topic(asked.name.clone(), asked.before)
-                    .await;
+                    .await
+                    .inspect(|purged| peer.later.changed(purged.id));
                 peer.or_redirect(&asked.name, purged).await
             }),
             Api::AcceptLoss => answer!(call, reply, self, AcceptLoss, |peer, asked| {

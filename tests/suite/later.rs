@@ -294,3 +294,51 @@ fn thousands_that_are_due_at_once_come_at_once() {
     assert!(Timestamp::now().to_string() >= due);
     up.stop();
 }
+
+/// One message for next year holds neither the disk of those that were delivered since, nor its own place.
+#[test]
+fn what_waits_for_long_does_not_hold_the_disk() {
+    let up = Up::start();
+    up.run(&["topic", "create", "t"]).ok();
+    up.run(&[
+        "pub",
+        "t",
+        "next year",
+        "--id",
+        "y",
+        "--deliver-at",
+        "2100-01-01",
+    ])
+    .fails(1);
+    up.run(&["topic", "set", "later.t", "remember-ids-for=1d"])
+        .ok();
+    up.run(&[
+        "pub",
+        "t",
+        "next year",
+        "--id",
+        "y",
+        "--deliver-at",
+        "2100-01-01",
+    ])
+    .ok();
+    let lines: String = (0..70_000).map(|n| format!("{n}\n")).collect();
+    up.feed(&["pub", "t", "--deliver-at", "+1ms"], lines.as_bytes())
+        .ok();
+    let last = read(|args| up.run(args).ok(), "t", 70_000).pop();
+    assert_eq!(last.as_deref(), Some("69999"));
+    until(
+        "the old one has moved, and what was before it has gone",
+        || {
+            let info = up.run(&["topic", "info", "later.t", "-o", "json"]).json();
+            info["start_offset"].as_u64() >= Some(70_001)
+        },
+    );
+    let listed = up.run(&["later", "ls", "t", "-o", "json"]).json();
+    assert_eq!(
+        (&listed[0]["offset"], &listed[0]["id"]),
+        (&0.into(), &"y".into())
+    );
+    up.run(&["later", "cancel", "t", "--offset", "0"]).ok();
+    up.stop();
+}

@@ -22,6 +22,8 @@ mod opening;
 mod reading;
 mod requests;
 mod steps;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -140,13 +140,18 @@ impl Mover {
         inner.trouble = Some(Trouble { kind, text });
     }
 
-    /// Nothing keeps them.
+    /// A step went well: the next may be larger. What keeps others is still so, for all that is known.
     pub fn went_well(&self) {
         let mut inner = self.lock();
         inner.retry_at = None;
         inner.retry_pause = limits::DELAYED_RETRY_MIN;
         inner.step_records = (inner.step_records * 2).min(limits::DELAYED_STEP_RECORDS_MAX);
-        if inner.trouble.take().is_some() {
+    }
+
+    /// Nothing that is due waits.
+    fn caught_up(&self) {
+        self.went_well();
+        if self.lock().trouble.take().is_some() {
             let (target, companion) = (self.target, self.companion);
             tracing::info!(%target, %companion, "delayed messages are delivered again");
         }
@@ -234,8 +239,9 @@ impl Later {
             let bounds = mover.bounds();
             let chosen = mover.lock().schedule.due(now, bounds);
             if chosen.is_empty() {
-                if mover.lock().schedule.aside() == 0 {
-                    mover.went_well();
+                mover.caught_up();
+                if self.pending.load(Ordering::Relaxed) == 0 {
+                    self.unpacked.clear();
                 }
                 return self.move_old(mover).await;
             }

@@ -55,7 +55,7 @@ impl Later {
         target: TopicId,
         name: &TopicName,
     ) -> Result<TopicId, ApiError> {
-        let companion = self.companion(name).await?;
+        let companion = self.companion(target, name).await?;
         let (id, name) = (companion.id, companion.name.clone());
         let options = ConsumerGroupChanges {
             deliveries_max: Some(0),
@@ -80,7 +80,7 @@ impl Later {
     }
 
     /// The topic of the companion's name: a new one, or one that was made for it and never used.
-    async fn companion(&self, target: &TopicName) -> Result<TopicInfo, ApiError> {
+    async fn companion(&self, id: TopicId, target: &TopicName) -> Result<TopicInfo, ApiError> {
         let name = companion_of(target)?;
         let of_target = self.store.describe_topic(target.clone()).await?.settings;
         match self.store.describe_topic(name.clone()).await {
@@ -88,6 +88,14 @@ impl Later {
                 return Ok(there);
             }
             Ok(there) => {
+                if self
+                    .store
+                    .consumer_rows(there.id, group_of(id))
+                    .await
+                    .is_ok()
+                {
+                    return Ok(there);
+                }
                 let reason = match self.mover(there.id).is_some() {
                     true => "holds delayed messages of another topic, which was renamed or deleted",
                     false => "is a topic of its own",
