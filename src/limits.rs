@@ -340,7 +340,7 @@ pub const DEAD_LETTERS_AT_ONCE: usize = 256;
 pub const CONSUMER_FLUSH_BYTES: usize = 128 * KIB;
 /// And most pages in it.
 pub const CONSUMER_FLUSH_PAGES_MAX: usize = 1_024;
-/// Most delayed messages that are pending on one peer: some 150 MiB. With more, publishers of delayed messages wait.
+/// Most delayed messages that are pending on one peer: some 200 MiB. With more, publishers of delayed messages wait.
 pub const DELAYED_MAX: u64 = 1_000_000;
 /// What a step counts for each delayed message beside its bytes.
 pub const DELAYED_OVERHEAD_BYTES: usize = 32;

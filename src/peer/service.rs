@@ -155,8 +155,8 @@ impl PeerService {
             );
             return Err(ApiError::BadBatch { reason });
         }
-        self.later.admits(publish.topic)?;
         let batch = CheckedBatch::check(publish.batch.clone(), self.message_bytes_max)?;
+        self.later.admits(publish.topic, batch.ttl().is_some())?;
         Ok(batch)
     }
 

@@ -143,6 +143,7 @@ pub async fn run(args: Publish, context: &Context) -> Result {
     };
     let publisher = publisher.map_err(|error| with_hint(error.into()))?;
     let feed = feed.without(publisher.resumed_at().get());
+    let stored_in = publisher.topic().clone();
     note_resumed(&args, &publisher, context);
     let progress = progress(context);
     let stall = Stall {
@@ -165,7 +166,13 @@ pub async fn run(args: Publish, context: &Context) -> Result {
         (sent, closed, outcome)
     };
     progress.finish_and_clear();
-    report((&args, &recipe), sent, closed.err(), outcome, context)
+    report(
+        (&args, &recipe, &stored_in),
+        sent,
+        closed.err(),
+        outcome,
+        context,
+    )
 }
 
 /// What people need to know before the first message.

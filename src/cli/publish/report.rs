@@ -164,7 +164,7 @@ pub(super) fn progress(context: &Context) -> ProgressBar {
 
 /// What people are told after everything was acknowledged.
 fn told(
-    topic: &TopicName,
+    (topic, stored_in): (&TopicName, &TopicName),
     recipe: &Recipe,
     tally: &Tally,
     (count, duplicates): (u64, u64),
@@ -173,7 +173,7 @@ fn told(
     let offsets = match (tally.first_offset(), tally.end_offset(), due) {
         (Some(first), Some(end), None) => format!(", offsets {first}..{end}"),
         // The topic does not have them yet.
-        (Some(first), Some(end), Some(_)) => format!(", offsets {first}..{end} of later.{topic}"),
+        (Some(first), Some(end), Some(_)) => format!(", offsets {first}..{end} of {stored_in}"),
         _ => String::new(),
     };
     let durability = tally
@@ -198,7 +198,7 @@ fn told(
 
 /// Tells what came of it; only if everything was acknowledged is it a success.
 pub(super) fn report(
-    (args, recipe): (&Publish, &Recipe),
+    (args, recipe, stored_in): (&Publish, &Recipe, &TopicName),
     sent: std::result::Result<u64, (u64, Failure)>,
     closed: Option<ClientError>,
     outcome: Outcome,
@@ -231,7 +231,7 @@ pub(super) fn report(
         return Err(super::with_hint(Failure { message, ..failure }));
     }
     context.output.note(told(
-        topic,
+        (topic, stored_in),
         recipe,
         &outcome.tally,
         (outcome.acknowledged, outcome.duplicates),

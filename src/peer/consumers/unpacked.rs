@@ -21,6 +21,16 @@ impl Unpacked {
         found.map(|(_, batch)| batch.clone())
     }
 
+    /// One that is kept and has the record at that offset, with its own first one.
+    pub fn holding(&self, topic: TopicId, offset: Offset) -> Option<(Offset, Arc<OpenedBatch>)> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let holds = |((of, base), batch): &&(Key, Arc<OpenedBatch>)| {
+            *of == topic && *base <= offset && offset.since(*base) < u64::from(batch.count())
+        };
+        let found = kept.iter().find(holds);
+        found.map(|((_, base), batch)| (*base, batch.clone()))
+    }
+
     /// Keeps one, and lets go of the oldest for it.
     pub fn keep(&self, key: Key, batch: Arc<OpenedBatch>) -> Arc<OpenedBatch> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);

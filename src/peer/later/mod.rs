@@ -112,8 +112,9 @@ impl Later {
         self.movers().of_companion.values().cloned().collect()
     }
 
-    /// Whether a batch for that topic is taken: no more delayed messages come where as many as can be remembered wait.
-    pub fn admits(&self, topic: TopicId) -> Result<(), ApiError> {
+    /// Whether a batch for that topic is taken: no more delayed messages come where as many as can be remembered wait, and
+    /// none that might not live until it is due.
+    pub fn admits(&self, topic: TopicId, has_ttl: bool) -> Result<(), ApiError> {
         if !self.any.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -121,6 +122,11 @@ impl Later {
         let Some(mover) = found else {
             return Ok(());
         };
+        if has_ttl {
+            let what = "time to live".to_owned();
+            let reason = "a message that is delivered later has none".to_owned();
+            return Err(ApiError::InvalidArgument { what, reason });
+        }
         let (_, end) = self.store.range_of(topic)?;
         let waiting = end.get().saturating_sub(mover.cursor());
         let known = self.pending.load(Ordering::Relaxed).saturating_add(waiting);

@@ -174,6 +174,12 @@ impl Later {
         mover: &Mover,
         offset: Offset,
     ) -> Result<Option<(Offset, Arc<OpenedBatch>)>, ApiError> {
+        // Those that are due together may lie far apart, and be wanted by one step after the other.
+        let (start, _) = self.store.range_of(mover.companion)?;
+        let kept = self.unpacked.holding(mover.companion, offset);
+        if let Some(kept) = kept.filter(|_| offset >= start) {
+            return Ok(Some(kept));
+        }
         let read = self.store.stretch(mover.companion, offset, 1).await?;
         let Some(FetchItem::Batch(stored)) = read.items.first() else {
             return Ok(None);

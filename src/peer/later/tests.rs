@@ -232,12 +232,14 @@ async fn what_is_refused_for_good_is_set_aside() {
 async fn no_more_come_where_as_many_as_can_be_remembered_wait() {
     let bench = begin(TopicSettings::default(), clocks()).await;
     let later = bench.later.clone();
-    assert_eq!(later.admits(bench.companion), Ok(()));
+    assert_eq!(later.admits(bench.companion, false), Ok(()));
+    let mortal = later.admits(bench.companion, true);
+    assert!(matches!(mortal, Err(ApiError::InvalidArgument { .. })));
     later.pending.store(limits::DELAYED_MAX, Ordering::Relaxed);
-    let refused = later.admits(bench.companion);
+    let refused = later.admits(bench.companion, false);
     let max = limits::DELAYED_MAX;
     assert_eq!(refused, Err(ApiError::TooManyDelayed { max }));
-    assert_eq!(later.admits(bench.target), Ok(()), "all else goes on");
+    assert_eq!(later.admits(bench.target, true), Ok(()), "all else goes on");
     bench.stop().await;
 }
 
