@@ -9,7 +9,9 @@
 //!
 //! The place of a time is right behind the last record that was appended before
 //! it, wherever that lies: the first record appended at or after it, or the gap
-//! in front of that, because what is missing may have been appended then.
+//! in front of that, because what is missing may have been appended then. Of what
+//! was taken out of a batch it is known when it was appended: it counts like the
+//! rest, so no place moves when records go.
 //!
 //! A topic's append times never fall, so extents can be searched by halves: in
 //! the footers of sealed segments and among those of the open ones. At most one
@@ -158,6 +160,7 @@ fn inside(
             max_bytes: limits::EXTENT_BYTES_MAX,
             pass_damage: true,
             memory_only: false,
+            as_stored: true,
         };
         let result = read(shared, topic, request)?;
         if result.next <= at {

@@ -701,6 +701,7 @@ pub(super) fn append_time_at(
         max_bytes: 1,
         pass_damage: true,
         memory_only: false,
+        as_stored: true,
     };
     let result = reader::read(shared, topic, request).ok()?;
     result.items.into_iter().find_map(|item| match item {

@@ -228,10 +228,10 @@ impl Checking {
 
     fn batch(&mut self, found: ExportedBatch) -> Field<()> {
         let bytes = found.batch.len();
-        let checked = CheckedBatch::check(found.batch, limits::MESSAGE_BYTES_MAX);
+        let checked = CheckedBatch::check_stored(found.batch, limits::MESSAGE_BYTES_MAX);
         let checked = checked.map_err(|error| error.to_string())?;
         let records = checked.header().record_count;
-        let end = found.base.checked_add(u64::from(records));
+        let end = found.base.checked_add(checked.header().span().into());
         let end = end.ok_or_else(|| "the offsets overflow".to_owned())?;
         // The first batch may begin before the log start: it is kept whole.
         let first = self.found.totals.batches == 0 && found.base < self.found.topic.start;
