@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use crate::client::TimeToLive;
 use crate::protocol::api::Position;
 use crate::time::Timestamp;
 use crate::types::{Address, Offset};
@@ -98,6 +99,13 @@ pub fn period(text: &str) -> Result<Duration, String> {
         Duration::ZERO => Err("expected more than no time, such as 250ms or 10s".to_owned()),
         period => Ok(period),
     }
+}
+
+/// How long a message lives.
+pub fn time_to_live(text: &str) -> Result<TimeToLive, String> {
+    duration(text)?
+        .try_into()
+        .map_err(|_| "expected 1ms to ten years, such as 30s, 10m or 7d".to_owned())
 }
 
 /// A moment: RFC 3339, a date, or a duration back from now.

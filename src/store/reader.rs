@@ -362,6 +362,10 @@ impl Reading<'_> {
             }
         };
         for part in parts {
+            if self.items.len() >= limits::READ_ITEMS_MAX {
+                self.is_full = true;
+                return Ok(false);
+            }
             match part {
                 Part::Gap(gap) if gap.to <= self.at => {}
                 Part::Gap(gap) => self.gap(gap.to, gap.reason),

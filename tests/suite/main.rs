@@ -30,5 +30,6 @@ mod retaining;
 mod space;
 mod streams;
 mod support;
+mod ttl;
 mod verbs;
 mod wire;

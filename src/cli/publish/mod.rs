@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::fail::{Failure, Result};
 use crate::cli::{Context, note_waiting, output, signals, values};
 use crate::client::{
-    self, Ack, ClientError, Compression, Message, NewTopic, Publisher, PublisherOptions,
+    self, Ack, ClientError, Compression, Message, NewTopic, Publisher, PublisherOptions, TimeToLive,
 };
 use crate::limits;
 use crate::types::{Offset, ProducerName, Sequence, TopicName};
@@ -79,6 +79,9 @@ pub struct Publish {
     #[arg(long, value_name = "PLACE", value_parser = recipe::id_place)]
     #[arg(conflicts_with_all = ["atomic", "expect_end", "producer"])]
     id_from: Option<IdPlace>,
+    /// Gone for every reader so long after it was stored, by the clock of its host: 1 ms to ten years
+    #[arg(long, value_name = "DURATION", value_parser = values::time_to_live)]
+    ttl: Option<TimeToLive>,
     /// How batches are compressed: none, lz4 or zstd [default: none]
     #[arg(long, value_name = "CODEC", hide_possible_values = true)]
     compress: Option<Codec>,

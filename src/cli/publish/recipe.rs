@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Publish;
 use crate::cli::fail::{Failure, Result};
-use crate::client::{Header, Message};
+use crate::client::{Header, Message, TimeToLive};
 
 /// Where a message has its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,7 @@ pub(super) struct Recipe {
     /// Of the one message there is.
     id: Option<Bytes>,
     id_from: Option<IdPlace>,
+    ttl: Option<TimeToLive>,
 }
 
 impl Recipe {
@@ -54,6 +55,7 @@ impl Recipe {
             headers: args.headers.iter().map(header).collect(),
             id: args.id.clone().map(Bytes::from),
             id_from: args.id_from.clone(),
+            ttl: args.ttl,
         };
         match &recipe.id_from {
             Some(IdPlace::Key) if recipe.key.is_none() => {
@@ -83,6 +85,7 @@ impl Recipe {
             key: self.key.clone(),
             headers: self.headers.clone(),
             id: id.map(|id| id.as_ref().into()),
+            ttl: self.ttl,
             ..Message::new(payload)
         })
     }
