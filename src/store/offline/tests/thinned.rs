@@ -260,6 +260,12 @@ async fn tools_know_thinned_batches() {
     let verified = verify(dir.path()).expect("verified");
     assert!(verified.is_sound(), "{:#?}", verified.findings);
 
+    let checked = tdx::check(&model.export()[..]).expect("sound");
+    let thinned = checked.topics[0].thinned;
+    let missing = model.stored.iter().filter(|told| told.is_err()).count();
+    assert_eq!(thinned.removed, missing as u64);
+    assert!(thinned.has_ttl && thinned.end.get() <= model.stored.len() as u64);
+
     // What is exported is what was imported, and makes the same store again.
     let mut exported = Vec::new();
     let wanted = ExportOptions {
