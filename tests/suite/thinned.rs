@@ -138,7 +138,7 @@ fn cluster() -> Cluster {
     let dir = TempDir::new().expect("a scratch directory");
     let options = StoreOptions {
         slot_bytes: 4 << 20,
-        ..StoreOptions::new(&dir.path().join("peer"))
+        ..StoreOptions::new(dir.path().join("peer"))
     };
     import(&options, Cursor::new(export())).expect("imported");
     Cluster::start_on(dir)

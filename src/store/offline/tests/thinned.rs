@@ -236,6 +236,17 @@ async fn readers_get_plain_batches_and_gaps_wherever_they_begin() {
         let found = store.find_offset(name("thin"), Position::Time(time)).await;
         assert_eq!(found.expect("found").offset.get(), expected as u64);
     }
+    let there = model.stored.iter().enumerate();
+    let there: Vec<usize> = there
+        .filter(|(_, told)| told.is_ok())
+        .map(|(n, _)| n)
+        .collect();
+    for back in 1..=there.len() + 3 {
+        let expected = there.len().checked_sub(back).map_or(0, |nth| there[nth]);
+        let place = Position::Back(back as u64);
+        let found = store.find_offset(name("thin"), place).await.expect("found");
+        assert_eq!(found.offset.get(), expected as u64, "{back} from the end");
+    }
     store.stop().expect("a clean stop");
 }
 
