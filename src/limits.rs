@@ -221,6 +221,11 @@ pub const READ_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 pub const READ_WINDOWS_KEPT_BYTES: usize = 16 * MIB;
 /// How long they are kept when nobody reads from the disk any more.
 pub const READ_WINDOWS_KEPT: Duration = Duration::from_secs(10);
+/// Most batches and gaps in an answer with any out of thinned batches: of those there may be one for each offset.
+pub const READ_ITEMS_MAX: usize = 16_384;
+/// Batches that a reader is told as gaps, because their time is over or nothing of them is left, in bytes: after so many it is
+/// answered, and asks for more.
+pub const READ_PASSED_BYTES_MAX: usize = 4 * MIB;
 /// Answers read before they were asked for, in bytes, all readers together.
 pub const READ_AHEAD_BYTES_MAX: usize = 8 * MIB;
 /// How long such an answer waits for its reader.

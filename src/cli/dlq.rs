@@ -408,6 +408,7 @@ fn print(topic: &TopicName, records: &[ReceivedRecord], context: &Context) -> Re
                 headers: &record.headers,
                 payload: &record.value,
                 delivery: None,
+                expires: None,
             },
             died: letter.as_ref().map(|letter| letter.time),
             reason: letter.as_ref().map(|letter| letter.reason.as_str()),

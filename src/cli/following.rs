@@ -199,6 +199,7 @@ impl Following<'_> {
                         headers: &record.headers,
                         payload: &record.value,
                         delivery: None,
+                        expires: None,
                     })?;
                 }
                 Delivery::Gap(gap) => {

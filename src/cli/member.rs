@@ -192,6 +192,7 @@ impl Flow<'_> {
                 headers: &record.headers,
                 payload: &record.value,
                 delivery: Some(*delivery),
+                expires: None,
             })?;
         }
         self.wanted.printer.flush()?;

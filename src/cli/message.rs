@@ -39,6 +39,8 @@ pub struct Message<'a> {
     pub payload: &'a [u8],
     /// The how many-eth time a member of a group got it.
     pub delivery: Option<u32>,
+    /// When its time to live is over, where that is known.
+    pub expires: Option<Timestamp>,
 }
 
 /// How messages look.
@@ -145,7 +147,8 @@ fn render(template: &Template, message: &Message<'_>, out: &mut Vec<u8>) {
 
 impl Serialize for Message<'_> {
     /// `{"topic","offset","timestamp","key","headers","payload"}`; what is not
-    /// UTF-8 stands under the same name with `_base64`. Of a group's message also `"delivery"`.
+    /// UTF-8 stands under the same name with `_base64`. Of a group's message also `"delivery"`, of one
+    /// in a dump that does not live for ever `"expires"`.
     fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
         let mut map = to.serialize_map(None)?;
         map.serialize_entry("topic", self.topic.as_str())?;
@@ -159,6 +162,9 @@ impl Serialize for Message<'_> {
         bytes_entry(&mut map, ("payload", "payload_base64"), self.payload)?;
         if let Some(delivery) = self.delivery {
             map.serialize_entry("delivery", &delivery)?;
+        }
+        if let Some(expires) = self.expires {
+            map.serialize_entry("expires", &format_args!("{expires}"))?;
         }
         map.end()
     }
@@ -252,6 +258,7 @@ mod tests {
             headers: &headers,
             payload: "ü\"".as_bytes(),
             delivery: None,
+            expires: None,
         };
         assert_eq!(printed(&Style::Payload, &message), "ü\"\n");
         assert_eq!(
@@ -261,6 +268,7 @@ mod tests {
         );
         let again = Message {
             delivery: Some(2),
+            expires: None,
             ..message
         };
         assert!(printed(&Style::Json, &again).ends_with("\"payload\":\"ü\\\"\",\"delivery\":2}\n"));

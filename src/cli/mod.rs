@@ -207,6 +207,7 @@ Examples:
   tidings pub orders --file order.ndjson --atomic              all of its lines, or none
   tidings pub ledger 'paid 17' --expect-end 42                 unless somebody was faster
   tidings pub orders 'remind them' --deliver-at +10m           stored now, visible then
+  tidings pub offers 'half the price' --ttl 1h                 gone for every reader an hour later
   tidings pub quakes.ci ping --count 100 --rate 10/s"
     )]
     Pub(publish::Publish),

@@ -478,6 +478,7 @@ impl<'a> Flow<'a> {
                     headers: &record.headers,
                     payload: &record.value,
                     delivery: None,
+                    expires: None,
                 })
             }
             Delivery::Gap(gap) => {

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use crate::client::TimeToLive;
 use crate::protocol::api::Position;
 use crate::time::Timestamp;
 use crate::types::{Address, Offset};
@@ -120,6 +121,13 @@ pub fn when(text: &str) -> Result<When, String> {
         None if duration(text).is_ok() => Err(refuse()),
         None => time(text).map(When::At).map_err(|_| refuse()),
     }
+}
+
+/// How long a message lives.
+pub fn time_to_live(text: &str) -> Result<TimeToLive, String> {
+    duration(text)?
+        .try_into()
+        .map_err(|_| "expected 1ms to ten years, such as 30s, 10m or 7d".to_owned())
 }
 
 /// A moment: RFC 3339, a date, or a duration back from now.

@@ -10,6 +10,7 @@ use crate::protocol::api::{
     CancelLater, CancelledLater, LaterChoice, LaterMessage, LaterPage, LaterPlace, LaterTopic,
     ListLater, OpenLater, PeerInfo,
 };
+use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
 use crate::topic::later::DELIVER_AT;
 use crate::types::{Address, TopicName};
@@ -45,7 +46,16 @@ impl DelayedPublisher {
     }
 
     /// Takes a message as [`Publisher::send`] does, to be delivered at `at`; one whose time has passed is delivered at once.
+    ///
+    /// # Errors
+    /// As there, and for a message with a time to live: that would count while it waits.
     pub async fn send(&self, message: Message, at: Timestamp) -> Result<Ack, ClientError> {
+        if message.ttl.is_some() {
+            return Err(ClientError::from(ApiError::InvalidArgument {
+                what: "message".to_owned(),
+                reason: "one that is delivered later has no time to live".to_owned(),
+            }));
+        }
         self.publisher.send(message.due_at(at)).await
     }
 

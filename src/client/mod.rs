@@ -69,7 +69,9 @@ pub use later::{DelayedMessages, DelayedPublisher};
 pub use member::{Member, MemberDelivery, MemberOptions, Missed, NewGroup, NotSettled};
 pub use options::ConnectOptions;
 pub use pattern::{PatternEvent, PatternOptions, PatternStart, PatternSubscriber, TopicDeliveries};
-pub use publisher::{Ack, Acked, AckedRun, Message, Publisher, PublisherOptions, RunAck};
+pub use publisher::{
+    Ack, Acked, AckedRun, Message, Publisher, PublisherOptions, RunAck, TimeToLive,
+};
 pub use subscriber::{
     Delivery, DeliveryRef, ReceivedRecord, ReceivedRef, Subscriber, SubscriberOptions,
 };

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::Store;
 use super::reader::{self, ReadError, ReadRequest, ReadResult};
 use super::shared::{Shared, TopicShared};
+use super::told;
 use crate::limits;
 use crate::protocol::data::{Fetch, FetchItem, Fetched};
 use crate::protocol::error::ApiError;
@@ -39,6 +40,11 @@ impl Store {
                 || result.is_full
                 || !is_only_batches(&result.items);
             if enough || wait.is_zero() || !self.wait_for_more(&topic, &mut end, deadline).await {
+                // What lay here while more was waited for may be over by now.
+                let result = match !enough && self.some_is_over(&result.items) {
+                    true => self.read(&topic, &fetch).await?,
+                    false => result,
+                };
                 self.shared_topic(fetch.topic)?;
                 let read = (result.records, result.bytes as u64);
                 self.shared.meters.fetched(&topic.through, read);
@@ -134,6 +140,7 @@ impl Store {
             max_bytes: (fetch.max_bytes as usize).clamp(1, limits::FETCH_BYTES_MAX),
             pass_damage: fetch.pass_damage,
             memory_only: true,
+            as_stored: false,
         };
         match reader::read(&self.shared, topic, request) {
             Ok(result) => Ok(result),
@@ -143,7 +150,9 @@ impl Store {
                     memory_only: false,
                     ..request
                 };
-                let result = match self.ahead.take(topic, &request).await {
+                let ahead = self.ahead.take(topic, &request).await;
+                let ahead = ahead.filter(|result| !self.some_is_over(&result.items));
+                let result = match ahead {
                     Some(result) => {
                         self.shared.meters.was_ahead();
                         result
@@ -159,6 +168,19 @@ impl Store {
                 Ok(result)
             }
         }
+    }
+
+    /// Whether the time of something that was read before is over.
+    fn some_is_over(&self, items: &[FetchItem]) -> bool {
+        let is_over = |item: &FetchItem| match item {
+            FetchItem::Batch(batch) if !told::is_plain(&batch.batch) => {
+                told::is_over(batch.append_time, &batch.batch, || {
+                    self.shared.trusted_now()
+                })
+            }
+            FetchItem::Batch(_) | FetchItem::Gap(_) => false,
+        };
+        items.iter().any(is_over)
     }
 
     /// Begins to read what a reader that goes on in order asks for next, while this answer is on its way to it.

@@ -1,4 +1,4 @@
-//! Finding the place of a time in a topic.
+//! Finding the place of a time in a topic, and that of its last so many records.
 //!
 //! ```text
 //!   appended  9:00 9:01 9:01 9:05    (lost)     9:30 9:31
@@ -9,17 +9,26 @@
 //!
 //! The place of a time is right behind the last record that was appended before
 //! it, wherever that lies: the first record appended at or after it, or the gap
-//! in front of that, because what is missing may have been appended then.
+//! in front of that, because what is missing may have been appended then. Of what
+//! was taken out of a batch it is known when it was appended: it counts like the
+//! rest, so no place moves when records go.
 //!
 //! A topic's append times never fall, so extents can be searched by halves: in
 //! the footers of sealed segments and among those of the open ones. At most one
 //! extent has records from before and from after the time; only that one is read.
+//!
+//! The last so many records are counted backwards, extent by extent. Only cold
+//! segments may have batches that take more offsets than they have records, so only
+//! these are read: at most what whoever begins there reads next.
 
-use super::index::Run;
-use super::reader::{ReadError, ReadRequest, read};
+use super::index::{Place, Run};
+use super::reader::{ReadError, ReadRequest, pieces_from_disk, read};
+use super::segments::Segment;
 use super::shared::{Shared, TopicShared};
-use crate::journal::Extent;
+use super::told::parts;
+use crate::journal::{Extent, ExtentRead, Kind, Piece};
 use crate::limits;
+use crate::protocol::batch::{BatchHeader, Piece as Part};
 use crate::protocol::data::FetchItem;
 use crate::time::Timestamp;
 use crate::types::Offset;
@@ -158,6 +167,7 @@ fn inside(
             max_bytes: limits::EXTENT_BYTES_MAX,
             pass_damage: true,
             memory_only: false,
+            as_stored: true,
         };
         let result = read(shared, topic, request)?;
         if result.next <= at {
@@ -182,4 +192,99 @@ fn begin_of(item: &FetchItem) -> Offset {
         FetchItem::Batch(batch) => batch.base_offset,
         FetchItem::Gap(gap) => gap.from,
     }
+}
+
+/// The offset from which on there are so many records, or the start if there are fewer.
+pub(super) fn offset_from_end(shared: &Shared, topic: &TopicShared, records: u64) -> Offset {
+    let (start, mut at) = (topic.start(), topic.readable_end());
+    let mut left = records;
+    while left > 0 && at > start {
+        // What cannot be looked up now is taken for records, one an offset.
+        let unknown = || Before {
+            from: start,
+            runs: vec![(start, at)],
+        };
+        let before = before(shared, topic, at).unwrap_or_else(unknown);
+        for (first, end) in before.runs.into_iter().rev() {
+            let here = end.since(first);
+            if here >= left {
+                return Offset::new(end.get() - left).max(start);
+            }
+            left -= here;
+        }
+        at = before.from;
+    }
+    at.max(start)
+}
+
+/// What lies in front of an offset, from another one on.
+struct Before {
+    from: Offset,
+    /// Offsets with records among it, in order.
+    runs: Vec<(Offset, Offset)>,
+}
+
+/// The gap or the extent in front of an offset; nothing where it cannot be looked up.
+fn before(shared: &Shared, topic: &TopicShared, at: Offset) -> Option<Before> {
+    let last = Offset::new(at.get().checked_sub(1)?);
+    let gaps = topic.gaps();
+    let missing = |from| Before {
+        from,
+        runs: Vec::new(),
+    };
+    let gap = gaps.iter().find(|gap| gap.from <= last && last < gap.to);
+    if let Some(gap) = gap {
+        return Some(missing(gap.from));
+    }
+    let place = topic.index().find(last);
+    let segment = match place {
+        Place::Open(open) => return Some(all_of(&open.extent, at)),
+        Place::Sealed { segment, .. } => shared.segments.get(segment)?,
+        Place::Nowhere { .. } => return None,
+    };
+    let footer = shared.segments.footer(&segment, &shared.dir).ok()??;
+    let (extent, _) = footer.split(topic.id, |extent| extent.base <= last);
+    let extent = extent?;
+    match (extent.end() > last, segment.header.kind) {
+        (false, _) => Some(missing(extent.end())),
+        (true, Kind::Cold) => Some(Before {
+            from: extent.base,
+            runs: runs_of(shared, topic, (&segment, extent, at))?,
+        }),
+        (true, Kind::Stream | Kind::Recovery) => Some(all_of(&extent, at)),
+    }
+}
+
+fn all_of(extent: &Extent, at: Offset) -> Before {
+    Before {
+        from: extent.base,
+        runs: vec![(extent.base, at)],
+    }
+}
+
+/// The offsets of an extent below `at` that have a record.
+fn runs_of(
+    shared: &Shared,
+    topic: &TopicShared,
+    (segment, extent, at): (&Segment, Extent, Offset),
+) -> Option<Vec<(Offset, Offset)>> {
+    let read = ExtentRead {
+        topic: topic.id,
+        extent,
+        from: extent.base,
+    };
+    let mut runs = Vec::new();
+    for piece in pieces_from_disk(shared, segment, &read).ok()? {
+        let Piece::Entry(entry) = piece else {
+            continue;
+        };
+        for part in parts(&entry).into_iter().flatten() {
+            if let Part::Batch(base, batch) = part {
+                let count = BatchHeader::parse_prefix(&batch).map_or(0, |h| h.record_count);
+                runs.push((base, base.saturating_add(count.into()).min(at)));
+            }
+        }
+    }
+    runs.retain(|(from, to)| from < to);
+    Some(runs)
 }

@@ -53,6 +53,7 @@ mod sync;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod told;
 mod topics;
 mod watchdog;
 mod watching;

@@ -2,7 +2,9 @@
 //!
 //! What the tail cache has is handed out as slices of the groups that were
 //! written; the rest comes from the disk, checked entry by entry. Offsets that
-//! are missing are a gap or an error, never passed over.
+//! are missing are a gap or an error, never passed over. What leaves here is plain
+//! batches: thinned ones, and those whose time is over, become what they
+//! [stand for](super::told).
 
 use std::ops::Range;
 
@@ -11,12 +13,14 @@ use bytes::Bytes;
 use super::index::Place as Where;
 use super::segments::Segment;
 use super::shared::{Shared, TopicShared};
+use super::told::{is_plain, told};
 use super::windows;
 use crate::journal::{
-    Extent, ExtentRead, Footer, JournalError, Piece, Place, StoredEntry, Stretch, read_extent,
-    read_from_group,
+    ENTRY_HEADER_BYTES, Extent, ExtentRead, Footer, JournalError, Piece, Place, StoredEntry,
+    Stretch, read_extent, read_from_group,
 };
 use crate::limits;
+use crate::protocol::batch::{BatchHeader, Piece as Part};
 use crate::protocol::data::{FetchItem, StoredBatch};
 use crate::protocol::error::ApiError;
 use crate::types::{Gap, GapReason, Offset};
@@ -31,6 +35,8 @@ pub(super) struct ReadRequest {
     pub pass_damage: bool,
     /// Only look into memory.
     pub memory_only: bool,
+    /// Batches as they lie, thinned or over: for whoever wants to know when they were appended.
+    pub as_stored: bool,
 }
 
 /// What was read.
@@ -69,6 +75,8 @@ struct Reading<'a> {
     items: Vec<FetchItem>,
     records: u64,
     bytes: usize,
+    /// Bytes of what was read and is told as a gap.
+    passed: usize,
     is_full: bool,
     /// Extents that were in memory, and those that had to be read.
     hits: u64,
@@ -99,6 +107,7 @@ pub(super) fn read(
         items: Vec::new(),
         records: 0,
         bytes: 0,
+        passed: 0,
         is_full: false,
         hits: 0,
         misses: 0,
@@ -312,21 +321,76 @@ impl Reading<'_> {
                     if to > self.end {
                         return Ok(false);
                     }
-                    let bytes = self.bytes + entry.payload.len();
-                    if self.bytes > 0 && bytes > self.request.max_bytes {
-                        self.is_full = true;
+                    let goes_on = match self.request.as_stored || is_plain(&entry.payload) {
+                        true => self.batch(stored(entry), to),
+                        false => self.special(&entry)?,
+                    };
+                    if !goes_on {
                         return Ok(false);
                     }
-                    self.bytes = bytes;
-                    self.records += u64::from(entry.header.records);
-                    self.items.push(FetchItem::Batch(stored(entry)));
-                    self.at = to;
                 }
                 Piece::Damaged { to, .. } if to <= self.at => {}
                 Piece::Damaged { to, .. } => _ = self.damaged(to)?,
             }
         }
         Ok(self.at > before)
+    }
+
+    /// Takes a batch that ends at `to`. False: it is left to the next answer.
+    fn batch(&mut self, stored: StoredBatch, to: Offset) -> bool {
+        let bytes = self.bytes + stored.batch.len();
+        if self.bytes > 0 && bytes > self.request.max_bytes {
+            self.is_full = true;
+            return false;
+        }
+        self.bytes = bytes;
+        self.records += to.since(stored.base_offset);
+        self.items.push(FetchItem::Batch(stored));
+        self.at = to;
+        true
+    }
+
+    /// Takes what a batch that is thinned, or has a time to live, stands for.
+    fn special(&mut self, entry: &StoredEntry) -> Result<bool, ReadError> {
+        let (before, end) = (self.bytes, Offset::new(entry.header.end_number()));
+        let parts = match told(entry, || self.shared.trusted_now()) {
+            Ok(parts) => parts,
+            Err(error) => {
+                let (topic, offset) = (self.topic.id, entry.header.number);
+                tracing::error!(%topic, offset, %error, "a stored batch contradicts itself");
+                return self.damaged(end);
+            }
+        };
+        for part in parts {
+            if self.items.len() >= limits::READ_ITEMS_MAX {
+                self.is_full = true;
+                return Ok(false);
+            }
+            match part {
+                Part::Gap(gap) if gap.to <= self.at => {}
+                Part::Gap(gap) => self.gap(gap.to, gap.reason),
+                Part::Batch(base_offset, batch) => {
+                    let count = BatchHeader::parse_prefix(&batch).map_or(0, |h| h.record_count);
+                    let to = base_offset.saturating_add(count.into());
+                    let stored = StoredBatch {
+                        base_offset,
+                        epoch: entry.header.epoch,
+                        append_time: entry.header.append_time,
+                        batch,
+                    };
+                    if to > self.at && !self.batch(stored, to) {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        debug_assert_eq!(self.at, end, "what is told covers what there was");
+        if self.bytes == before {
+            self.passed += entry.payload.len() + ENTRY_HEADER_BYTES;
+        }
+        // Of what is gone there may be any amount: whoever waits for an answer is told how far it was looked through.
+        self.is_full |= self.passed >= limits::READ_PASSED_BYTES_MAX;
+        Ok(!self.is_full)
     }
 
     /// Offsets up to `to` cannot be had.

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -16,12 +16,14 @@ use super::attendance::Attendance;
 use super::index::TopicIndex;
 use super::meters::{Meters, Through};
 use super::moves::Moves;
+use super::retention::ClockWatch;
 use super::segments::Segments;
 use super::tail::TailCache;
 use super::windows::Windows;
 use crate::journal::{BufferPool, JournalDir};
 use crate::limits;
 use crate::protocol::error::ApiError;
+use crate::time::Timestamp;
 use crate::topic::{State, Topic};
 use crate::types::{Gap, LeaderEpoch, Offset, Retention, TopicId, TopicName};
 
@@ -248,6 +250,8 @@ pub(super) struct Shared {
     /// Bytes of the live record batches of all topics, kept as they change: a sum over a million
     /// topics at each heartbeat would be felt.
     live_bytes: Arc<AtomicU64>,
+    /// Wall clock and monotonic clock as they were at the start.
+    clocks: ClockWatch,
     /// Wall clock and monotonic clock have parted: nothing expires by age.
     pub clocks_apart: AtomicBool,
     /// Publishing is refused: free bytes, and what is needed; both 0 while there is room.
@@ -282,6 +286,7 @@ impl Shared {
             meters: Meters::default(),
             moves: Moves::default(),
             live_bytes: Arc::default(),
+            clocks: ClockWatch::new(Timestamp::now(), Instant::now()),
             clocks_apart: AtomicBool::new(false),
             reserve_free: AtomicU64::new(0),
             reserve_needed: AtomicU64::new(0),
@@ -289,6 +294,13 @@ impl Shared {
             damage: Mutex::default(),
             failure: watch::Sender::new(None),
         }
+    }
+
+    /// The wall clock, unless it jumped: then nothing is over.
+    pub fn trusted_now(&self) -> Option<Timestamp> {
+        let now = Timestamp::now();
+        let apart = self.clocks.apart(now, Instant::now());
+        apart.is_none().then_some(now)
     }
 
     pub fn topics(&self) -> RwLockReadGuard<'_, Topics> {

@@ -21,6 +21,7 @@ mod full;
 mod ids;
 mod interest;
 mod lives;
+mod passing;
 mod pieces;
 mod places;
 mod reserve;

@@ -316,7 +316,14 @@ impl Store {
         match position {
             Position::Beginning => Ok(start),
             Position::End => Ok(end),
-            Position::Back(n) => Ok(Offset::new(end.get().saturating_sub(n)).max(start)),
+            Position::Back(0) => Ok(end),
+            Position::Back(n) if n >= end.since(start) => Ok(start),
+            Position::Back(n) => {
+                let find = move |shared: &Shared, topic: &TopicShared| {
+                    Ok(finding::offset_from_end(shared, topic, n))
+                };
+                self.on_disk(topic, find).await
+            }
             Position::Offset(offset) if offset < start || offset > end => {
                 Err(ApiError::OffsetOutOfRange {
                     requested: offset,
@@ -701,6 +708,7 @@ pub(super) fn append_time_at(
         max_bytes: 1,
         pass_damage: true,
         memory_only: false,
+        as_stored: true,
     };
     let result = reader::read(shared, topic, request).ok()?;
     result.items.into_iter().find_map(|item| match item {

@@ -59,8 +59,8 @@ class ClientProof:
         self.steps = [
             self.greet, self.strangers, self.odd_requests, self.malformed, self.second_hello,
             self.missing_topic, self.create, self.cluster, self.publish, self.retry,
-            self.expecting, self.named, self.ids, self.refused, self.largest, self.read, self.sizes,
-            self.long_poll, self.ends, self.stream,
+            self.expecting, self.named, self.ids, self.passing, self.refused, self.largest, self.read,
+            self.sizes, self.long_poll, self.ends, self.stream,
             self.streams_end, self.places, self.subscribe, self.seek, self.resume, self.pause,
             self.list_subscriptions, self.group, self.settle, self.dead_letters, self.manage_groups,
             self.later, self.settings, self.purge, self.rename, self.delete,
@@ -342,6 +342,27 @@ class ClientProof:
         fails("InvalidArgument", self.host.call, "SetTopic", name=topic["name"], changes=changes)
         self.host.call("DeleteTopic", name=topic["name"], id=None)
         return "the second message of an id is a duplicate of the first"
+
+    def passing(self):
+        """Messages that live for a time: read while they do, a gap afterwards."""
+        topic = self.create_topic(self.name + ".passing")["topic"]
+        self.host.publish(topic, encode_batch([record(0, b"a day")], ttl=24 * 3_600_000))
+        self.host.publish(topic, encode_batch([record(0, b"a moment")], ttl=1))
+        self.host.publish(topic, encode_batch([record(0, b"for good")]))
+        deadline = time.monotonic() + 30
+        while True:
+            items = self.host.fetch(topic, 0)["items"]
+            if "reason" in items[1]:
+                break
+            check(time.monotonic() < deadline, "a moment is over within 30 seconds")
+        equal(items[1], {"from": 1, "to": 2, "reason": 5}, "the gap")
+        left = [decode_batch(items[n]["batch"])[0][0]["value"] for n in (0, 2)]
+        equal(left, [b"a day", b"for good"], "the messages that live")
+        for ttl in (0, 1 << 63):
+            bad = encode_batch([record(0, b"x")], ttl=ttl)
+            fails("BadBatch", self.host.publish, topic, bad)
+        self.host.call("DeleteTopic", name=topic["name"], id=None)
+        return "one day is there, one moment is a gap"
 
     def refused(self):
         """Batches that are not what they say, and requests for another time."""

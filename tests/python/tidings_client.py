@@ -550,18 +550,25 @@ def producer_of_name(name):
 
 # Section 7: the bit of the attributes that says so, and the header that holds the id.
 HAS_ID, ID_HEADER = 0x10, "tidings-id"
+# And the one that says that the records live for a time, which stands in front of them.
+HAS_TTL, TTL_MAX = 0x20, 10 * 365 * 24 * 3_600_000
 
 
-def encode_batch(records, producer=bytes(16), first_sequence=0, producer_epoch=0, attributes=0):
-    """A batch without compression."""
+def encode_batch(
+    records, producer=bytes(16), first_sequence=0, producer_epoch=0, attributes=0, ttl=None
+):
+    """A batch without compression. Its time to live is in milliseconds."""
     base = records[0]["timestamp"]
     newest = max(item["timestamp"] for item in records)
     payload = b"".join(encode_record(item, base) for item in records)
+    front = b"" if ttl is None else struct.pack("<Q", ttl)
+    attributes |= HAS_TTL if front else 0
+    length, unpacked = len(front) + len(payload), len(payload)
     header = BATCH_HEADER.pack(
-        0, BATCH_MAGIC, 1, attributes, len(payload), len(records), len(payload), producer_epoch,
+        0, BATCH_MAGIC, 1, attributes, length, len(records), unpacked, producer_epoch,
         base, newest, producer, first_sequence,
     )  # fmt: skip
-    rest = header[4:] + payload
+    rest = header[4:] + front + payload
     return struct.pack("<I", crc32c(rest)) + rest
 
 
@@ -598,7 +605,8 @@ def decode_batch(data):
         raise ProtocolError("shorter than the header of a batch")
     (crc, magic, version, attributes, length, count, unpacked, producer_epoch,
      base, newest, producer, sequence) = BATCH_HEADER.unpack_from(data)  # fmt: skip
-    has_id, attributes = attributes & HAS_ID, attributes & ~HAS_ID
+    has_id, has_ttl = attributes & HAS_ID, attributes & HAS_TTL
+    attributes &= ~(HAS_ID | HAS_TTL)
     if (magic, version) != (BATCH_MAGIC, 1) or attributes > 2:
         raise ProtocolError("not a batch of version 1")
     if producer_epoch and producer == bytes(16):
@@ -609,9 +617,11 @@ def decode_batch(data):
         raise ProtocolError("a batch's checksum is wrong")
     if attributes:
         raise Unsupported(("lz4", "zstd")[attributes - 1])
-    if length != unpacked:
-        raise ProtocolError("a batch's unpacked length is false")
     reader = Reader(data[BATCH_HEADER.size :])
+    if has_ttl and not 1 <= reader.number("u64") <= TTL_MAX:
+        raise ProtocolError("a batch's time to live is false")
+    if length != unpacked + (8 if has_ttl else 0):
+        raise ProtocolError("a batch's unpacked length is false")
     try:
         records = [decode_record(reader, base) for _ in range(count)]
     except UnicodeDecodeError as error:
@@ -679,7 +689,7 @@ def decode_fetched(body):
             item["batch"] = r.raw(r.number("u32"))
         elif kind == 2:
             item = {"from": r.number("u64"), "to": r.number("u64"), "reason": r.number("u8")}
-            if not 1 <= item["reason"] <= 3:
+            if not 1 <= item["reason"] <= 6:
                 raise ProtocolError(f"gap reason {item['reason']}")
         else:
             raise ProtocolError(f"item kind {kind}")

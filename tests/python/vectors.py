@@ -164,6 +164,7 @@ def check_raw(vectors):
         "Stream.request": stream_body(topic, 4, 20, (1 << 22, 1 << 16), 1 << 20, 300, True),
         "frame.stream-keep-alive": frame(REQUESTS["Stream"], 1, b"", flags=ANSWER_AND_MORE),
         "batch.none": batch,
+        "batch.ttl": encode_batch(vector_records(), id_from(0x40), 7, ttl=60_000),
     }
     for name, data in encoded.items():
         equal(data.hex(), vectors[name].hex(), name)
@@ -178,6 +179,10 @@ def check_raw(vectors):
     equal(fetched["items"][0], {"from": 20, "to": 30, "reason": 3}, "Fetch.answer")
     found = decode_batch(fetched["items"][1]["batch"])
     equal(found, (vector_records(), id_from(0x40), 7), "the batch of Fetch.answer")
+    equal(decode_batch(vectors["batch.ttl"]), found, "batch.ttl")
+    gaps = decode_fetched(vectors["Fetch.answer-gaps"])["items"]
+    reasons = [{"from": 19 + n, "to": 20 + n, "reason": n} for n in range(1, 7)]
+    equal(gaps, reasons, "Fetch.answer-gaps")
     answer = decode_taken(vectors["TakeRecords.answer"])
     equal(answer["ack_deadline"], 30_000, "TakeRecords.answer")
     (taken,) = answer["items"]

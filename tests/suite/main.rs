@@ -31,5 +31,7 @@ mod retaining;
 mod space;
 mod streams;
 mod support;
+mod thinned;
+mod ttl;
 mod verbs;
 mod wire;

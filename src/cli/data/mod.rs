@@ -214,8 +214,9 @@ fn dump(args: Dump, output: &Output) -> Result {
         Dumped::Record {
             topic,
             offset,
+            append_time,
+            ttl,
             record,
-            ..
         } => {
             let printed = printer.print(&Message {
                 topic,
@@ -225,6 +226,7 @@ fn dump(args: Dump, output: &Output) -> Result {
                 headers: &record.headers,
                 payload: &record.value,
                 delivery: None,
+                expires: ttl.map(|ttl| append_time.after(ttl)),
             });
             printed.map_err(|failure| {
                 failed = Some(failure);

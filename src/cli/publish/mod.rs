@@ -20,7 +20,7 @@ use crate::cli::fail::{Failure, Result};
 use crate::cli::{Context, note_waiting, output, signals, values};
 use crate::client::{
     self, Ack, ClientError, Compression, DelayedPublisher, Message, NewTopic, Publisher,
-    PublisherOptions,
+    PublisherOptions, TimeToLive,
 };
 use crate::limits;
 use crate::types::{Offset, ProducerName, Sequence, TopicName};
@@ -84,6 +84,10 @@ pub struct Publish {
     #[arg(long, value_name = "TIME|+D", value_parser = values::when, allow_hyphen_values = true)]
     #[arg(conflicts_with_all = ["atomic", "expect_end"])]
     deliver_at: Option<values::When>,
+    /// Gone for every reader so long after it was stored, by the clock of its host: 1 ms to ten years
+    #[arg(long, value_name = "DURATION", value_parser = values::time_to_live)]
+    #[arg(conflicts_with = "deliver_at")]
+    ttl: Option<TimeToLive>,
     /// How batches are compressed: none, lz4 or zstd [default: none]
     #[arg(long, value_name = "CODEC", hide_possible_values = true)]
     compress: Option<Codec>,

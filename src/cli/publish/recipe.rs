@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Publish;
 use crate::cli::fail::{Failure, Result};
 use crate::cli::values::When;
-use crate::client::{Header, Message};
+use crate::client::{Header, Message, TimeToLive};
 use crate::time::Timestamp;
 
 /// Where a message has its id.
@@ -46,6 +46,7 @@ pub(super) struct Recipe {
     deliver_at: Option<When>,
     /// When the last message is to be delivered, in milliseconds since 1970.
     last_due: AtomicI64,
+    ttl: Option<TimeToLive>,
 }
 
 impl Recipe {
@@ -63,6 +64,7 @@ impl Recipe {
             id_from: args.id_from.clone(),
             deliver_at: args.deliver_at,
             last_due: AtomicI64::new(0),
+            ttl: args.ttl,
         };
         match &recipe.id_from {
             Some(IdPlace::Key) if recipe.key.is_none() => {
@@ -92,6 +94,7 @@ impl Recipe {
             key: self.key.clone(),
             headers: self.headers.clone(),
             id: id.map(|id| id.as_ref().into()),
+            ttl: self.ttl,
             ..Message::new(payload)
         };
         let at = match self.deliver_at {

@@ -199,7 +199,7 @@ impl State {
     }
 
     fn admit_item(&mut self, item: TakenItem, now: Instant) -> Result<(), ClientError> {
-        let mut records = CheckedBatch::check_crc(item.batch)?.records()?;
+        let mut records = CheckedBatch::check_sent(item.batch)?.records()?;
         for run in &item.runs {
             for n in 0..u64::from(run.count) {
                 let record = records.next().transpose()?;

@@ -12,10 +12,10 @@ use tokio::sync::{Notify, watch};
 
 use crate::client::ClientError;
 use crate::client::publisher::ack::{Ack, Outcome, Receipt, RunAck};
-use crate::client::publisher::{Message, PublisherOptions};
+use crate::client::publisher::{Message, PublisherOptions, TimeToLive, invalid};
 use crate::limits;
 use crate::net::budget::Pool;
-use crate::protocol::batch::{BatchBuilder, Compression, RecordToSend};
+use crate::protocol::batch::{BatchBuilder, Compression, RecordToSend, TTL_BYTES};
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
 use crate::types::Offset;
@@ -77,6 +77,8 @@ pub(super) struct Batch {
     pub room_bytes: usize,
     /// It was asked for as one.
     pub whole: Option<Whole>,
+    /// How long all its messages live.
+    pub ttl: Option<TimeToLive>,
 }
 
 /// What is special of a batch that was asked for as one: what does not fit into a batch is refused, not cut.
@@ -130,7 +132,8 @@ impl Buffer {
         let record = message.to_send(Timestamp::now);
         let mut state = self.lock();
         state.admit(&record)?;
-        let (receipt, place, has_news) = state.push(&record, room_bytes, &self.options);
+        let (receipt, place, has_news) =
+            state.push(&record, (room_bytes, message.ttl), &self.options);
         let ack = Ack::new(receipt.clone(), place);
         drop(state);
         if has_news {
@@ -171,7 +174,8 @@ impl Buffer {
                 _ => message.room_bytes().min(room_left),
             };
             room_left -= room;
-            let (receipt, place, has_news) = state.push(&record, room, &self.options);
+            let (receipt, place, has_news) =
+                state.push(&record, (room, message.ttl), &self.options);
             news |= has_news;
             if !acks
                 .last_mut()
@@ -195,6 +199,7 @@ impl Buffer {
         room_bytes: usize,
     ) -> Result<RunAck, ClientError> {
         let now = Timestamp::now();
+        let ttl = one_ttl(messages)?;
         let mut state = self.lock();
         for message in messages {
             state.admit(&message.to_send(|| now))?;
@@ -217,6 +222,7 @@ impl Buffer {
             receipt: Arc::default(),
             room_bytes,
             whole: Some(whole),
+            ttl,
         };
         let ack = RunAck::new(batch.receipt.clone(), 0..count);
         let open = state.open.take();
@@ -312,6 +318,19 @@ impl Buffer {
     }
 }
 
+/// How long messages that are to be one batch live.
+fn one_ttl(messages: &[Message]) -> Result<Option<TimeToLive>, ClientError> {
+    let ttl = messages.first().and_then(|message| message.ttl);
+    match messages.iter().all(|message| message.ttl == ttl) {
+        true => Ok(ttl),
+        false => Err(invalid(
+            "atomic batch",
+            "its messages live for different times: give all of them the same time to live"
+                .to_owned(),
+        )),
+    }
+}
+
 /// The refusal of messages that are to be one batch, of so many bytes if that is known.
 fn not_one_batch(count: usize, bytes: Option<usize>, max: usize) -> ClientError {
     let reason = match (count, bytes) {
@@ -373,17 +392,19 @@ impl State {
     fn push(
         &mut self,
         record: &RecordToSend<'_>,
-        room_bytes: usize,
+        (room_bytes, ttl): (usize, Option<TimeToLive>),
         options: &PublisherOptions,
     ) -> (&Arc<Receipt>, u32, bool) {
         let bytes_max = options
             .batch_bytes
             .min(limits::batch_bytes_max(self.message_bytes_max))
-            .min(limits::BATCH_BYTES_MAX);
+            .min(limits::BATCH_BYTES_MAX)
+            .saturating_sub(ttl.map_or(0, |_| TTL_BYTES));
         let mut has_news = self.open.is_none();
         let records_max = options.batch_records_max;
         let is_full = |open: &mut Batch| {
-            open.builder.count() as usize >= records_max
+            open.ttl != ttl
+                || open.builder.count() as usize >= records_max
                 || !open.builder.push_within(record, bytes_max)
         };
         if let Some(full) = self.open.take_if(is_full) {
@@ -401,6 +422,7 @@ impl State {
                 receipt: Arc::default(),
                 room_bytes: 0,
                 whole: None,
+                ttl,
             }
         });
         open.room_bytes += room_bytes;
@@ -410,6 +432,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// Whatever batches were asked for: what the host would refuse is not made.
@@ -435,6 +459,42 @@ mod tests {
             batches += 1;
         }
         assert!(batches > 1);
+    }
+
+    /// A batch has one time to live: messages with another lie in another, in their order.
+    #[test]
+    fn messages_lie_together_as_long_as_they_live_for_the_same_time() {
+        let ttl = |millis| Duration::from_millis(millis).try_into().expect("good");
+        let message = |ttl: Option<TimeToLive>| Message {
+            ttl,
+            ..Message::new("x")
+        };
+        let messages = [None, None, Some(ttl(1)), Some(ttl(1)), Some(ttl(2)), None].map(message);
+        let buffer = Buffer::new(PublisherOptions::default(), 1_000);
+        let mut acks = Vec::new();
+        buffer.push_all(&messages, 600, &mut acks).expect("taken");
+        for message in &messages {
+            buffer.push(message, 100).expect("taken");
+        }
+        let taken = std::iter::from_fn(|| buffer.take(true));
+        let taken: Vec<_> = taken
+            .map(|batch| (batch.ttl, batch.builder.count()))
+            .collect();
+        let (once, two) = (Some(ttl(1)), Some(ttl(2)));
+        let last = [(None, 3), (once, 2), (two, 1), (None, 1)];
+        assert_eq!(taken[..3], [(None, 2), (once, 2), (two, 1)]);
+        assert_eq!(taken[3..], last);
+        assert_eq!(acks.len(), 4);
+        let whole = Whole {
+            has_id: false,
+            expected_end: None,
+        };
+        let error = buffer.push_whole(&messages, whole, 600).err();
+        let error = error.expect("one batch cannot live for several times");
+        assert!(error.to_string().contains("different times"), "{error}");
+        let batch = buffer.push_whole(&messages[2..4], whole, 600);
+        batch.expect("they live for the same time");
+        assert_eq!(buffer.take(true).expect("a batch").ttl, once);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod ack;
 mod bounds;
 mod buffer;
 mod sender;
+mod ttl;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,7 @@ use ack::Receipt;
 pub use ack::{Ack, Acked, AckedRun, RunAck};
 use buffer::{Buffer, Whole};
 use sender::Sender;
+pub use ttl::TimeToLive;
 
 /// How to publish.
 #[derive(Debug, Clone)]
@@ -100,6 +102,8 @@ pub struct Message {
     /// Its id, 1 to 255 bytes: a message of the same id that the topic remembers is not stored again. It
     /// travels as the header `tidings-id`.
     pub id: Option<Box<[u8]>>,
+    /// How long it lives, from when it is stored; without one as long as its topic keeps it.
+    pub ttl: Option<TimeToLive>,
 }
 
 // Messages are moved into futures and out of them, and what is larger is moved by a call: a tenth of the rate at which
@@ -143,6 +147,13 @@ impl Message {
     #[must_use]
     pub fn with_id(mut self, id: impl Into<Bytes>) -> Self {
         self.id = Some(id.into().as_ref().into());
+        self
+    }
+
+    /// Gone for every reader so long after it was stored.
+    #[must_use]
+    pub fn with_ttl(mut self, ttl: TimeToLive) -> Self {
+        self.ttl = Some(ttl);
         self
     }
 
@@ -395,6 +406,7 @@ impl Publisher {
     /// Takes messages as [`send`](Self::send) would one after the other, at a fraction of its cost a
     /// message. They are stored in their order; those that came to lie in one batch share an
     /// acknowledgement, so there are as many as batches were touched: one or two for what fits into one.
+    /// Messages that live for different times lie in different batches.
     ///
     /// An error here means that no message was taken. Where the publisher is closed in the middle, the
     /// acknowledgements of those that were not taken say so.
@@ -427,7 +439,7 @@ impl Publisher {
     /// same batch.
     ///
     /// Refused, with nothing sent, is what does not fit into one batch: with compression as far as the
-    /// packed bytes do, which only the acknowledgement may tell.
+    /// packed bytes do, which only the acknowledgement may tell. So are messages that live for different times.
     pub async fn send_all(&self, messages: Vec<Message>) -> Result<RunAck, ClientError> {
         self.send_whole(&messages, None).await
     }

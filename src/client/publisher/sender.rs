@@ -34,6 +34,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -232,12 +233,17 @@ impl Sender {
             receipt,
             room_bytes,
             whole,
+            ttl,
         } = batch;
         let count = builder.count();
         let has_id = whole.is_some_and(|whole| whole.has_id);
         let origin = match has_id {
             true => WITH_ID,
             false => self.next,
+        };
+        let origin = Origin {
+            ttl: ttl.map(Duration::from),
+            ..origin
         };
         let built = builder.build_as(&origin);
         builder.clear();

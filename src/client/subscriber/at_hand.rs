@@ -67,7 +67,7 @@ impl AtHand {
         let expected = self.end;
         let (from, item) = match item {
             FetchItem::Batch(stored) => {
-                let batch = CheckedBatch::check_crc(stored.batch.clone())?;
+                let batch = CheckedBatch::check_sent(stored.batch.clone())?;
                 (stored.base_offset, Item::Batch(stored, batch))
             }
             FetchItem::Gap(gap) => (gap.from, Item::Gap(gap)),

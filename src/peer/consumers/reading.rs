@@ -32,8 +32,8 @@ pub(super) struct Reading {
     pub found: Vec<Found>,
     /// Known records that are not there any more.
     pub lost: Vec<(Offset, Offset)>,
-    /// Between the cursor and here there is nothing.
-    pub passes: Option<Offset>,
+    /// Between these offsets, at the cursor or behind records found, there is nothing.
+    pub passes: Vec<(Offset, Offset)>,
     /// Bytes of batches, as far as they may be given out.
     pub bytes: usize,
     pub records: u64,
@@ -118,12 +118,10 @@ impl Desks {
         for item in read.items {
             let (first, end) = span(&item);
             let stored = match item {
-                // Behind what is missing the next take goes on.
-                FetchItem::Gap(gap) if reading.passes.is_none() && gap.from <= cursor => {
-                    reading.passes = Some(gap.to);
+                FetchItem::Gap(gap) => {
+                    reading.passes.push((gap.from, gap.to));
                     continue;
                 }
-                FetchItem::Gap(_) => break,
                 FetchItem::Batch(stored) => stored,
             };
             if records == 0 {
@@ -140,8 +138,8 @@ impl Desks {
                 found.opened = self.opened(desk, &found.stored);
                 let Some(opened) = &found.opened else {
                     // It cannot be unpacked, whatever its checksum says.
-                    reading.passes = reading.found.is_empty().then_some(end);
-                    break;
+                    reading.passes.push((first.max(cursor), end));
+                    continue;
                 };
                 let from = u32::try_from(cursor.since(first)).unwrap_or(0);
                 let fitting =

@@ -5,6 +5,7 @@
 //! 3. In line, what could be given out is read from the topic.
 //! 4. Under the lock it is given out, if it still can be, and the answer is made without a wait in between.
 
+use std::iter::Peekable;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use crate::protocol::api::TakeRecords;
 use crate::protocol::batch::OpenedBatch;
 use crate::protocol::error::ApiError;
 use crate::protocol::taken::{Taken, TakenItem, TakenRun};
-use crate::topic::consumers::{Fresh, Offer, Taker};
+use crate::topic::consumers::{Fresh, Group, Offer, Taker};
 use crate::types::Offset;
 
 /// How often a take looks in vain for what seemed to be there before it waits: others were faster, or it waits for its keys.
@@ -190,9 +191,6 @@ impl Desks {
         for lost in &reading.lost {
             inner.group.lose(*lost, now);
         }
-        if let Some(to) = reading.passes {
-            inner.group.pass(to);
-        }
         let room = inner.group.room(seat.slot);
         let mut taker = Taker {
             member: seat.slot,
@@ -200,6 +198,7 @@ impl Desks {
             now,
         };
         let mut all = Vec::new();
+        let mut passes = reading.passes.iter().peekable();
         for found in &reading.found {
             let mut runs = Vec::new();
             match &found.wanted {
@@ -210,7 +209,11 @@ impl Desks {
                         runs.extend(given);
                     }
                 }
-                Wanted::New(most) if found.stored.base_offset <= inner.group.cursor() => {
+                Wanted::New(most) => {
+                    pass(&mut inner.group, &mut passes);
+                    if found.stored.base_offset > inner.group.cursor() {
+                        continue;
+                    }
                     let keys = found.opened.as_ref().map(|opened| opened.keys());
                     let offer = Offer {
                         base: found.stored.base_offset,
@@ -222,12 +225,12 @@ impl Desks {
                     taker.records -= records_of(&given);
                     runs.extend(given);
                 }
-                Wanted::New(_) => {}
             }
             if !runs.is_empty() {
                 all.push((found, runs));
             }
         }
+        pass(&mut inner.group, &mut passes);
         desk.decided(&mut inner);
         Ok(all)
     }
@@ -274,6 +277,13 @@ impl Desks {
         }
         self.store.handed_out(desk.topic, records, bytes as u64);
         self.meters.redelivered(again);
+    }
+}
+
+/// Goes over what is missing, as far as everything before it was met.
+fn pass<'a>(group: &mut Group, passes: &mut Peekable<impl Iterator<Item = &'a (Offset, Offset)>>) {
+    while let Some((_, to)) = passes.next_if(|(from, _)| *from <= group.cursor()) {
+        group.pass(*to);
     }
 }
 

@@ -1,5 +1,7 @@
 //! The 64 bytes in front of the records.
 
+use std::time::Duration;
+
 use bytes::{Buf, BufMut};
 
 use super::record::RECORD_BYTES_MIN;
@@ -62,7 +64,24 @@ const HAS_TTL: u8 = 0x20;
 const THINNED: u8 = 0x40;
 
 /// Bytes of a time to live, behind the header.
-pub(super) const TTL_BYTES: usize = 8;
+pub const TTL_BYTES: usize = 8;
+
+/// Whether readers get a stored batch as it lies, at any time: it is not thinned, and has no time to live. One look
+/// at its attributes.
+pub fn is_plain(batch: &[u8]) -> bool {
+    let attributes = batch.get(7).copied().unwrap_or_default();
+    attributes & (HAS_TTL | THINNED) == 0
+}
+
+/// The time to live of a stored batch, if it has one.
+pub fn time_to_live(batch: &[u8]) -> Option<Duration> {
+    let attributes = batch.get(7).copied().unwrap_or_default();
+    let front = batch
+        .get(HEADER_BYTES..)
+        .filter(|_| attributes & HAS_TTL != 0);
+    let ttl = front?.first_chunk::<TTL_BYTES>()?;
+    Some(Duration::from_millis(u64::from_le_bytes(*ttl)))
+}
 
 impl BatchHeader {
     /// Reads the header of a whole batch.

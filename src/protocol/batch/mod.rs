@@ -73,11 +73,13 @@ use crate::limits;
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
 use crate::types::IdDigest;
-use header::TTL_BYTES;
 
 pub use build::{BatchBuilder, Origin, PushError, RecordToSend, renumber};
 pub use compress::Compression;
-pub use header::{BATCH_MAGIC, BATCH_VERSION, BatchHeader, HEADER_BYTES, Thinned};
+pub use header::{
+    BATCH_MAGIC, BATCH_VERSION, BatchHeader, HEADER_BYTES, TTL_BYTES, Thinned, is_plain,
+    time_to_live,
+};
 pub use part::OpenedBatch;
 pub use read::{Record, Records};
 pub use record::{Header, Headers, RecordRef};
@@ -244,11 +246,19 @@ impl CheckedBatch {
     /// Checks everything that a publisher may send, records included. `message_bytes_max` bounds key,
     /// headers and value of each record together.
     pub fn check(bytes: Bytes, message_bytes_max: usize) -> Result<Self, BatchError> {
-        let batch = Self::check_stored(bytes, message_bytes_max)?;
-        match batch.header.thinned {
-            None => Ok(batch),
+        Self::check_stored(bytes, message_bytes_max)?.unthinned()
+    }
+
+    /// Checks header and checksum of what a host sends to its readers, which is never thinned.
+    pub fn check_sent(bytes: Bytes) -> Result<Self, BatchError> {
+        Self::check_crc(bytes)?.unthinned()
+    }
+
+    fn unthinned(self) -> Result<Self, BatchError> {
+        match self.header.thinned {
+            None => Ok(self),
             Some(_) => Err(BatchError::Holes {
-                problem: "only the host of a topic makes such a batch",
+                problem: "only the host of a topic makes such a batch, and keeps it",
             }),
         }
     }
@@ -293,9 +303,7 @@ impl CheckedBatch {
 
     /// How long its records live, from when they were stored; `None`: for as long as the topic keeps them.
     pub fn ttl(&self) -> Option<Duration> {
-        let front = self.header.has_ttl.then(|| self.bytes.get(HEADER_BYTES..));
-        let ttl = front.flatten()?.first_chunk::<TTL_BYTES>()?;
-        Some(Duration::from_millis(u64::from_le_bytes(*ttl)))
+        time_to_live(&self.bytes)
     }
 
     /// What the header says.

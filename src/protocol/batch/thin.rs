@@ -435,6 +435,7 @@ mod tests {
 
     fn stored(bytes: Bytes) -> CheckedBatch {
         CheckedBatch::check(bytes.clone(), limits::MESSAGE_BYTES_MAX).expect_err("not published");
+        CheckedBatch::check_sent(bytes.clone()).expect_err("not sent to readers");
         CheckedBatch::check_stored(bytes, limits::MESSAGE_BYTES_MAX).expect("good")
     }
 

@@ -9,12 +9,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
 use super::api::{Api, Done, Hello, Ping, Request};
 use super::batch::{
-    BatchBuilder, BatchError, CheckedBatch, Compression, Header, Record, RecordToSend,
+    BatchBuilder, BatchError, CheckedBatch, Compression, Header, Origin, Record, RecordToSend,
 };
 use super::codec::Malformed;
 use super::data::{
@@ -24,7 +25,7 @@ use super::error::ApiError;
 use super::frame::{Frame, FrameHeader};
 use super::taken::Taken;
 use crate::limits;
-use crate::types::{Durability, GapReason, LeaderEpoch, Offset, ProducerId, Sequence};
+use crate::types::{Durability, Gap, GapReason, LeaderEpoch, Offset, ProducerId, Sequence};
 
 mod consumers;
 mod errors;
@@ -76,6 +77,11 @@ fn records() -> Vec<Record> {
 }
 
 fn batch(compression: Compression) -> Bytes {
+    batch_that_lives(compression, None)
+}
+
+/// The same records, as long as they live.
+fn batch_that_lives(compression: Compression, ttl: Option<Duration>) -> Bytes {
     let mut builder = BatchBuilder::new(compression);
     for record in &records() {
         let record = RecordToSend {
@@ -86,8 +92,17 @@ fn batch(compression: Compression) -> Bytes {
         };
         builder.try_push(&record).expect("it fits");
     }
-    let built = builder.build(ProducerId::from_bytes(id(0x40)), Sequence::new(7));
-    built.expect("there are records")
+    let origin = Origin {
+        producer: ProducerId::from_bytes(id(0x40)),
+        first: Sequence::new(7),
+        ttl,
+        ..Origin::default()
+    };
+    builder.build_as(&origin).expect("there are records")
+}
+
+fn batch_for_a_minute() -> Bytes {
+    batch_that_lives(Compression::None, Some(Duration::from_secs(60)))
 }
 
 /// Everything that does not go through bincode, by name.
@@ -119,12 +134,14 @@ fn raw() -> Vec<(&'static str, Vec<u8>)> {
         ("batch.none", batch(Compression::None).to_vec()),
         ("batch.lz4", batch(Compression::Lz4).to_vec()),
         ("batch.zstd", batch(Compression::Zstd).to_vec()),
+        ("batch.ttl", batch_for_a_minute().to_vec()),
         ("Publish.request", request),
         ("Publish.answer", published().encode().to_vec()),
         ("PublishExpecting.request", expecting),
         ("PublishExpecting.answer", published().encode().to_vec()),
         ("Fetch.request", fetch().encode()),
         ("Fetch.answer", fetched().encode().concat()),
+        ("Fetch.answer-gaps", gaps().encode().concat()),
         ("Stream.request", stream().encode()),
         ("Stream.answer", fetched().encode().concat()),
         ("frame.stream-answer", frame(52, 5, 1, part)),
@@ -200,6 +217,31 @@ fn fetched() -> Fetched {
     }
 }
 
+/// An answer with every reason there is.
+fn gaps() -> Fetched {
+    let gap = |(from, reason)| {
+        FetchItem::Gap(Gap {
+            from: Offset::new(from),
+            to: Offset::new(from + 1),
+            reason,
+        })
+    };
+    let reasons = [
+        GapReason::Discarded,
+        GapReason::Lost,
+        GapReason::Damaged,
+        GapReason::Compacted,
+        GapReason::Expired,
+        GapReason::Purged,
+    ];
+    Fetched {
+        start_offset: Offset::new(21),
+        end_offset: Offset::new(26),
+        next_offset: Offset::new(26),
+        items: (20..).zip(reasons).map(gap).collect(),
+    }
+}
+
 #[test]
 fn bodies_are_the_bytes_they_always_were() {
     let vectors = vectors();
@@ -264,6 +306,10 @@ fn the_bytes_decode_to_what_they_always_did() {
     }
     assert_eq!(Fetch::decode(bytes("Fetch.request")), Ok(fetch()));
     assert_eq!(Fetched::decode(bytes("Fetch.answer")), Ok(fetched()));
+    assert_eq!(Fetched::decode(bytes("Fetch.answer-gaps")), Ok(gaps()));
+    let passing = CheckedBatch::check(bytes("batch.ttl"), limits::MESSAGE_BYTES_DEFAULT);
+    let passing = passing.expect("it is good");
+    assert_eq!(passing.ttl(), Some(Duration::from_secs(60)));
     assert_eq!(Stream::decode(bytes("Stream.request")), Ok(stream()));
     assert_eq!(Fetched::decode(bytes("Stream.answer")), Ok(fetched()));
     let taken = consumers::taken(bytes("batch.none"));

@@ -1,13 +1,17 @@
-//! Records as a reader would get them, one by one.
+//! Records one by one, as a reader would get them; those whose time is over as well, as long as they are there.
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
 
 use super::OfflineError;
 use super::image::Image;
 use super::read::{Index, Item, TopicReader};
 use crate::journal::StoredEntry;
-use crate::protocol::batch::{CheckedBatch, Record};
+use crate::protocol::batch::{CheckedBatch, Piece, Record, time_to_live};
+use crate::store::told;
 use crate::time::Timestamp;
 use crate::topic::Topic;
 use crate::types::{Gap, GapReason, Offset, TopicName};
@@ -34,6 +38,8 @@ pub enum Dumped<'a> {
         offset: Offset,
         /// When its host appended it.
         append_time: Timestamp,
+        /// How long it lives from then on, if it is not kept for as long as the topic keeps it.
+        ttl: Option<Duration>,
         /// What was published.
         record: Record,
     },
@@ -77,6 +83,7 @@ pub fn dump(
     let mut dumping = Dumping {
         range,
         summary: DumpSummary::default(),
+        gap: None,
         visit,
     };
     for topic in topics {
@@ -88,6 +95,9 @@ pub fn dump(
                 .item(&topic.row.name, item)
                 .map_err(OfflineError::io("write"))?;
         }
+        dumping
+            .tell_gap(&topic.row.name)
+            .map_err(OfflineError::io("write"))?;
     }
     image.check_undisturbed()?;
     Ok(dumping.summary)
@@ -96,6 +106,8 @@ pub fn dump(
 struct Dumping<'a> {
     range: (Offset, Offset),
     summary: DumpSummary,
+    /// What is missing, not told yet: more may follow for the same reason.
+    gap: Option<Gap>,
     visit: &'a mut dyn FnMut(Dumped<'_>) -> io::Result<()>,
 }
 
@@ -108,6 +120,22 @@ impl Dumping<'_> {
     }
 
     fn missing(&mut self, topic: &TopicName, gap: Gap) -> io::Result<()> {
+        let (from, to) = (gap.from.max(self.range.0), gap.to.min(self.range.1));
+        match &mut self.gap {
+            _ if from >= to => {}
+            Some(last) if last.to == from && last.reason == gap.reason => last.to = to,
+            _ => {
+                self.tell_gap(topic)?;
+                self.gap = Some(Gap { from, to, ..gap });
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_gap(&mut self, topic: &TopicName) -> io::Result<()> {
+        let Some(gap) = self.gap.take() else {
+            return Ok(());
+        };
         if gap.reason == GapReason::Damaged {
             self.summary.damaged += gap.to.since(gap.from);
         }
@@ -115,30 +143,49 @@ impl Dumping<'_> {
     }
 
     fn batch(&mut self, topic: &TopicName, entry: &StoredEntry) -> io::Result<()> {
-        let mut offset = Offset::new(entry.header.number);
+        let mut at = Offset::new(entry.header.number);
         let end = Offset::new(entry.header.end_number());
-        let records = CheckedBatch::check_crc(entry.payload.clone()).and_then(|b| b.records());
+        for piece in told::parts(entry).into_iter().flatten() {
+            match piece {
+                Piece::Gap(gap) => {
+                    self.missing(topic, gap)?;
+                    at = gap.to;
+                }
+                Piece::Batch(base, batch) => at = self.records(topic, entry, (base, batch))?,
+            }
+        }
+        let gap = Gap {
+            from: at,
+            to: end.max(at),
+            reason: GapReason::Damaged,
+        };
+        self.missing(topic, gap)
+    }
+
+    /// The records of a plain batch. Tells how far they could be read.
+    fn records(
+        &mut self,
+        topic: &TopicName,
+        entry: &StoredEntry,
+        (mut offset, batch): (Offset, Bytes),
+    ) -> io::Result<Offset> {
+        let ttl = time_to_live(&batch);
+        let records = CheckedBatch::check_crc(batch).and_then(|batch| batch.records());
         for record in records.into_iter().flatten() {
             let Ok(record) = record else { break };
             if self.range.0 <= offset && offset < self.range.1 {
+                self.tell_gap(topic)?;
                 self.summary.records += 1;
                 (self.visit)(Dumped::Record {
                     topic,
                     offset,
                     append_time: entry.header.append_time,
+                    ttl,
                     record,
                 })?;
             }
             offset = offset.next();
         }
-        if offset < end {
-            let gap = Gap {
-                from: offset,
-                to: end,
-                reason: GapReason::Damaged,
-            };
-            self.missing(topic, gap)?;
-        }
-        Ok(())
+        Ok(offset)
     }
 }

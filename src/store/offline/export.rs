@@ -10,6 +10,8 @@ use super::tdx::{
     ExportInfo, ExportWriter, ExportedBatch, ExportedGroup, ExportedHistory, ExportedPage,
     ExportedSubscription, ExportedTopic, Section, TopicTotals,
 };
+use crate::journal::StoredEntry;
+use crate::protocol::batch::BatchHeader;
 use crate::time::Timestamp;
 use crate::topic::Topic;
 use crate::types::{Gap, GapReason, Offset, TopicName};
@@ -180,7 +182,7 @@ fn write(
         while let Some(item) = reader.next()? {
             let Item::Batch(entry) = item else { continue };
             totals.batches += 1;
-            totals.records += u64::from(entry.header.records);
+            totals.records += u64::from(records_of(&entry));
             totals.bytes += entry.payload.len() as u64;
             let batch = ExportedBatch {
                 base: Offset::new(entry.header.number),
@@ -202,6 +204,11 @@ fn write(
     }
     writer.finish(topics).map_err(failed())?;
     Ok(written)
+}
+
+/// How many records a batch has; a thinned one takes more offsets.
+fn records_of(entry: &StoredEntry) -> u32 {
+    BatchHeader::parse(&entry.payload).map_or(entry.header.records, |header| header.record_count)
 }
 
 /// The consumer groups, each before its pages.

@@ -292,7 +292,7 @@ fn write_records(
                 if batch.base < *at {
                     return Err(other.into());
                 }
-                *at = batch.base.saturating_add(u64::from(header.record_count));
+                *at = batch.base.saturating_add(header.span().into());
                 fill.push(&entry(*topic, &batch, &header, &[&batch.batch]))?;
             }
             Section::End { .. } => return fill.finish(),
@@ -317,7 +317,7 @@ fn entry<'a>(
         topic,
         number: batch.base.get(),
         epoch: batch.epoch,
-        records: header.record_count,
+        records: header.span(),
         append_time: batch.append_time,
         payload,
         payload_crc: header.crc,

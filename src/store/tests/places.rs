@@ -50,6 +50,17 @@ async fn check_times(store: &Store, topic: &str, id: TopicId) {
         let found = found.expect("found").offset.get();
         assert_eq!(found, expected, "time {time} of {topic}");
     }
+    let end = batches.last().map_or(0, |(_, end, _)| *end);
+    let offsets = batches.iter().flat_map(|(base, end, _)| *base..*end);
+    let offsets: Vec<u64> = offsets.filter(|offset| *offset >= start).collect();
+    for back in [0, 1, 2, 7, 50, 100, 10_000] {
+        let nth = offsets.len().checked_sub(back);
+        let expected = nth.map_or(start, |nth| offsets.get(nth).copied().unwrap_or(end));
+        let position = Position::Back(back as u64);
+        let found = store.find_offset(name(topic), position).await;
+        let found = found.expect("found").offset.get();
+        assert_eq!(found, expected, "{back} from the end of {topic}");
+    }
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::limits;
 use crate::protocol::api::{ConsumerGroupChanges, PlaceChange};
-use crate::protocol::batch::CheckedBatch;
+use crate::protocol::batch::{CheckedBatch, Piece, expand};
 use crate::time::Timestamp;
 use crate::topic::consumers::{changed_options, page_start};
 use crate::types::{Offset, SubscriptionName};
@@ -29,6 +29,19 @@ pub struct CheckedTopic {
     pub totals: TopicTotals,
     /// Bytes of its largest batch.
     pub largest_batch: usize,
+    /// What was taken out of its batches.
+    pub thinned: ThinnedTopic,
+}
+
+/// What was taken out of the batches of a topic, and what will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ThinnedTopic {
+    /// Offsets that lie in its batches, not below its first, and have no record.
+    pub removed: u64,
+    /// The end of its last thinned batch.
+    pub end: Offset,
+    /// A batch has a time to live.
+    pub has_ttl: bool,
 }
 
 /// Everything in an export but the records.
@@ -135,6 +148,7 @@ impl Checking {
                 groups: Vec::new(),
                 totals: TopicTotals::default(),
                 largest_batch: 0,
+                thinned: ThinnedTopic::default(),
             },
             names: BTreeSet::new(),
             last_time: None,
@@ -228,10 +242,10 @@ impl Checking {
 
     fn batch(&mut self, found: ExportedBatch) -> Field<()> {
         let bytes = found.batch.len();
-        let checked = CheckedBatch::check(found.batch, limits::MESSAGE_BYTES_MAX);
+        let checked = CheckedBatch::check_stored(found.batch, limits::MESSAGE_BYTES_MAX);
         let checked = checked.map_err(|error| error.to_string())?;
         let records = checked.header().record_count;
-        let end = found.base.checked_add(u64::from(records));
+        let end = found.base.checked_add(checked.header().span().into());
         let end = end.ok_or_else(|| "the offsets overflow".to_owned())?;
         // The first batch may begin before the log start: it is kept whole.
         let first = self.found.totals.batches == 0 && found.base < self.found.topic.start;
@@ -245,11 +259,29 @@ impl Checking {
             return Err("the append time falls".to_owned());
         }
         self.last_time = Some(found.append_time);
+        self.thinned(found.base, &checked)?;
         self.at = end;
         self.found.largest_batch = self.found.largest_batch.max(bytes);
         self.found.totals.batches += 1;
         self.found.totals.records += u64::from(records);
         self.found.totals.bytes += bytes as u64;
+        Ok(())
+    }
+
+    /// Counts what a batch lacks.
+    fn thinned(&mut self, base: Offset, batch: &CheckedBatch) -> Field<()> {
+        let thinned = &mut self.found.thinned;
+        thinned.has_ttl |= batch.header().has_ttl;
+        if batch.header().thinned.is_none() {
+            return Ok(());
+        }
+        thinned.end = base.saturating_add(batch.header().span().into());
+        for piece in expand(base, batch).map_err(|error| error.to_string())? {
+            if let Piece::Gap(gap) = piece {
+                let from = gap.from.max(self.found.topic.start);
+                thinned.removed += gap.to.since(from);
+            }
+        }
         Ok(())
     }
 

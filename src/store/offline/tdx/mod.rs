@@ -27,7 +27,7 @@ use std::io;
 use bytes::Bytes;
 use thiserror::Error;
 
-pub use check::{CheckedExport, CheckedTopic, check};
+pub use check::{CheckedExport, CheckedTopic, ThinnedTopic, check};
 pub use read::ExportReader;
 pub use write::ExportWriter;
 

@@ -5,6 +5,7 @@ mod moving;
 mod reading;
 mod registry;
 mod snapshot;
+mod thinned;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -201,6 +202,7 @@ pub(super) fn contents(dir: &Path) -> Contents {
                 offset,
                 append_time,
                 record,
+                ..
             } => {
                 let of_topic = found.topics.get_mut(topic.as_str()).expect("listed");
                 let record = (append_time.as_millis(), record.value.to_vec());

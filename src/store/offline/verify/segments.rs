@@ -6,10 +6,14 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
+
 use crate::journal::{
     EntryHeader, EntryKind, EntryScanner, Extent, FIRST_POSITION, Footer, Kind, Passed, Payloads,
     Place, ScannedGroup, SegmentReader, StateOp, Step, Via,
 };
+use crate::limits;
+use crate::protocol::batch::{BatchHeader, CheckedBatch};
 use crate::store::offline::OfflineError;
 use crate::store::offline::image::{Image, SegmentView, footer_extents, join};
 use crate::store::offline::report::Verified;
@@ -162,6 +166,9 @@ impl SegmentCheck<'_> {
                     self.report.checked.entries += 1;
                     self.report.checked.payload_bytes += u64::from(entry.header.payload_bytes);
                     self.entry(entry.position, &entry.header, entry.payload_ok, found);
+                    if entry.header.kind == EntryKind::Records && entry.payload_ok {
+                        self.batch(entry.position, &entry.header, entry.payload, found);
+                    }
                     let is_state = entry.header.kind == EntryKind::State && entry.payload_ok;
                     if is_state && let Err(fault) = StateOp::decode_all(entry.payload) {
                         let finding = self.report.add(&self.name, fault.to_string());
@@ -216,6 +223,34 @@ impl SegmentCheck<'_> {
                     append_time: header.append_time,
                 });
         }
+    }
+
+    /// Whether a batch takes the offsets that its entry tells. One that this peer thinned is looked at whole: no
+    /// publisher's checksum vouches for it.
+    fn batch(&mut self, position: u32, header: &EntryHeader, bytes: &[u8], found: &mut Found) {
+        let max = limits::MESSAGE_BYTES_MAX;
+        let batch = BatchHeader::parse(bytes).and_then(|batch| match batch.thinned {
+            None => Ok(batch),
+            Some(_) => CheckedBatch::check_stored(Bytes::copy_from_slice(bytes), max)
+                .map(|batch| *batch.header()),
+        });
+        let what = match batch {
+            Ok(batch) if batch.span() == header.records => return,
+            Ok(batch) => format!(
+                "the batch takes {} offsets, its entry {}",
+                batch.span(),
+                header.records
+            ),
+            Err(error) => format!("the batch: {error}"),
+        };
+        self.broken += 1;
+        let (from, to) = (Offset::new(header.number), Offset::new(header.end_number()));
+        let finding = self.report.add(&self.name, what).at(position);
+        finding
+            .of(self.image.state(), header.topic)
+            .offsets(from, to);
+        let told = found.told.entry(header.topic).or_default();
+        told.push((from, to));
     }
 
     fn footer(&mut self, found: &mut Found) -> Result<(), OfflineError> {
