@@ -1,0 +1,71 @@
+//! What is given up, and when.
+
+use std::time::Duration;
+
+use super::*;
+
+/// Retention, freeing and copying are looked at so often, and a state snapshot is written no more often.
+pub const RECLAIM_EVERY_DEFAULT: Duration = Duration::from_secs(1);
+/// And at least so often while something of it waits for the disk.
+pub const RECLAIM_EVERY_BUSY: Duration = Duration::from_millis(50);
+/// Looking more often than this is looking all the time.
+pub const RECLAIM_EVERY_MIN: Duration = Duration::from_millis(1);
+/// A repair waits so long for its state snapshot to be relied on.
+pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(600);
+/// Extents one step of a topic's retention passes over; the next step goes on.
+pub const RETENTION_EXTENTS_MAX: usize = 65_536;
+/// Steps of retention handed to the writer before their outcome is waited for.
+pub const RETENTION_STEPS_AT_ONCE: usize = 64;
+/// Where wall clock and monotonic clock have parted by more, nothing expires by age.
+pub const CLOCKS_APART_MAX: Duration = Duration::from_secs(3600);
+/// Segments freed by one state entry.
+pub const SEGMENTS_FREED_AT_ONCE: usize = 256;
+/// Rows in one state entry of a snapshot: bounds the entry to some 90 KiB of the largest rows but topics' and pages of
+/// consumer groups in which everything failed, which are 250 KiB at the very most.
+pub const SNAPSHOT_ENTRY_ROWS: usize = 64;
+/// What a snapshot adds to one group, in bytes: publishers share the group, so it is kept small against it.
+pub const SNAPSHOT_GROUP_BYTES: usize = 128 * KIB;
+/// A snapshot is written where it lets go of so many times its own size.
+pub const SNAPSHOT_GAIN_MIN: u64 = 8;
+/// A snapshot is written at the latest after so many segments: a rebuild of the catalog reads no more than these.
+pub const SNAPSHOT_SEGMENTS_MAX: u64 = 64;
+/// Size of a row before any snapshot was written, in bytes: a guess on the large side.
+pub const SNAPSHOT_ROW_BYTES: u64 = 512;
+/// Free slots kept for the segments to come, beside the one that is ready.
+pub const FREE_SLOTS_KEPT: usize = 2;
+/// Further ones are deleted when nobody took them between so many looks of the reclaimer: a busy peer uses
+/// them before.
+pub const FREE_SLOT_KEPT_LOOKS: u32 = 2;
+/// A segment is copied together with others when at most so much of its slot is live, in percent.
+pub const COLD_LIVE_PERCENT: u64 = 50;
+/// The same while the store takes more space than it should: beyond this copying moves more than it frees.
+pub const COLD_LIVE_PERCENT_TIGHT: u64 = 80;
+/// A segment of which at least one part in so many of what lives is to go soon is not copied.
+pub const COLD_GOING_SHARE: u64 = 8;
+/// While there is space enough, copying gives back at least so many times what it copies.
+pub const COLD_GAIN_MIN: u64 = 4;
+/// Space on disk above this part of the live bytes is more than it should be, in percent.
+pub const SPACE_PERCENT: u64 = 140;
+/// Beside so many slots: a cold one that is not full, and one that waits for the next snapshot.
+pub const SPACE_SLOTS: u64 = 2;
+/// Segments copied into one cold segment at once: bounds the footers in memory.
+pub const COLD_SOURCES_MAX: usize = 64;
+/// Slots one step of copying takes before it gives any back: as many as the reserve has room for.
+pub const COLD_OUTPUTS_MAX: u64 = 2;
+/// Bytes copied per second while there is space enough, so that publishers hardly notice.
+pub const COLD_BYTES_PER_SECOND: u64 = 32 * MIB as u64;
+/// Bytes read at once for copying.
+pub const COLD_READ_BYTES: u32 = MIB as u32;
+/// Extents up to this are read for copying together with others that lie near, in bytes; larger ones one by one.
+pub const COLD_SMALL_BYTES: u32 = 64 * KIB as u32;
+/// What lies between two of them is read along up to this, in bytes: it takes no longer than a read of its own.
+pub const COLD_SKIP_BYTES: u32 = 64 * KIB as u32;
+/// Bytes of such extents that are kept until they are written in their order.
+pub const COLD_GATHER_BYTES: usize = 32 * MIB;
+/// A cold segment is synced every so many bytes, so that its last sync does not hold up the writer's.
+pub const COLD_SYNC_BYTES: u64 = 8 * MIB as u64;
+/// Opening waits for reclaiming when this many segments could be given up: a peer that is killed again
+/// and again leaves one or two behind at each start.
+pub const OPEN_RECLAIM_SEGMENTS: u64 = 8;
+/// But not longer than this.
+pub const OPEN_RECLAIM_PATIENCE: Duration = Duration::from_secs(10);
