@@ -114,6 +114,7 @@ pub(super) struct Writer {
     capture_due: bool,
     /// A claim of something is worth a mark of its own.
     mark_due: bool,
+    last_write: Instant,
 }
 
 /// What a new writer begins with.
@@ -165,6 +166,7 @@ impl Writer {
             last_capture: Instant::now() - CAPTURE_EVERY,
             capture_due: false,
             mark_due: true,
+            last_write: Instant::now(),
             open: OpenSegment::going_on(parts.open, parts.previous_end.position, parts.last_group),
             state: parts.state,
             shared: parts.shared,
@@ -247,9 +249,14 @@ impl Writer {
         self.emit_snapshot(&mut staging);
         if staging.is_empty() {
             self.tell_in_order(staging);
+            // Questions write nothing, and may come all the time.
+            if self.last_write.elapsed() >= limits::IDLE_MARK_AFTER {
+                self.idle();
+            }
         } else {
             self.write_group(staging, false);
             self.mark_due = true;
+            self.last_write = Instant::now();
         }
     }
 

@@ -170,3 +170,21 @@ async fn a_snapshot_that_was_interrupted_is_not_used() {
         store.stop().expect("a clean stop");
     }
 }
+
+/// Slots wait for claims. Whoever asked for a topic every 100 ms held them up for as long as nothing was written.
+#[tokio::test]
+async fn what_was_written_is_claimed_although_questions_never_end() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (store, _) = open(dir.path());
+    let id = create(&store, "a", Durability::Fsync).await;
+    publish(&store, id, batch(0, 0, &[b"x"])).await;
+    let written = store.shared.synced_group.load(Ordering::Acquire);
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while store.shared.claimed_group.load(Ordering::Acquire) < written {
+        let is_late = std::time::Instant::now() > deadline;
+        assert!(!is_late, "group {written} is not claimed");
+        super::retention::info(&store, "a").await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    store.stop().expect("a clean stop");
+}
