@@ -12,6 +12,7 @@ mod text;
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
@@ -565,6 +566,24 @@ impl RememberIds {
     }
 }
 
+/// Whether of the messages of a key only the newest is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Compaction {
+    /// Older messages of a key go once a newer one of that key is stored.
+    pub on: bool,
+    /// A deletion (a key without a payload) is kept so long, in milliseconds of the host's append time; `None`:
+    /// [`limits::TOMBSTONES_KEPT_FOR`].
+    pub tombstone_age_ms: Option<u64>,
+}
+
+impl Compaction {
+    /// How long a deletion is kept.
+    pub fn tombstone_age(&self) -> Duration {
+        let age = self.tombstone_age_ms.map(Duration::from_millis);
+        age.unwrap_or(limits::TOMBSTONES_KEPT_FOR)
+    }
+}
+
 /// What can be set on a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct TopicSettings {
@@ -576,6 +595,8 @@ pub struct TopicSettings {
     pub when_full: WhenFull,
     /// Which message ids are remembered.
     pub ids: RememberIds,
+    /// Whether older messages of a key go.
+    pub compaction: Compaction,
 }
 
 impl TopicSettings {

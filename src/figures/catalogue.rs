@@ -208,6 +208,9 @@ metrics! {
     SEGMENTS_COPIED = "tidings_segments_copied_total", COUNTER, One, [], "Journal files given up after what lived was copied";
     COLD_SEGMENTS = "tidings_cold_segments_total", COUNTER, One, [], "Journal files written for those copies";
     BYTES_COPIED = "tidings_copied_bytes_total", COUNTER, Bytes, [], "Bytes of records copied into them";
+    COMPACTIONS = "tidings_compactions_total", COUNTER, One, [], "Passes over a topic that left one record of each key";
+    RECORDS_REMOVED = "tidings_records_removed_total", COUNTER, One, [], "Records that were taken out of topics while their files were copied";
+    BYTES_REMOVED = "tidings_removed_bytes_total", COUNTER, Bytes, [], "By how much record batches became smaller by that";
     SLOTS_REUSED = "tidings_slots_reused_total", COUNTER, One, [], "Journal files used again";
     SLOTS_DELETED = "tidings_slots_deleted_total", COUNTER, One, [], "Journal files deleted";
     DAMAGE = "tidings_damage_findings", GAUGE, One, [], "Findings of damage since the start";

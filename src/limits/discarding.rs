@@ -18,6 +18,24 @@ pub const RETENTION_EXTENTS_MAX: usize = 65_536;
 pub const RETENTION_STEPS_AT_ONCE: usize = 64;
 /// Where wall clock and monotonic clock have parted by more, nothing expires by age.
 pub const CLOCKS_APART_MAX: Duration = Duration::from_secs(3600);
+/// Deletions are kept so long in a compacted topic unless set otherwise: who reads on within it sees each.
+pub const TOMBSTONES_KEPT_FOR: Duration = Duration::from_hours(24);
+/// And so long at least.
+pub const TOMBSTONES_KEPT_FOR_MIN: Duration = Duration::from_secs(1);
+/// Keys that one pass of compaction remembers: some 64 MiB.
+pub const COMPACTION_KEYS_MAX: usize = 1_500_000;
+/// A topic is compacted when so much of what may be is new since the last time, in percent of its bytes.
+pub const COMPACTION_DIRTY_PERCENT: u64 = 50;
+/// Or when something of it has been for so long.
+pub const COMPACTION_DIRTY_FOR: Duration = Duration::from_hours(1);
+/// How often is looked which topics that are.
+pub const COMPACTION_LOOK_EVERY: Duration = Duration::from_secs(2);
+/// What is noted of records that one copy takes away, in entries of some 24 bytes: beyond it no more are.
+pub const SIFTED_MAX: usize = 1 << 20;
+/// Topics of which one copy takes records away: their rows stand in one group.
+pub const SIFTED_TOPICS_MAX: usize = 256;
+/// Holes that a batch is handed by those before it, of which nothing is left; beyond it they stand alone.
+pub const LEADING_HOLES_MAX: usize = 1024;
 /// Segments freed by one state entry.
 pub const SEGMENTS_FREED_AT_ONCE: usize = 256;
 /// Rows in one state entry of a snapshot: bounds the entry to some 90 KiB of the largest rows but topics' and pages of

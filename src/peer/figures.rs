@@ -157,6 +157,9 @@ impl PeerFigures {
         tell(&all::SEGMENTS_COPIED, reclaimed.segments_copied);
         tell(&all::COLD_SEGMENTS, reclaimed.cold_segments);
         tell(&all::BYTES_COPIED, reclaimed.bytes_copied);
+        tell(&all::COMPACTIONS, reclaimed.compactions);
+        tell(&all::RECORDS_REMOVED, reclaimed.records_removed);
+        tell(&all::BYTES_REMOVED, reclaimed.bytes_removed);
         tell(&all::SLOTS_REUSED, reclaimed.slots_reused);
         tell(&all::SLOTS_DELETED, reclaimed.slots_deleted);
     }

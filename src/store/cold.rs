@@ -15,7 +15,8 @@
 //! 2. A cold segment is durable, footer and all, before an entry names it. Until
 //!    then its slot is free: a crash leaves nothing to clean up.
 //! 3. What lives only gets less: a start never falls and an id never returns. So
-//!    a copy made of what lived then holds all that lives when it is put in.
+//!    a copy made of what lived then holds all that lives when it is put in, but for
+//!    single records that the [sieve](super::sieve) took out on the way.
 //! 4. Every copied batch is checked by its own checksum on the way. What cannot be
 //!    read ends the copying: its segment is marked as damaged, and stays (J14).
 //! 5. Readers find either the source or the copy: the topic's index changes in one
@@ -26,16 +27,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::command::Context;
-use super::copying::Output;
+use super::copying::Copies;
 use super::index::Run;
 use super::keeper::runs;
 use super::motion::Motion;
 use super::segments::{Pin, Segment};
-use super::shared::{Shared, TopicShared};
+use super::shared::{Shared, TopicShared, count};
+use super::sieve::Sifted;
 use crate::journal::{FIRST_POSITION, Footer, footer_bytes};
 use crate::limits;
 use crate::protocol::error::ApiError;
-use crate::topic::{RowKey, SegmentRow};
+use crate::topic::{RowKey, SegmentRow, State};
 use crate::types::{Offset, TopicId};
 
 /// What of a sealed segment lives.
@@ -278,12 +280,18 @@ impl Leaving {
 pub(super) fn swap(
     context: &mut Context<'_>,
     mut sources: Leaving,
-    outputs: Vec<Output>,
+    (copies, may_be_even): (Copies, bool),
 ) -> Result<(Given, Vec<RowKey>), ApiError> {
     let refused = |reason: &str| ApiError::InvalidArgument {
         what: "segments".to_owned(),
         reason: reason.to_owned(),
     };
+    let Copies {
+        outputs, sifted, ..
+    } = copies;
+    if sifted.iter().any(|of| !may_be_thinned(context.state, of)) {
+        return Err(refused("nothing goes out of one of their topics any more"));
+    }
     let rows = context.state.segments();
     // One that is not there any more was freed meanwhile: nothing in it lived.
     sources
@@ -301,7 +309,7 @@ pub(super) fn swap(
     {
         return Err(refused("one of them cannot be looked into now"));
     }
-    if sources.usages.len() <= outputs.len() {
+    if sources.usages.len() + usize::from(may_be_even) <= outputs.len() {
         return Err(refused("most of them died while they were copied"));
     }
     let mut keys = Vec::new();
@@ -319,7 +327,33 @@ pub(super) fn swap(
         keys.push(RowKey::Segment(number));
     }
     let given = give_up(context, sources, new_runs, &mut keys);
+    keys.extend(sifted.iter().filter_map(|of| take_away(context, of)));
     Ok((given, keys))
+}
+
+/// Whether records may still go out of a topic, where it is there (C7).
+fn may_be_thinned(state: &State, sifted: &Sifted) -> bool {
+    let Ok(topic) = state.topic(sifted.topic) else {
+        return true;
+    };
+    let may_be_compacted = topic.row.settings.compaction.on || !sifted.is_compacted;
+    may_be_compacted && topic.row.quarantine.is_none()
+}
+
+/// On the writer's thread: what a copy took out of a topic is counted no more (C6).
+fn take_away(context: &mut Context<'_>, sifted: &Sifted) -> Option<RowKey> {
+    let shared = context.shared;
+    let topic = context.state.topic_mut(sifted.topic).ok()?;
+    let start = topic.row.start;
+    let (records, bytes) = (sifted.removed_from(start), sifted.bytes_from(start));
+    topic.take_away(records, bytes, sifted.end);
+    let reclaimed = &shared.reclaimed;
+    count(&reclaimed.records_removed, records as usize);
+    let less = usize::try_from(bytes.saturating_neg()).unwrap_or(0);
+    count(&reclaimed.bytes_removed, less);
+    let published = shared.publish_topic(topic, None);
+    published.was_thinned();
+    Some(RowKey::Topic(sifted.topic))
 }
 
 /// On the writer's thread: segments in which nothing lives are given up. If anything in them does, all stay.

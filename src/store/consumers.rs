@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::Store;
 use super::command::{Change, Command, Context, Done};
-use super::retention::{Plan, discard};
+use super::retention::{Plan, discard, holds};
 use super::topics::append_time_at;
 use crate::limits;
 use crate::protocol::api::{ConsumerGroupChanges, Position};
@@ -200,7 +200,7 @@ impl Store {
     }
 
     /// Discards what lies before `to` in one topic and appends a batch to another, in one step. False where the first one
-    /// does not begin at `from` any more: then nothing was done.
+    /// does not begin at `from` any more, or was compacted meanwhile: then nothing was done.
     ///
     /// # Errors
     /// `UnknownTopicId`, `TopicQuarantined`, and what publishing is refused with.
@@ -217,7 +217,7 @@ impl Store {
         let moved = self.change_with(id, batch, 0, move |context| {
             let topic = context.state.topic_mut(id)?;
             topic.check_writable()?;
-            if topic.row.start != plan.from {
+            if !holds(&plan, topic, context.shared) {
                 let (start, end) = (topic.row.start, topic.row.end);
                 let requested = plan.from;
                 return Err(ApiError::OffsetOutOfRange {

@@ -31,18 +31,34 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 
 use super::asker::Stop;
 use super::cold::Usage;
-use super::copying::{Copied, Pace, copy};
+use super::copying::{Copied, Job, Pace, copy};
 use super::pool::SlotPool;
-use super::segments::Segment;
 use super::shared::Shared;
+use super::sieve::Sieve;
+use super::survey::{Surveyed, Surveying, survey};
 use crate::journal::JournalError;
 
-/// Segments to be copied together.
-struct Job {
-    sources: Vec<Arc<Segment>>,
+/// What the copier does.
+enum Task {
+    /// Copies segments together.
+    Copy(Job),
+    /// Reads what is to be cleaned of a topic.
+    Survey(Surveying),
 }
 
-type Outcome = Result<Copied, JournalError>;
+/// How it went.
+pub(super) enum Outcome {
+    /// What was copied, and from where.
+    Copied(Vec<Usage>, Result<Copied, JournalError>),
+    /// What was read.
+    Surveyed(Result<Surveyed, JournalError>),
+}
+
+/// The same on the way back.
+enum Done {
+    Copied(Result<Copied, JournalError>),
+    Surveyed(Result<Surveyed, JournalError>),
+}
 
 /// The copier's side.
 pub(super) struct Copier {
@@ -50,17 +66,17 @@ pub(super) struct Copier {
     pool: Arc<SlotPool>,
     stop: Arc<Stop>,
     rate: Arc<AtomicU64>,
-    jobs: Receiver<Job>,
-    done: SyncSender<Outcome>,
+    tasks: Receiver<Task>,
+    done: SyncSender<Done>,
 }
 
 /// The reclaimer's side.
 pub(super) struct Copies {
-    jobs: SyncSender<Job>,
-    done: Receiver<Outcome>,
+    tasks: SyncSender<Task>,
+    done: Receiver<Done>,
     /// Bytes per second; the largest number: as fast as the disk.
     rate: Arc<AtomicU64>,
-    /// What is copied now.
+    /// What is copied now, if anything is done; none while a topic is read.
     sources: Option<Vec<Usage>>,
 }
 
@@ -70,7 +86,7 @@ pub(super) fn copier(
     pool: Arc<SlotPool>,
     stop: Arc<Stop>,
 ) -> (Copier, Copies) {
-    let (to_copier, jobs) = sync_channel(1);
+    let (to_copier, tasks) = sync_channel(1);
     let (done, outcomes) = sync_channel(1);
     let rate = Arc::new(AtomicU64::new(u64::MAX));
     let copier = Copier {
@@ -78,11 +94,11 @@ pub(super) fn copier(
         pool,
         stop,
         rate: rate.clone(),
-        jobs,
+        tasks,
         done,
     };
     let copies = Copies {
-        jobs: to_copier,
+        tasks: to_copier,
         done: outcomes,
         rate,
         sources: None,
@@ -93,15 +109,18 @@ pub(super) fn copier(
 impl Copier {
     /// Runs until the reclaimer is gone.
     pub fn run(self) {
-        while let Ok(job) = self.jobs.recv() {
+        while let Ok(task) = self.tasks.recv() {
             let stopping = || self.stop.is_stopped() || self.shared.failure().is_some();
             let pace = Pace {
                 bytes_per_second: &self.rate,
                 stopping: &stopping,
             };
-            let outcome = copy(&self.shared, &self.pool, &job.sources, &pace);
+            let outcome = match &task {
+                Task::Copy(job) => Done::Copied(copy(&self.shared, &self.pool, job, &pace)),
+                Task::Survey(what) => Done::Surveyed(survey(&self.shared, what, &pace)),
+            };
             // The pins go before the reclaimer hears of it: it waits for nothing else to give slots back.
-            drop(job);
+            drop(task);
             if self.done.send(outcome).is_err() {
                 return;
             }
@@ -121,24 +140,45 @@ impl Copies {
         self.rate.store(rate, Ordering::Relaxed);
     }
 
-    /// Begins to copy, where nothing is copied now.
-    pub fn begin(&mut self, shared: &Shared, usages: Vec<Usage>) {
+    /// Begins to copy through a sieve, where nothing is done now.
+    pub fn begin(
+        &mut self,
+        shared: &Shared,
+        usages: Vec<Usage>,
+        (sieve, may_be_even): (Sieve, bool),
+    ) {
         let segment = |usage: &Usage| shared.segments.get(usage.number);
         let job = Job {
             sources: usages.iter().filter_map(segment).collect(),
+            sieve,
+            may_be_even,
         };
+        self.send(Task::Copy(job), usages);
+    }
+
+    /// Begins to read a topic, where nothing is done now.
+    pub fn begin_survey(&mut self, what: Surveying) {
+        self.send(Task::Survey(what), Vec::new());
+    }
+
+    fn send(&mut self, task: Task, sources: Vec<Usage>) {
         // A copier that is gone has told why: the store has failed.
-        if !self.is_busy() && self.jobs.try_send(job).is_ok() {
-            self.sources = Some(usages);
+        if !self.is_busy() && self.tasks.try_send(task).is_ok() {
+            self.sources = Some(sources);
         }
     }
 
-    /// What was copied, and how it went, once it is done.
-    pub fn take_done(&mut self) -> Option<(Vec<Usage>, Outcome)> {
+    /// What was done, and how it went.
+    pub fn take_done(&mut self) -> Option<Outcome> {
         self.sources.as_ref()?;
-        match self.done.try_recv() {
-            Ok(outcome) => self.sources.take().map(|sources| (sources, outcome)),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        let done = match self.done.try_recv() {
+            Ok(done) => done,
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => return None,
+        };
+        let sources = self.sources.take()?;
+        Some(match done {
+            Done::Copied(how) => Outcome::Copied(sources, how),
+            Done::Surveyed(how) => Outcome::Surveyed(how),
+        })
     }
 }

@@ -1,7 +1,8 @@
 //! Copying what lives in segments into cold ones, which nothing names yet.
 //!
 //! A part of the extents at a time: their bytes are [gathered](super::extents),
-//! checked and written, by topic and offset. What dies meanwhile is left out.
+//! checked and written, by topic and offset. What dies meanwhile is left out, and so are
+//! single records that the [sieve](super::sieve) has a verdict on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,8 +12,9 @@ use super::extents::{ExtentReader, Unread, Wanted};
 use super::pool::{Prepared, SlotPool};
 use super::segments::Segment;
 use super::shared::{Shared, count};
+use super::sieve::{Sieve, Sifted, Sifting};
 use crate::journal::{
-    CheckedEntry, ColdWriter, EntryKind, EntryToWrite, ExtentRead, Footer, JournalError, Kind,
+    ColdWriter, EntryHeader, EntryKind, EntryToWrite, ExtentRead, Footer, JournalError, Kind,
     check_extent,
 };
 use crate::limits;
@@ -26,10 +28,28 @@ pub(super) struct Output {
     pub footer: Arc<Footer>,
 }
 
+/// What takes the place of the sources.
+pub(super) struct Copies {
+    /// What lives in them is in these.
+    pub outputs: Vec<Output>,
+    /// But for this.
+    pub sifted: Vec<Sifted>,
+    /// Something that was to go is still there.
+    pub is_partial: bool,
+}
+
+/// What is to be copied.
+pub(super) struct Job {
+    pub sources: Vec<Arc<Segment>>,
+    pub sieve: Sieve,
+    /// It is worth as many slots as it gives back: readers have less to read.
+    pub may_be_even: bool,
+}
+
 /// How copying went.
 pub(super) enum Copied {
-    /// What lives in the sources is in these.
-    Done(Vec<Output>),
+    /// All is on the disk.
+    Done(Copies),
     /// This segment cannot be read whole.
     Damaged { segment: u64, what: String },
     /// It took as many slots as it would give back, or the store is ending.
@@ -44,6 +64,21 @@ pub(super) struct Pace<'a> {
     pub stopping: &'a dyn Fn() -> bool,
 }
 
+impl Pace<'_> {
+    /// Waits until so many bytes since then are no faster than they should be; false: it is time to end.
+    pub fn rest(&self, begun: Instant, bytes: u64) -> bool {
+        loop {
+            let rate = self.bytes_per_second.load(Ordering::Relaxed).max(1);
+            let due = Duration::from_millis(bytes.saturating_mul(1000) / rate);
+            let left = due.saturating_sub(begun.elapsed());
+            if left.is_zero() || (self.stopping)() {
+                return !(self.stopping)();
+            }
+            std::thread::sleep(left.min(Duration::from_millis(5)));
+        }
+    }
+}
+
 /// An extent to copy.
 #[derive(Debug, Clone, Copy)]
 struct Live {
@@ -56,9 +91,10 @@ struct Live {
 pub(super) fn copy(
     shared: &Shared,
     pool: &SlotPool,
-    sources: &[Arc<Segment>],
+    job: &Job,
     pace: &Pace<'_>,
 ) -> Result<Copied, JournalError> {
+    let sources = &job.sources[..];
     let outputs = Outputs {
         shared,
         pool,
@@ -73,13 +109,19 @@ pub(super) fn copy(
         begun: Instant::now(),
         bytes: 0,
         copied: (TopicId::zero(), Offset::ZERO),
+        sifting: Sifting::new(job.sieve.clone()),
         outputs,
     };
     let outcome = copying.run();
-    let mut outputs = copying.outputs;
+    let (mut outputs, sifting) = (copying.outputs, copying.sifting);
+    let most = sources.len() + usize::from(job.may_be_even);
     let outcome = match outcome {
-        Ok(()) if outputs.done.len() < sources.len() => {
-            return Ok(Copied::Done(std::mem::take(&mut outputs.done)));
+        Ok(()) if outputs.done.len() < most => {
+            return Ok(Copied::Done(Copies {
+                outputs: std::mem::take(&mut outputs.done),
+                is_partial: sifting.is_partial,
+                sifted: sifting.into_sifted(),
+            }));
         }
         Ok(()) | Err(Ended::Stopped) => Ok(Copied::Dropped),
         Err(Ended::Damaged { segment, what }) => Ok(Copied::Damaged { segment, what }),
@@ -89,8 +131,8 @@ pub(super) fn copy(
     outcome
 }
 
-/// Why copying ended before its end.
-enum Ended {
+/// Why copying, or reading for it, ended before its end.
+pub(super) enum Ended {
     /// The store is ending, or a source cannot be looked into.
     Stopped,
     Damaged {
@@ -115,6 +157,7 @@ struct Copying<'a> {
     bytes: u64,
     /// Where a repair put copies beside their originals, one of each is enough: up to here a topic is copied.
     copied: (TopicId, Offset),
+    sifting: Sifting,
     outputs: Outputs<'a>,
 }
 
@@ -133,7 +176,11 @@ impl Copying<'_> {
             self.part(&mut reader, part)?;
             rest = later;
         }
-        Ok(self.outputs.finish()?)
+        let Self {
+            sifting, outputs, ..
+        } = self;
+        sifting.flush(&mut |header, payload| outputs.push(header, payload))?;
+        Ok(outputs.finish()?)
     }
 
     /// Finds what lives in a source.
@@ -227,7 +274,10 @@ impl Copying<'_> {
             let is_copied =
                 self.copied.0 == live.topic && entry.header.number < self.copied.1.get();
             if !is_copied {
-                self.outputs.push(&entry)?;
+                let Self {
+                    sifting, outputs, ..
+                } = self;
+                sifting.sift(&entry, &mut |header, payload| outputs.push(header, payload))?;
                 self.copied = (live.topic, Offset::new(entry.header.end_number()));
             }
         }
@@ -241,15 +291,7 @@ impl Copying<'_> {
     /// Counts what was read, and waits until that is no faster than it should be; false: it is time to end.
     fn rest(&mut self, bytes: u64) -> bool {
         self.bytes += bytes;
-        loop {
-            let rate = self.pace.bytes_per_second.load(Ordering::Relaxed).max(1);
-            let due = Duration::from_millis(self.bytes.saturating_mul(1000) / rate);
-            let left = due.saturating_sub(self.begun.elapsed());
-            if left.is_zero() || (self.pace.stopping)() {
-                return !(self.pace.stopping)();
-            }
-            std::thread::sleep(left.min(Duration::from_millis(5)));
-        }
+        self.pace.rest(self.begun, self.bytes)
     }
 }
 
@@ -275,18 +317,18 @@ struct Outputs<'a> {
 }
 
 impl Outputs<'_> {
-    fn push(&mut self, entry: &CheckedEntry<'_>) -> Result<(), JournalError> {
-        let payload = [entry.payload];
-        let payload_bytes = entry.payload.len();
+    fn push(&mut self, header: &EntryHeader, payload: &[u8]) -> Result<(), JournalError> {
+        let payload_bytes = payload.len();
+        let payload = [payload];
         let entry = EntryToWrite {
             kind: EntryKind::Records,
-            topic: entry.header.topic,
-            number: entry.header.number,
-            epoch: entry.header.epoch,
-            records: entry.header.records,
-            append_time: entry.header.append_time,
+            topic: header.topic,
+            number: header.number,
+            epoch: header.epoch,
+            records: header.records,
+            append_time: header.append_time,
             payload: &payload,
-            payload_crc: entry.header.payload_crc,
+            payload_crc: header.payload_crc,
         };
         let full = |(_, writer): &(Prepared, ColdWriter)| !writer.has_room_for(payload_bytes);
         if self.current.as_ref().is_some_and(full) {

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use super::asker::Asker;
 use super::command::Context;
-use super::retention::{ClockWatch, Plan, Terms, discard, plan};
+use super::retention::{ClockWatch, Plan, Terms, discard, holds, plan};
 use super::shared::TopicShared;
 use crate::limits;
 use crate::protocol::error::ApiError;
@@ -247,7 +247,7 @@ fn decide(
         .confirmed
         .is_none_or(|confirmed| topic.lowest_position() >= Some(confirmed));
     // While the end of a topic is uncertain nothing of it is discarded.
-    let holds = row.start == plan.from
+    let holds = holds(plan, topic, context.shared)
         && row.settings.discards() == retention
         && row.quarantine.is_none()
         && is_still_confirmed;

@@ -23,6 +23,7 @@ mod attendance;
 mod attending;
 mod cold;
 mod command;
+mod compaction;
 mod consumers;
 mod copier;
 mod copying;
@@ -47,8 +48,10 @@ mod recovery;
 mod retention;
 mod segments;
 mod shared;
+mod sieve;
 mod snapshot;
 mod staging;
+mod survey;
 mod sync;
 mod tail;
 #[cfg(test)]
@@ -192,6 +195,12 @@ pub struct ReclaimFigures {
     pub cold_segments: u64,
     /// Bytes of records that were copied into them, with their headers.
     pub bytes_copied: u64,
+    /// Passes of compaction that came to their end.
+    pub compactions: u64,
+    /// Records that were taken away on the way: compacted, expired, purged.
+    pub records_removed: u64,
+    /// Bytes of record batches that are less by that.
+    pub bytes_removed: u64,
     /// Slots that held something and were used again.
     pub slots_reused: u64,
     /// Slots that held something and were deleted.

@@ -34,17 +34,21 @@ use std::time::{Duration, Instant};
 use super::asker::{Asker, Reply};
 use super::cold::{self, Choice, Leaving, Need, Usage, choose};
 use super::command::SnapshotWritten;
-use super::copier::Copies;
-use super::copying::{Copied, Output, slots_of};
+use super::compaction::{Compaction, Finished, Step};
+use super::copier::{Copies, Outcome};
+use super::copying::{self, Copied, slots_of};
 use super::expiry::Expiry;
 use super::motion::Motion;
 use super::recovery::row_of_at;
 use super::segments::Segment;
 use super::shared::count;
+use super::sieve::Sieve;
 use super::snapshot::verify;
-use crate::journal::SnapshotAt;
+use super::survey::Surveyed;
+use crate::journal::{JournalError, SnapshotAt};
 use crate::limits;
 use crate::protocol::error::ApiError;
+use crate::time::Timestamp;
 use crate::topic::RowKey;
 use crate::types::TopicId;
 
@@ -82,6 +86,7 @@ pub(super) struct Reclaimer {
     /// `None`: nothing is copied.
     copies: Option<Copies>,
     copy_after: Instant,
+    compaction: Compaction,
 }
 
 /// Looking takes at most one part in so many of the time, as long as [`LOOK_REST_MAX`] allows.
@@ -117,6 +122,7 @@ impl Reclaimer {
             look_after: Instant::now(),
             copies,
             copy_after: Instant::now(),
+            compaction: Compaction::default(),
         }
     }
 
@@ -152,6 +158,8 @@ impl Reclaimer {
         self.forget_gone();
         self.look_at_motion();
         self.look();
+        let horizons = (self.horizon(), self.asker.applier.applied().segment);
+        (self.compaction).measure(&self.asker.shared, &self.usages, horizons);
         self.step_snapshot();
         self.free();
         self.copy();
@@ -297,13 +305,8 @@ impl Reclaimer {
         let done = self.copies.as_mut().and_then(Copies::take_done);
         match done {
             None => {}
-            Some((usages, Ok(Copied::Done(outputs)))) => self.swap(usages, outputs),
-            Some((_, Ok(Copied::Damaged { segment, what }))) => self.mark_damaged(segment, &what),
-            Some((_, Ok(Copied::Dropped))) => self.copy_after = Instant::now() + COPY_BACKOFF,
-            Some((_, Err(error))) => {
-                tracing::warn!(%error, "cannot copy segments together, trying again later");
-                self.copy_after = Instant::now() + COPY_BACKOFF;
-            }
+            Some(Outcome::Copied(usages, how)) => self.copied(usages, how),
+            Some(Outcome::Surveyed(how)) => self.surveyed(how),
         }
         self.forget_gone();
         let rate = self.bytes_per_second();
@@ -313,29 +316,134 @@ impl Reclaimer {
         self.begin_copy();
     }
 
+    fn copied(&mut self, usages: Vec<Usage>, how: Result<Copied, JournalError>) {
+        if !matches!(how, Ok(Copied::Done(_))) {
+            self.compaction.give_up(COPY_BACKOFF);
+        }
+        match how {
+            Ok(Copied::Done(copies)) => self.swap(usages, copies),
+            Ok(Copied::Damaged { segment, what }) => self.mark_damaged(segment, &what),
+            Ok(Copied::Dropped) => self.copy_after = Instant::now() + COPY_BACKOFF,
+            Err(error) => {
+                tracing::warn!(%error, "cannot copy segments together, trying again later");
+                self.copy_after = Instant::now() + COPY_BACKOFF;
+            }
+        }
+    }
+
+    fn surveyed(&mut self, how: Result<Surveyed, JournalError>) {
+        match how {
+            Ok(Surveyed::Done(found)) => return self.compaction.surveyed(found),
+            Ok(Surveyed::Damaged { segment, what }) => self.mark_damaged(segment, &what),
+            Ok(Surveyed::Dropped) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot read a topic to compact it, trying again later");
+            }
+        }
+        self.compaction.give_up(COPY_BACKOFF);
+    }
+
     fn begin_copy(&mut self) {
         let is_free = self.copies.as_ref().is_some_and(|c| !c.is_busy());
         if !is_free || Instant::now() < self.copy_after || self.asker.stop.is_stopped() {
             return;
         }
         let choice = self.choice(self.horizon());
-        if choice.gain == 0 {
+        // While publishing is refused what gives back most comes first.
+        if (choice.gain == 0 || !self.is_starved()) && self.step_compaction() {
             return;
         }
+        if choice.gain > 0 {
+            let slots = (choice.sources.len() as u64).saturating_sub(choice.gain);
+            self.copy_these(&choice.sources, slots, false);
+        }
+    }
+
+    /// False: there is nothing to be done for it now.
+    fn step_compaction(&mut self) -> bool {
+        let shared = &self.asker.shared;
+        let is_trusted = !shared.clocks_apart.load(Ordering::Relaxed);
+        let now = is_trusted.then(Timestamp::now);
+        match self.compaction.step(shared, now) {
+            Step::None => self.compaction.is_busy(),
+            Step::Survey(what) => {
+                if let Some(copies) = &mut self.copies {
+                    copies.begin_survey(what);
+                }
+                true
+            }
+            Step::Copy(numbers) => {
+                let sources = self.as_many(&numbers);
+                let waits = |usage: &Usage| usage.is_dead() && numbers.contains(&usage.number);
+                if !sources.is_empty() {
+                    self.copy_these(&sources, sources.len() as u64, true);
+                } else if !self.sound().any(waits) {
+                    // One was found damaged, or is not looked at any more.
+                    self.compaction.give_up(COPY_BACKOFF);
+                }
+                true
+            }
+            Step::Finish(finished) => {
+                self.finish(finished);
+                true
+            }
+        }
+    }
+
+    /// As many of these as fit into the slots that copying may take at once, the first at any rate.
+    fn as_many(&self, numbers: &[u64]) -> Vec<u64> {
+        let horizon = self.horizon();
+        let room = self.slot_bytes() * limits::COLD_OUTPUTS_MAX;
+        let mut bytes = 0;
+        let usages = self
+            .sound()
+            .filter(|usage| numbers.contains(&usage.number) && !usage.is_dead())
+            .filter(|usage| usage.is_cold() || usage.number < horizon);
+        let fits = |usage: &&Usage| {
+            let is_first = bytes == 0;
+            bytes += usage.live_bytes;
+            is_first || bytes <= room
+        };
+        let fitting = usages.take_while(fits).map(|usage| usage.number);
+        fitting.take(limits::COLD_SOURCES_MAX).collect()
+    }
+
+    /// Copies segments, which takes so many slots.
+    fn copy_these(&mut self, sources: &[u64], slots: u64, may_be_even: bool) {
         // For want of space what was copied gives its slots back before more are taken (J15).
-        let slots = (choice.sources.len() as u64).saturating_sub(choice.gain);
         let is_short = self.is_starved() || !self.asker.pool.has_room_for(slots);
         if is_short && self.asker.is_about_to_release() {
             return;
         }
         let usages: Vec<Usage> = self
             .sound()
-            .filter(|usage| choice.sources.contains(&usage.number))
+            .filter(|usage| sources.contains(&usage.number))
             .cloned()
             .collect();
+        let mut sieve = Sieve::default();
+        self.compaction.add_to(&mut sieve);
         if let Some(copies) = &mut self.copies {
-            copies.begin(&self.asker.shared, usages);
+            copies.begin(&self.asker.shared, usages, (sieve, may_be_even));
         }
+    }
+
+    /// Nothing is left that was to go: the topic is clean up to there (C5).
+    fn finish(&mut self, finished: Finished) {
+        let id = finished.topic;
+        let finished = self.asker.ask(id, move |context| {
+            let topic = context.state.topic_mut(id)?;
+            if topic.row.settings.compaction.on && topic.row.quarantine.is_none() {
+                let thinned = &mut topic.row.thinned;
+                thinned.compacted = thinned.compacted.max(finished.compacted);
+                thinned.tombstones = finished.tombstones;
+            }
+            context.shared.publish_topic(topic, None);
+            Ok(((), vec![RowKey::Topic(id)]))
+        });
+        if matches!(finished, Some((Ok(()), _))) {
+            count(&self.asker.shared.reclaimed.compactions, 1);
+        }
+        self.compaction.finished();
     }
 
     fn bytes_per_second(&self) -> Option<u64> {
@@ -349,17 +457,22 @@ impl Reclaimer {
         }
     }
 
-    fn swap(&mut self, usages: Vec<Usage>, outputs: Vec<Output>) {
+    fn swap(&mut self, usages: Vec<Usage>, copies: copying::Copies) {
         tracing::debug!(
             from = usages.len(),
-            to = outputs.len(),
+            to = copies.outputs.len(),
             "segments copied together"
         );
-        let slots = slots_of(&outputs);
+        let slots = slots_of(&copies.outputs);
+        let (is_partial, may_be_even) = (copies.is_partial, !copies.sifted.is_empty());
         let sources = Leaving::new(&self.asker.shared, usages);
         let swapped = self.asker.ask(TopicId::zero(), move |context| {
-            cold::swap(context, sources, outputs)
+            cold::swap(context, sources, (copies, may_be_even))
         });
+        if is_partial || !matches!(swapped, Some((Ok(_), _))) {
+            // What is left of it is not known any more.
+            self.compaction.give_up(REFUSED_BACKOFF);
+        }
         match swapped {
             Some((Ok(given), group)) => {
                 let reclaimed = &self.asker.shared.reclaimed;
@@ -433,7 +546,9 @@ impl Reclaimer {
         // it: a snapshot that stops in the middle would take what commits and deletions need (J15).
         let room = self.asker.pool.free_slots() as u64 * self.slot_bytes() / 2;
         let helps = |slots: u64| starved && slots * self.slot_bytes() > 2 * size && size < room;
-        (freed > 0 && (helps(freed) || pays(freed)))
+        let compacts = self.compaction.waiting_bytes() >= size * limits::SNAPSHOT_GAIN_MIN;
+        compacts
+            || (freed > 0 && (helps(freed) || pays(freed)))
             || (passed >= limits::SNAPSHOT_SEGMENTS_MAX && pays(passed))
     }
 

@@ -34,11 +34,12 @@ use std::time::{Duration, Instant};
 use super::index::Place as Where;
 use super::reader::{pieces_from_disk, pieces_from_memory};
 use super::shared::{Shared, TopicShared};
-use crate::journal::{Extent, ExtentRead, JournalError, Piece};
+use crate::journal::{Extent, ExtentRead, JournalError, Piece, StoredEntry};
 use crate::limits;
+use crate::protocol::batch::{BatchHeader, CheckedBatch, Piece as BatchPiece, expand};
 use crate::time::Timestamp;
 use crate::topic::Topic;
-use crate::types::{Gap, Offset, Retention};
+use crate::types::{Gap, Offset, Retention, TopicId};
 
 /// What may go of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,10 @@ pub(super) struct Plan {
     pub to: Offset,
     /// Bytes of the batches that go.
     pub dropped: u64,
+    /// Offsets below `to` whose records were taken away before.
+    pub removed: u64,
+    /// As of so many times that batches of the topic were written anew: what was counted holds for these only.
+    pub thinnings: u64,
     /// When the oldest batch kept will be too old, if it ever will.
     pub due: Option<Timestamp>,
     /// The lowest position it relies on: what lies below was confirmed.
@@ -88,7 +93,7 @@ pub(super) fn plan(shared: &Shared, topic: &TopicShared, terms: Terms) -> Plan {
     let age = retention.age_ms.map(Duration::from_millis);
     let surplus = retention
         .records
-        .map_or(start, |records| nth_from_end(&topic.gaps(), end, records));
+        .map_or(start, |records| nth_record(shared, topic, records));
     let limits = Limits {
         below: surplus.max(terms.confirmed.unwrap_or(start)),
         before: terms.now.zip(age).map(|(now, age)| now.before(age)),
@@ -122,7 +127,109 @@ pub(super) fn plan_purge(shared: &Shared, topic: &TopicShared, to: Offset) -> Pl
 pub(super) fn discard(topic: &mut Topic, plan: &Plan) -> bool {
     debug_assert_eq!(topic.row.start, plan.from, "plans hold for one start");
     let kept = topic.row.bytes.saturating_sub(plan.dropped);
-    topic.advance_start(plan.to, kept)
+    let moved = topic.advance_start(plan.to, kept);
+    if moved {
+        topic.pass_removed(plan.removed);
+    }
+    moved
+}
+
+/// Whether what a plan counted is so still.
+pub(super) fn holds(plan: &Plan, topic: &Topic, shared: &Shared) -> bool {
+    let thinnings = shared.topic(topic.id).map(|shared| shared.thinnings());
+    topic.row.start == plan.from && thinnings == Some(plan.thinnings)
+}
+
+/// The offset from which on there are so many records. Where records were taken out of the middle, batches tell.
+fn nth_record(shared: &Shared, topic: &TopicShared, records: u64) -> Offset {
+    let (start, end) = (topic.start(), topic.durable_end());
+    let gaps = topic.gaps();
+    let (removed, thinned_end) = topic.thinned();
+    let all = nth_from_end(&gaps, end, records);
+    if removed == 0 || all >= thinned_end {
+        return all;
+    }
+    let missing = gaps.iter().map(|gap| {
+        let (from, to) = (gap.from.max(start), gap.to.min(end));
+        to.since(from)
+    });
+    let there = end
+        .since(start)
+        .saturating_sub(missing.sum::<u64>() + removed);
+    let mut surplus = there.saturating_sub(records);
+    let mut at = start;
+    while surplus > 0 && at < end {
+        let Ok(Some((segment, extent))) = extent_from(shared, topic, at) else {
+            break;
+        };
+        let from = at;
+        at = extent.end();
+        for piece in pieces_of(shared, topic.id, (segment, extent, from)).unwrap_or_default() {
+            match nth_in(&piece, from.max(start), &mut surplus) {
+                Some(found) => return found,
+                None => at = at.max(piece.to()),
+            }
+        }
+    }
+    at.min(end)
+}
+
+/// Where in a piece the records end of which so many are superfluous; none if there are more behind it.
+fn nth_in(piece: &Piece, from: Offset, surplus: &mut u64) -> Option<Offset> {
+    let Piece::Entry(entry) = piece else {
+        return None;
+    };
+    for (first, to) in records_of(entry) {
+        let first = first.max(from);
+        let here = to.since(first);
+        if *surplus < here {
+            return Some(first.saturating_add(*surplus));
+        }
+        *surplus -= here;
+    }
+    (*surplus == 0).then(|| piece.to())
+}
+
+/// The runs of offsets of a batch that have a record. Of one that cannot be read, all.
+fn records_of(entry: &StoredEntry) -> Vec<(Offset, Offset)> {
+    let (base, end) = (
+        Offset::new(entry.header.number),
+        Offset::new(entry.header.end_number()),
+    );
+    let is_thinned =
+        BatchHeader::parse(&entry.payload).is_ok_and(|header| header.thinned.is_some());
+    let pieces = match is_thinned {
+        true => CheckedBatch::check_crc(entry.payload.clone()).and_then(|b| expand(base, &b)),
+        false => return vec![(base, end)],
+    };
+    let Ok(pieces) = pieces else {
+        return vec![(base, end)];
+    };
+    let mut runs = Vec::new();
+    let mut at = base;
+    for piece in pieces {
+        if let BatchPiece::Gap(gap) = piece {
+            runs.push((at, gap.from));
+            at = gap.to;
+        }
+    }
+    runs.push((at, end));
+    runs.retain(|(from, to)| from < to);
+    runs
+}
+
+/// How many offsets of a batch in a range have no record any more.
+fn removed_in(entry: &StoredEntry, from: Offset, to: Offset) -> u64 {
+    let (base, end) = (
+        Offset::new(entry.header.number),
+        Offset::new(entry.header.end_number()),
+    );
+    let (from, to) = (from.max(base), to.min(end));
+    let runs = records_of(entry);
+    let there = runs
+        .iter()
+        .map(|(first, last)| (*last).min(to).since((*first).max(from)));
+    to.since(from).saturating_sub(there.sum())
 }
 
 /// The offset from which on there are `records` records before `end`; what is missing does not count.
@@ -145,6 +252,8 @@ struct Batch {
     end: Offset,
     time: Timestamp,
     bytes: u64,
+    /// Offsets from the start on whose records were taken away.
+    removed: u64,
 }
 
 /// Goes over a topic from its start on, taking what may go.
@@ -155,6 +264,8 @@ struct Walk<'a> {
     plan: Plan,
     /// Append time of the first batch that stays.
     oldest: Option<Timestamp>,
+    /// Below this batches may be thinned: only they tell how many records they have.
+    thinned_end: Offset,
 }
 
 impl<'a> Walk<'a> {
@@ -164,6 +275,8 @@ impl<'a> Walk<'a> {
             from: start,
             to: start,
             dropped: 0,
+            removed: 0,
+            thinnings: topic.thinnings(),
             due: None,
             confirmed: None,
         };
@@ -173,6 +286,10 @@ impl<'a> Walk<'a> {
             limits,
             plan,
             oldest: None,
+            thinned_end: match topic.thinned() {
+                (0, _) => Offset::ZERO,
+                (_, end) => end,
+            },
         }
     }
 
@@ -187,6 +304,7 @@ impl<'a> Walk<'a> {
             if !goes_on {
                 // Records are counted, so the start may come to lie inside a batch, which stays live.
                 let below = self.limits.below.min(self.limits.end);
+                self.plan.removed += self.removed_before(below);
                 self.plan.to = self.plan.to.max(below);
                 break;
             }
@@ -202,6 +320,9 @@ impl<'a> Walk<'a> {
         let before = self.limits.before;
         let by_age = before.is_some_and(|before| extent.last_time < before);
         if is_whole && (extent.end() <= self.limits.below || by_bytes || by_age) {
+            if extent.base < self.thinned_end {
+                self.count_removed(segment, extent);
+            }
             self.plan.dropped = bytes;
             self.plan.to = extent.end();
             return true;
@@ -223,9 +344,36 @@ impl<'a> Walk<'a> {
                 return false;
             }
             self.plan.dropped += batch.bytes;
+            self.plan.removed += batch.removed;
             self.plan.to = batch.end;
         }
         true
+    }
+
+    /// Counts what an extent that goes has lost of its records before.
+    fn count_removed(&mut self, segment: u64, extent: Extent) {
+        for batch in self.batches(segment, extent).unwrap_or_default() {
+            self.plan.removed += batch.removed;
+        }
+    }
+
+    /// The same of what lies between the batches that go and an offset inside one that stays.
+    fn removed_before(&self, below: Offset) -> u64 {
+        let (mut at, mut removed) = (self.plan.to, 0);
+        while at < below.min(self.thinned_end) {
+            let next = extent_from(self.shared, self.topic, at);
+            let Some((segment, extent)) = next.ok().flatten() else {
+                break;
+            };
+            let pieces = pieces_of(self.shared, self.topic.id, (segment, extent, at));
+            for piece in pieces.unwrap_or_default() {
+                if let Piece::Entry(entry) = &piece {
+                    removed += removed_in(entry, self.plan.to, below);
+                }
+            }
+            at = extent.end().max(at.next());
+        }
+        removed
     }
 
     fn may_go(&self, batch: &Batch) -> bool {
@@ -237,32 +385,49 @@ impl<'a> Walk<'a> {
 
     /// The batches of an extent that end above the start; what cannot be read counts as one that weighs nothing.
     fn batches(&self, segment: u64, extent: Extent) -> Option<Vec<Batch>> {
-        let read = ExtentRead {
-            topic: self.topic.id,
-            extent,
-            from: self.plan.to,
-        };
-        let pieces = match pieces_from_memory(self.shared, segment, &read) {
-            Some(pieces) => pieces,
-            None => {
-                let segment = self.shared.segments.get(segment)?;
-                pieces_from_disk(self.shared, &segment, &read).ok()?
-            }
-        };
+        let pieces = pieces_of(self.shared, self.topic.id, (segment, extent, self.plan.to))?;
+        let (from, may_be_thinned) = (self.plan.to, extent.base < self.thinned_end);
         let batch = |piece: Piece| match piece {
             Piece::Entry(entry) => Batch {
                 end: Offset::new(entry.header.end_number()),
                 time: entry.header.append_time,
                 bytes: u64::from(entry.header.payload_bytes),
+                removed: match may_be_thinned {
+                    true => removed_in(&entry, from, piece_end(&entry)),
+                    false => 0,
+                },
             },
             Piece::Damaged { to, .. } => Batch {
                 end: to,
                 time: extent.last_time,
                 bytes: 0,
+                removed: 0,
             },
         };
         Some(pieces.into_iter().map(batch).collect())
     }
+}
+
+fn piece_end(entry: &StoredEntry) -> Offset {
+    Offset::new(entry.header.end_number())
+}
+
+/// What of an extent of a segment ends above an offset, from memory or the disk.
+fn pieces_of(
+    shared: &Shared,
+    topic: TopicId,
+    (segment, extent, from): (u64, Extent, Offset),
+) -> Option<Vec<Piece>> {
+    let read = ExtentRead {
+        topic,
+        extent,
+        from,
+    };
+    if let Some(pieces) = pieces_from_memory(shared, segment, &read) {
+        return Some(pieces);
+    }
+    let segment = shared.segments.get(segment)?;
+    pieces_from_disk(shared, &segment, &read).ok()
 }
 
 /// The extent that holds `at`, or the first one after it, and its segment. A segment that is gone or ruined is

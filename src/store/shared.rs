@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::ReclaimFigures;
 use super::attendance::Attendance;
+use super::compaction::Compacted;
 use super::index::TopicIndex;
 use super::meters::{Meters, Through};
 use super::moves::Moves;
@@ -40,6 +41,10 @@ pub(super) struct TopicShared {
     all_bytes: Arc<AtomicU64>,
     readable_end: watch::Sender<u64>,
     gaps: RwLock<Arc<[Gap]>>,
+    /// Offsets inside `[start, end)` whose records were taken away, and where the last such batch may end.
+    thinned: Mutex<(u64, Offset)>,
+    /// How often that was done in this process.
+    thinnings: AtomicU64,
     index: RwLock<TopicIndex>,
     /// Counts changes of positions in it, where what is confirmed goes.
     moves: AtomicU64,
@@ -65,6 +70,8 @@ impl TopicShared {
             all_bytes,
             readable_end: watch::Sender::new(readable.get()),
             gaps: RwLock::new(topic.row.gaps.clone().into()),
+            thinned: Mutex::new((topic.row.thinned.removed, topic.row.thinned.end)),
+            thinnings: AtomicU64::new(0),
             index: RwLock::default(),
             moves: AtomicU64::new(0),
             through: Through::default(),
@@ -145,8 +152,26 @@ impl TopicShared {
             .start
             .fetch_max(topic.row.start.get(), Ordering::AcqRel);
         *self.gaps.write().unwrap_or_else(PoisonError::into_inner) = topic.row.gaps.clone().into();
+        let thinned = (topic.row.thinned.removed, topic.row.thinned.end);
+        *self.thinned.lock().unwrap_or_else(PoisonError::into_inner) = thinned;
         self.index_mut().trim(topic.row.start);
         start < topic.row.start.get()
+    }
+
+    /// Offsets inside `[start, end)` whose records were taken away, and an offset at and above which no batch is
+    /// thinned.
+    pub fn thinned(&self) -> (u64, Offset) {
+        *self.thinned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Batches of it were written anew, without some of their records.
+    pub fn was_thinned(&self) {
+        self.thinnings.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// How often that happened: what was counted of its batches before holds no more.
+    pub fn thinnings(&self) -> u64 {
+        self.thinnings.load(Ordering::Acquire)
     }
 
     /// How often positions in it moved.
@@ -186,6 +211,9 @@ pub(super) struct Reclaimed {
     pub segments_copied: AtomicU64,
     pub cold_segments: AtomicU64,
     pub bytes_copied: AtomicU64,
+    pub compactions: AtomicU64,
+    pub records_removed: AtomicU64,
+    pub bytes_removed: AtomicU64,
     /// Reads it took to copy them.
     pub copy_reads: AtomicU64,
     pub slots_reused: AtomicU64,
@@ -201,6 +229,9 @@ impl Reclaimed {
             segments_copied: of(&self.segments_copied),
             cold_segments: of(&self.cold_segments),
             bytes_copied: of(&self.bytes_copied),
+            compactions: of(&self.compactions),
+            records_removed: of(&self.records_removed),
+            bytes_removed: of(&self.bytes_removed),
             slots_reused: of(&self.slots_reused),
             slots_deleted: of(&self.slots_deleted),
         }
@@ -235,10 +266,14 @@ pub(super) struct Shared {
     pub reclaim_every: Duration,
     /// Bytes copied per second while there is space enough.
     pub copy_rate: AtomicU64,
+    /// Keys a pass of compaction remembers at most.
+    pub compaction_keys: AtomicU64,
     /// What it did.
     pub reclaimed: Reclaimed,
     /// The topics that do not keep everything.
     retained: Mutex<HashMap<TopicId, Retention>>,
+    /// The topics that are compacted.
+    pub compacted: Compacted,
     /// What people should know that is no damage, by subject.
     notices: Mutex<BTreeMap<&'static str, String>>,
     /// Who reads through subscriptions, and when those that expire were used.
@@ -279,8 +314,10 @@ impl Shared {
             reclaimable: AtomicU64::new(u64::MAX),
             reclaim_every: reclaim_every.max(limits::RECLAIM_EVERY_MIN),
             copy_rate: AtomicU64::new(limits::COLD_BYTES_PER_SECOND),
+            compaction_keys: AtomicU64::new(limits::COMPACTION_KEYS_MAX as u64),
             reclaimed: Reclaimed::default(),
             retained: Mutex::default(),
+            compacted: Compacted::default(),
             notices: Mutex::default(),
             attendance: Attendance::default(),
             meters: Meters::default(),
@@ -340,6 +377,8 @@ impl Shared {
         } else {
             retained.insert(topic.id, discards);
         }
+        drop(retained);
+        self.compacted.follow(topic);
         shared
     }
 
@@ -383,6 +422,7 @@ impl Shared {
         let gone = topics.by_id.remove(&topic.id);
         drop(topics);
         self.retained().remove(&topic.id);
+        self.compacted.forget(topic.id);
         self.attendance.forget_topic(topic.id);
         self.discards.fetch_add(1, Ordering::AcqRel);
         if let Some(gone) = gone {

@@ -334,7 +334,20 @@ impl Staging {
         let moved = staged.keys.iter().filter(|key| key.holds_a_position());
         moved.for_each(|key| shared.position_moved(state, key.topic()));
         if !staged.keys.is_empty() {
-            self.push_rows(state, change.topic, staged.number, &staged.keys, now);
+            let of_change = |key: &RowKey| key.topic() == change.topic;
+            let (own, others): (Vec<_>, Vec<_>) = staged.keys.into_iter().partition(of_change);
+            self.push_rows(state, change.topic, staged.number, &own, now);
+            self.push_others(state, &others, now);
+        }
+    }
+
+    /// Rows of other topics that a change of the peer touched stand in entries of those topics: an entry of the
+    /// peer would be applied before whatever the group has of them already (C3).
+    fn push_others(&mut self, state: &mut State, keys: &[RowKey], now: Timestamp) {
+        for keys in keys.chunk_by(|one, next| one.topic() == next.topic()) {
+            let id = keys[0].topic();
+            let number = state.take_state_number(id);
+            self.push_rows(state, id, number, keys, now);
         }
     }
 

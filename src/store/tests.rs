@@ -13,6 +13,7 @@ use crate::types::{
 
 mod ahead;
 mod cold;
+mod compacting;
 mod consumers;
 mod copier;
 mod duplicates;

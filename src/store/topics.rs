@@ -22,8 +22,8 @@ use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
 use crate::topic::{CommitFacts, NewSubscription, RowKey, SubscriptionRow, Topic, TopicRow};
 use crate::types::{
-    Durability, Gap, LeaderEpoch, Offset, SubscriptionName, TopicId, TopicName, TopicPattern,
-    TopicSettings,
+    Compaction, Durability, Gap, LeaderEpoch, Offset, SubscriptionName, TopicId, TopicName,
+    TopicPattern, TopicSettings,
 };
 
 /// A topic to be made.
@@ -90,6 +90,7 @@ impl Store {
         let id = new.id;
         self.change(id, move |context| {
             context.state.check_ids(id, new.settings.ids)?;
+            check_compaction(new.settings.compaction)?;
             context.state.create_topic(
                 id,
                 TopicRow::new(new.name, new.epoch, new.settings, context.now),
@@ -172,6 +173,7 @@ impl Store {
         self.change(id, move |context| {
             let settings = changes.apply(context.state.topic(id)?.row.settings);
             context.state.check_ids(id, settings.ids)?;
+            check_compaction(settings.compaction)?;
             let topic = context.state.topic_mut(id)?;
             topic.check_writable()?;
             topic.row.settings = settings;
@@ -235,10 +237,11 @@ impl Store {
         let to = self.find_offset(name.clone(), before).await?.offset;
         loop {
             let plan = self.plan_purge(self.id_of(&name)?, to).await?;
+            let shared = self.shared.clone();
             let purged = self.change_topic(name.clone(), move |topic, _| {
                 topic.check_writable()?;
-                // Retention may have moved the start since; then the bytes are counted anew.
-                let holds = topic.row.start == plan.from;
+                // Retention may have moved the start since, or compaction the batches; then all is counted anew.
+                let holds = retention::holds(&plan, topic, &shared);
                 Ok(holds && {
                     discard(topic, &plan);
                     true
@@ -594,6 +597,21 @@ impl Store {
     }
 }
 
+fn check_compaction(compaction: Compaction) -> Result<(), ApiError> {
+    let min = limits::TOMBSTONES_KEPT_FOR_MIN;
+    match compaction.tombstone_age() < min {
+        false => Ok(()),
+        true => Err(ApiError::InvalidArgument {
+            what: "tombstone-age".to_owned(),
+            reason: format!(
+                "{} ms: {} ms or more are expected",
+                compaction.tombstone_age().as_millis(),
+                min.as_millis()
+            ),
+        }),
+    }
+}
+
 fn info_of(context: &Context<'_>, id: TopicId) -> Result<TopicInfo, ApiError> {
     let shared = context
         .shared
@@ -618,6 +636,8 @@ fn info(topic: &Topic, shared: &TopicShared) -> TopicInfo {
         quarantined: topic.row.quarantine.is_some(),
         conflict: false,
         gaps: topic.row.gaps.clone(),
+        removed: topic.row.thinned.removed,
+        compacted_offset: topic.row.thinned.compacted,
     }
 }
 

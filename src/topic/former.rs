@@ -7,8 +7,8 @@ use serde::Deserialize;
 use super::rows::{self, QuarantineRow};
 use crate::time::Timestamp;
 use crate::types::{
-    Durability, Gap, Generation, LeaderEpoch, Offset, ProducerEpoch, RememberIds, Retention,
-    StateNumber, TopicName, TopicSettings, WhenFull,
+    Compaction, Durability, Gap, Generation, LeaderEpoch, Offset, ProducerEpoch, RememberIds,
+    Retention, StateNumber, TopicName, TopicSettings, WhenFull,
 };
 
 /// Bounds of version 1: nothing was discarded for having been confirmed.
@@ -38,6 +38,28 @@ impl From<Settings> for TopicSettings {
             },
             when_full: WhenFull::DiscardOldest,
             ids: RememberIds::default(),
+            compaction: Compaction::default(),
+        }
+    }
+}
+
+/// Settings of version 2: nothing was compacted.
+#[derive(Debug, Deserialize)]
+struct Settings2 {
+    durability: Durability,
+    retention: Retention,
+    when_full: WhenFull,
+    ids: RememberIds,
+}
+
+impl From<Settings2> for TopicSettings {
+    fn from(of: Settings2) -> Self {
+        Self {
+            durability: of.durability,
+            retention: of.retention,
+            when_full: of.when_full,
+            ids: of.ids,
+            compaction: Compaction::default(),
         }
     }
 }
@@ -82,6 +104,54 @@ impl From<TopicRow> for rows::TopicRow {
             jump_before: of.jump_before,
             producer_epoch: ProducerEpoch::ZERO,
             names_forgotten: false,
+            thinned: rows::ThinnedRow::default(),
+        }
+    }
+}
+
+/// Facts about a topic, version 2: nothing was taken out of its middle.
+#[derive(Debug, Deserialize)]
+pub(super) struct TopicRow2 {
+    name: TopicName,
+    epoch: LeaderEpoch,
+    settings: Settings2,
+    created: Timestamp,
+    start: Offset,
+    end: Offset,
+    bytes: u64,
+    state_number: StateNumber,
+    accepted_state: StateNumber,
+    generation: Generation,
+    bound: Option<Offset>,
+    quarantine: Option<QuarantineRow>,
+    gaps: Vec<Gap>,
+    last_append: Option<Timestamp>,
+    jump_before: Option<Offset>,
+    producer_epoch: ProducerEpoch,
+    names_forgotten: bool,
+}
+
+impl From<TopicRow2> for rows::TopicRow {
+    fn from(of: TopicRow2) -> Self {
+        Self {
+            name: of.name,
+            epoch: of.epoch,
+            settings: of.settings.into(),
+            created: of.created,
+            start: of.start,
+            end: of.end,
+            bytes: of.bytes,
+            state_number: of.state_number,
+            accepted_state: of.accepted_state,
+            generation: of.generation,
+            bound: of.bound,
+            quarantine: of.quarantine,
+            gaps: of.gaps,
+            last_append: of.last_append,
+            jump_before: of.jump_before,
+            producer_epoch: of.producer_epoch,
+            names_forgotten: of.names_forgotten,
+            thinned: rows::ThinnedRow::default(),
         }
     }
 }

@@ -31,6 +31,7 @@
 //! Absent on purpose: what is durable (the caller knows), and what lies where on the disk.
 
 mod batch;
+pub mod compaction;
 pub mod consumers;
 mod former;
 mod history;
@@ -53,7 +54,7 @@ pub use model::Topic;
 pub use producers::Opening;
 pub use rows::{
     HistoryRow, NamedProducer, PeerRow, ProducerBatch, ProducerRow, QuarantineRow, Row, RowKey,
-    SegmentRow, SnapshotRow, SubscriptionRow, TopicRow,
+    SegmentRow, SnapshotRow, SubscriptionRow, ThinnedRow, TopicRow,
 };
 pub use state::{RowChange, State};
 pub use subscriptions::{CommitFacts, NewSubscription};

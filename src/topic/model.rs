@@ -265,6 +265,23 @@ impl Topic {
         true
     }
 
+    /// Records were taken out of its middle; no batch at or above `end` is thinned by that.
+    pub fn take_away(&mut self, records: u64, bytes: i64, end: Offset) {
+        let thinned = &mut self.row.thinned;
+        thinned.removed = thinned.removed.saturating_add(records);
+        thinned.end = thinned.end.max(end);
+        self.row.bytes = self.row.bytes.saturating_add_signed(bytes);
+    }
+
+    /// The start has passed so many offsets whose records were taken away before.
+    pub fn pass_removed(&mut self, records: u64) {
+        let thinned = &mut self.row.thinned;
+        thinned.removed = match self.row.start < thinned.end {
+            true => thinned.removed.saturating_sub(records),
+            false => 0,
+        };
+    }
+
     /// Whether the recorded bound of an `os` topic has to move before `count` more records get offsets far ahead of it.
     pub fn bound_wanted(&self, count: u32) -> Option<Offset> {
         // Each unclean stop leaves a gap behind a bound. Where there is no room for more, records are

@@ -25,6 +25,8 @@ use crate::types::{
 const VALUE_VERSION: u8 = 1;
 /// That of a row which got further fields.
 const VALUE_VERSION_2: u8 = 2;
+/// And of one that got more.
+const VALUE_VERSION_3: u8 = 3;
 
 /// The name of a row.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -173,7 +175,7 @@ impl Row {
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Peer(row) => encode_value(row),
-            Self::Topic(row) => encode_as(VALUE_VERSION_2, row),
+            Self::Topic(row) => encode_as(VALUE_VERSION_3, row),
             Self::Subscription(row) => encode_as(VALUE_VERSION_2, row),
             Self::Producer(row) => row.encode(),
             Self::Segment(row) => encode_value(row),
@@ -329,14 +331,32 @@ pub struct TopicRow {
     pub producer_epoch: ProducerEpoch,
     /// A named producer was forgotten: one that is not known need not be new.
     pub names_forgotten: bool,
+    /// What was taken out of its middle.
+    pub thinned: ThinnedRow,
+}
+
+/// What of a topic was taken out of its middle, and how far that got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct ThinnedRow {
+    /// Offsets inside `[start, end)` whose records were taken away.
+    pub removed: u64,
+    /// No batch at or above this offset is thinned.
+    pub end: Offset,
+    /// Below this offset each key has one record, and no deletion has anything in front of it.
+    pub compacted: Offset,
+    /// Append time of the newest deletion left below it.
+    pub tombstones: Option<Timestamp>,
+    /// Messages with a time to live were published.
+    pub has_ttl: bool,
 }
 
 impl TopicRow {
-    /// Reads either version.
+    /// Reads any version.
     fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let what = "topic row";
-        match split_version(bytes, VALUE_VERSION_2, what)? {
+        match split_version(bytes, VALUE_VERSION_3, what)? {
             (VALUE_VERSION, body) => decode_body::<former::TopicRow>(body, what).map(Self::from),
+            (VALUE_VERSION_2, body) => decode_body::<former::TopicRow2>(body, what).map(Self::from),
             (_, body) => decode_body(body, what),
         }
     }
@@ -366,16 +386,18 @@ impl TopicRow {
             jump_before: None,
             producer_epoch: ProducerEpoch::ZERO,
             names_forgotten: false,
+            thinned: ThinnedRow::default(),
         }
     }
 
-    /// Records kept: the offsets without the gaps among them.
+    /// Records kept: the offsets without the gaps among them and without what was taken away.
     pub fn records(&self) -> u64 {
         let missing = self.gaps.iter().map(|gap| {
             let (from, to) = (gap.from.max(self.start), gap.to.min(self.end));
             to.since(from)
         });
-        self.end.since(self.start).saturating_sub(missing.sum())
+        let missing = missing.sum::<u64>().saturating_add(self.thinned.removed);
+        self.end.since(self.start).saturating_sub(missing)
     }
 }
 

@@ -199,14 +199,22 @@ fn the_lowest_position_is_that_of_the_slowest() {
 }
 
 #[test]
-fn rows_of_version_1_are_read_as_what_they_were() {
+fn rows_of_former_versions_are_read_as_what_they_were() {
     let id = TopicId::from_bytes([1; 16]);
     let now = topic(TopicSettings::default()).row;
     let mut bytes = Row::Topic(now.clone().into()).encode();
+    // Version 2 had neither the two options of compaction behind its settings, nor what was taken away at the end.
+    bytes.truncate(bytes.len() - 26);
+    let at = 1 + 8 + now.name.as_str().len() + 4 + 4 + 3;
+    bytes[0] = 2;
+    bytes.drain(at + 7..at + 9);
+    assert_eq!(
+        Row::decode(&RowKey::Topic(id), &bytes),
+        Ok(Row::Topic(now.clone().into()))
+    );
     // Version 1 had neither the byte of interest, nor the choice for a full topic, nor two options of ids, behind
     // three bounds that are none; nor, at the end, what is known of named producers.
     bytes.truncate(bytes.len() - 5);
-    let at = 1 + 8 + now.name.as_str().len() + 4 + 4 + 3;
     bytes[0] = 1;
     bytes.drain(at..at + 7);
     assert_eq!(
@@ -227,7 +235,7 @@ fn rows_of_version_1_are_read_as_what_they_were() {
     former[0] = 1;
     former.truncate(former.len() - 2);
     assert_eq!(Row::decode(&key, &former), Ok(Row::Subscription(row)));
-    bytes[0] = 3;
+    bytes[0] = 4;
     let newer = Row::decode(&RowKey::Topic(id), &bytes).expect_err("nobody knows it");
-    assert_eq!(newer.reason, "version 3, this program knows up to 2");
+    assert_eq!(newer.reason, "version 4, this program knows up to 3");
 }

@@ -20,6 +20,7 @@ DEFAULTS = {
     "retention": NO_BOUNDS,
     "when_full": "discard-oldest",
     "ids": NO_IDS,
+    "compaction": {"on": False, "tombstone_age_ms": None},
 }
 NO_CHANGES = {
     "durability": None,
@@ -30,6 +31,8 @@ NO_CHANGES = {
     "when_full": None,
     "remember_ids_for_ms": None,
     "remember_ids_max": None,
+    "compact": None,
+    "tombstone_age_ms": None,
 }
 
 

@@ -92,7 +92,8 @@ LAYOUTS = {
     "Gap": "from u64, to u64, reason GapReason",
     "Retention": "age_ms u64?, bytes u64?, records u64?, interest bool",
     "TopicSettings": "durability Durability, retention Retention, when_full WhenFull,"
-    " ids RememberIds",
+    " ids RememberIds, compaction Compaction",
+    "Compaction": "on bool, tombstone_age_ms u64?",
     "RememberIds": "for_ms u64?, max u64?",
     # 5.2
     "Lookup": "name string, local_only bool",
@@ -129,7 +130,8 @@ LAYOUTS = {
     "CreatedTopic": "topic TopicInfo, created bool",
     "TopicInfo": "name string, id id, epoch u32, settings TopicSettings, start_offset u64,"
     " end_offset u64, durable_end_offset u64, bytes u64, created time, last_append time?,"
-    " subscriptions u64, quarantined bool, conflict bool, gaps [Gap]",
+    " subscriptions u64, quarantined bool, conflict bool, gaps [Gap], removed u64,"
+    " compacted_offset u64",
     "DeleteTopic": "name string, id id?",
     "DescribeTopic": "name string",
     "DescribeTopics": "pattern string, after string?, limit u32",
@@ -137,7 +139,8 @@ LAYOUTS = {
     "SetTopic": "name string, changes TopicChanges",
     "TopicChanges": "durability Durability?, retain_age_ms u64??, retain_bytes u64??,"
     " retain_records u64??, retain_interest bool?, when_full WhenFull?,"
-    " remember_ids_for_ms u64??, remember_ids_max u64??",
+    " remember_ids_for_ms u64??, remember_ids_max u64??,"
+    " compact bool?, tombstone_age_ms u64??",
     "RenameTopic": "name string, new string",
     "PurgeTopic": "name string, before Position",
     "AcceptLoss": "name string",

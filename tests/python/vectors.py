@@ -31,6 +31,7 @@ SAMPLES = {
             },
             "when_full": "discard-oldest",
             "ids": {"for_ms": None, "max": None},
+            "compaction": {"on": False, "tombstone_age_ms": None},
         },
         "if_not_exists": True,
     },

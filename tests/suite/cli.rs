@@ -116,7 +116,7 @@ fn settings_are_listed_in_every_format() {
     let names = tidings(&["topic", "options", "-o", "name"]).ok();
     assert_eq!(
         names,
-        "durability\nretain-age\nretain-bytes\nretain-records\nretain-interest\nwhen-full\nremember-ids-for\nremember-ids-max\n"
+        "durability\nretain-age\nretain-bytes\nretain-records\nretain-interest\nwhen-full\nremember-ids-for\nremember-ids-max\ncompact\ntombstone-age\n"
     );
 }
 

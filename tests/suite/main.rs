@@ -5,6 +5,7 @@
 mod care;
 mod cli;
 mod cluster;
+mod compacting;
 mod conflict;
 mod contract;
 mod corpora;

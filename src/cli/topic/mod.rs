@@ -41,6 +41,7 @@ Examples:
   tidings topic create quakes.ci quakes.nc
   tidings topic create metrics --durability os --retain-age 7d --retain-bytes 10GiB
   tidings topic create jobs --retain-interest --retain-records 100000 --when-full refuse
+  tidings topic create prices --compact --tombstone-age 7d
   tidings topic create quakes.ak --on peer-2 --if-not-exists"
     )]
     Create(Create),

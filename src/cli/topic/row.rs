@@ -7,8 +7,8 @@ use crate::client::TopicReport;
 use crate::protocol::api::{PeerState, TopicInfo, TopicLocation};
 use crate::time::Timestamp;
 use crate::types::{
-    Address, Durability, Gap, LeaderEpoch, Offset, PeerName, RememberIds, Retention, TopicId,
-    TopicName, TopicSettings, WhenFull,
+    Address, Compaction, Durability, Gap, LeaderEpoch, Offset, PeerName, RememberIds, Retention,
+    TopicId, TopicName, TopicSettings, WhenFull,
 };
 
 /// A topic: who hosts it, and what the host tells if it answers.
@@ -36,6 +36,10 @@ pub struct TopicRow {
     retention: Option<Retention>,
     when_full: Option<WhenFull>,
     remember_ids: Option<RememberIds>,
+    compaction: Option<Compaction>,
+    /// Offsets without a message: it was compacted, expired or purged.
+    removed: Option<u64>,
+    compacted_offset: Option<Offset>,
     #[serde(serialize_with = "output::as_text_or_null")]
     created: Option<Timestamp>,
     #[serde(serialize_with = "output::as_text_or_null")]
@@ -73,6 +77,9 @@ impl TopicRow {
             retention: known.map(|info| info.settings.retention),
             when_full: known.map(|info| info.settings.when_full),
             remember_ids: known.map(|info| info.settings.ids),
+            compaction: known.map(|info| info.settings.compaction),
+            removed: known.map(|info| info.removed),
+            compacted_offset: known.map(|info| info.compacted_offset),
             created: known.map(|info| info.created),
             last_append: known.and_then(|info| info.last_append),
             subscriptions: known.map(|info| info.subscriptions),
@@ -94,7 +101,7 @@ impl TopicRow {
     }
 }
 
-/// Messages that readers can have: the offsets kept, without the gaps among them.
+/// Messages that readers can have: the offsets kept, without the gaps among them and what was taken away.
 fn records(info: &TopicInfo) -> u64 {
     let missing: u64 = info
         .gaps
@@ -106,7 +113,15 @@ fn records(info: &TopicInfo) -> u64 {
         .sum();
     info.end_offset
         .since(info.start_offset)
-        .saturating_sub(missing)
+        .saturating_sub(missing.saturating_add(info.removed))
+}
+
+/// How a compacted topic is compacted, in words.
+fn compaction_text(compaction: Compaction, to: Option<Offset>) -> Option<String> {
+    let kept = output::duration(compaction.tombstone_age());
+    let to = to.filter(|to| *to > Offset::ZERO);
+    let to = to.map_or_else(|| "not yet".to_owned(), |to| format!("up to {to}"));
+    (compaction.on).then(|| format!("{to}; deletions are kept for {kept}"))
 }
 
 /// Which message ids are remembered, in words; `None`: none.
@@ -221,6 +236,16 @@ impl Row for TopicRow {
                 .map(|text| ("remembers ids", text)),
         );
         lines.extend(
+            self.compaction
+                .and_then(|compaction| compaction_text(compaction, self.compacted_offset))
+                .map(|text| ("compacted", text)),
+        );
+        lines.extend(
+            self.removed
+                .filter(|removed| *removed > 0)
+                .map(|removed| ("taken away", output::count(removed, "message"))),
+        );
+        lines.extend(
             self.subscriptions
                 .map(|n| ("subscriptions", output::number(n))),
         );
@@ -302,10 +327,12 @@ mod tests {
             quarantined: false,
             conflict: false,
             gaps: vec![gap],
+            removed: 1,
+            compacted_offset: Offset::new(7),
         };
         let row = TopicRow::new(location(), Some(info));
         let json = serde_json::to_value(&row).expect("encodes");
-        assert_eq!(json["records"], 4);
+        assert_eq!(json["records"], 3);
         assert_eq!(json["created"], "1970-01-01T00:00:00.000Z");
         assert_eq!(json["retention"]["age_ms"], serde_json::Value::Null);
         assert_eq!(json["retention"]["interest"], false);

@@ -8,7 +8,7 @@ use crate::cli::output::{Column, Output, Row, left};
 use crate::cli::values;
 use crate::limits;
 use crate::protocol::api::TopicChanges;
-use crate::types::{Durability, RememberIds, Retention, TopicSettings, WhenFull};
+use crate::types::{Compaction, Durability, RememberIds, Retention, TopicSettings, WhenFull};
 
 /// Settings of a new topic.
 #[derive(Debug, Clone, Copy, Args)]
@@ -37,6 +37,12 @@ pub struct SettingsFlags {
     /// Remember at least the last so many message ids [default: 100000 with --remember-ids-for]
     #[arg(long, value_name = "N", value_parser = remember_max)]
     remember_ids_max: Option<u64>,
+    /// Keep only the newest message of each key
+    #[arg(long)]
+    compact: bool,
+    /// Keep deletions (a key without a payload) for so long [default: 1d with --compact]
+    #[arg(long, value_name = "DURATION", value_parser = tombstone_age)]
+    tombstone_age: Option<u64>,
 }
 
 impl SettingsFlags {
@@ -54,6 +60,10 @@ impl SettingsFlags {
             ids: RememberIds {
                 for_ms: self.remember_ids_for,
                 max: self.remember_ids_max,
+            },
+            compaction: Compaction {
+                on: self.compact,
+                tombstone_age_ms: self.tombstone_age,
             },
         }
     }
@@ -116,6 +126,18 @@ const SETTINGS: &[Setting] = &[
         default: "none, 100000 with remember-ids-for",
         values: "1 to 1000000, none",
         meaning: "at least the last so many message ids are remembered",
+    },
+    Setting {
+        name: "compact",
+        default: "off",
+        values: "on, off",
+        meaning: "of the messages of a key only the newest is kept; those without a key stay",
+    },
+    Setting {
+        name: "tombstone-age",
+        default: "1d",
+        values: "1s or more, none",
+        meaning: "with compact=on a deletion (a key without a payload) is kept so long; none: as by default",
     },
 ];
 
@@ -193,6 +215,16 @@ fn remember_max(text: &str) -> std::result::Result<u64, String> {
     }
 }
 
+fn tombstone_age(text: &str) -> std::result::Result<u64, String> {
+    let kept = values::duration(text)?;
+    match kept < limits::TOMBSTONES_KEPT_FOR_MIN {
+        true => {
+            Err("expected 1s or more: readers have to see a deletion before it goes".to_owned())
+        }
+        false => u64::try_from(kept.as_millis()).map_err(|e| e.to_string()),
+    }
+}
+
 /// Parses `SETTING=VALUE`.
 pub fn change(text: &str) -> std::result::Result<Change, String> {
     let Some((name, value)) = text.split_once('=') else {
@@ -216,6 +248,8 @@ pub fn change(text: &str) -> std::result::Result<Change, String> {
         }
         "remember-ids-for" => change.remember_ids_for_ms = or_none(remember_for)?,
         "remember-ids-max" => change.remember_ids_max = or_none(remember_max)?,
+        "compact" => change.compact = Some(switch(value)?),
+        "tombstone-age" => change.tombstone_age_ms = or_none(tombstone_age)?,
         _ => {
             let known: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
             return Err(format!(
@@ -240,6 +274,8 @@ pub fn merged(changes: &[Change]) -> TopicChanges {
             when_full: one.when_full.or(all.when_full),
             remember_ids_for_ms: one.remember_ids_for_ms.or(all.remember_ids_for_ms),
             remember_ids_max: one.remember_ids_max.or(all.remember_ids_max),
+            compact: one.compact.or(all.compact),
+            tombstone_age_ms: one.tombstone_age_ms.or(all.tombstone_age_ms),
         })
 }
 
@@ -274,6 +310,8 @@ mod tests {
             "remember-ids-for=59s",
             "remember-ids-max=0",
             "remember-ids-max=1000001",
+            "compact=yes",
+            "tombstone-age=999ms",
             "colour=blue",
         ] {
             assert!(change(bad).is_err(), "{bad} was accepted");

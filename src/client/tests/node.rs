@@ -270,6 +270,8 @@ impl Topic {
             quarantined: false,
             conflict: false,
             gaps: self.gaps.clone(),
+            removed: 0,
+            compacted_offset: Offset::ZERO,
         }
     }
 

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::{Api, Done, PeerLoad, Request, request};
 use crate::time::Timestamp;
 use crate::types::{
-    Gap, LeaderEpoch, Offset, PeerId, PeerName, RememberIds, Retention, TopicId, TopicName,
-    TopicPattern, TopicSettings, WhenFull,
+    Compaction, Gap, LeaderEpoch, Offset, PeerId, PeerName, RememberIds, Retention, TopicId,
+    TopicName, TopicPattern, TopicSettings, WhenFull,
 };
 
 /// Create a topic here. The peer claims the name, makes it durable and confirms it.
@@ -61,6 +61,10 @@ pub struct TopicInfo {
     pub conflict: bool,
     /// Offsets inside `[start, end)` that no reader will see.
     pub gaps: Vec<Gap>,
+    /// How many others have no message any more: it was compacted, expired or purged.
+    pub removed: u64,
+    /// Below this offset each key has one message.
+    pub compacted_offset: Offset,
 }
 
 /// Delete a topic and everything in it.
@@ -131,6 +135,10 @@ pub struct TopicChanges {
     pub remember_ids_for_ms: Option<Option<u64>>,
     /// How many message ids are remembered.
     pub remember_ids_max: Option<Option<u64>>,
+    /// Whether older messages of a key go.
+    pub compact: Option<bool>,
+    /// How long deletions are kept, in milliseconds.
+    pub tombstone_age_ms: Option<Option<u64>>,
 }
 
 impl TopicChanges {
@@ -148,6 +156,10 @@ impl TopicChanges {
             ids: RememberIds {
                 for_ms: self.remember_ids_for_ms.unwrap_or(to.ids.for_ms),
                 max: self.remember_ids_max.unwrap_or(to.ids.max),
+            },
+            compaction: Compaction {
+                on: self.compact.unwrap_or(to.compaction.on),
+                tombstone_age_ms: (self.tombstone_age_ms).unwrap_or(to.compaction.tombstone_age_ms),
             },
         }
     }

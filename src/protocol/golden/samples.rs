@@ -153,6 +153,10 @@ fn topic_info() -> TopicInfo {
                 for_ms: Some(3_600_000),
                 max: None,
             },
+            compaction: Compaction {
+                on: true,
+                tombstone_age_ms: Some(600_000),
+            },
         },
         start_offset: Offset::new(10),
         end_offset: Offset::new(1_707),
@@ -164,6 +168,8 @@ fn topic_info() -> TopicInfo {
         quarantined: true,
         conflict: false,
         gaps: vec![gap(GapReason::Lost)],
+        removed: 33,
+        compacted_offset: Offset::new(1_600),
     }
 }
 
@@ -425,6 +431,8 @@ fn topics() -> Vec<Sample> {
         when_full: Some(WhenFull::DiscardOldest),
         remember_ids_for_ms: Some(Some(60_000)),
         remember_ids_max: Some(None),
+        compact: Some(true),
+        tombstone_age_ms: Some(None),
     };
     let set = SetTopic {
         name: topic(),
