@@ -34,6 +34,8 @@ pub const COMPACTION_LOOK_EVERY: Duration = Duration::from_secs(2);
 pub const SIFTED_MAX: usize = 1 << 20;
 /// Topics of which one copy takes records away: their rows stand in one group.
 pub const SIFTED_TOPICS_MAX: usize = 256;
+/// Moments at which something of a segment is over that are told apart.
+pub const LIFETIME_MOMENTS_MAX: usize = 64;
 /// Holes that a batch is handed by those before it, of which nothing is left; beyond it they stand alone.
 pub const LEADING_HOLES_MAX: usize = 1024;
 /// Segments freed by one state entry.

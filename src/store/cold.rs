@@ -49,6 +49,8 @@ pub(super) struct Usage {
     pub live_bytes: u64,
     /// Those of them that are to go soon by themselves.
     pub going_bytes: u64,
+    /// Those of them whose time to live is over: they live on until they are copied, which leaves them out.
+    pub over_bytes: u64,
 }
 
 impl Usage {
@@ -62,6 +64,14 @@ impl Usage {
         self.live_bytes == 0
     }
 
+    /// Bytes it would take elsewhere without those whose time is over.
+    pub fn staying_bytes(&self) -> u64 {
+        match self.is_dead() {
+            true => 0,
+            false => self.live_bytes.saturating_sub(self.over_bytes).max(1),
+        }
+    }
+
     /// Whether so much of it goes soon that it is better waited for.
     pub fn is_going(&self) -> bool {
         self.going_bytes * limits::COLD_GOING_SHARE >= self.live_bytes.max(1)
@@ -71,7 +81,7 @@ impl Usage {
     fn is_whole_copy(&self) -> bool {
         let contents = self.row.end.saturating_sub(FIRST_POSITION);
         let copied = u64::from(contents) + u64::from(self.row.footer_length);
-        self.is_cold() && self.live_bytes * 2 > copied
+        self.is_cold() && self.staying_bytes() * 2 > copied
     }
 
     #[cfg(test)]
@@ -92,6 +102,7 @@ impl Usage {
             row,
             live_bytes,
             going_bytes: 0,
+            over_bytes: 0,
         }
     }
 }
@@ -118,6 +129,7 @@ pub(super) fn look(shared: &Shared, motion: &Motion) -> Vec<Usage> {
             row,
             live_bytes,
             going_bytes,
+            over_bytes: 0,
         });
     }
     usages
@@ -188,16 +200,16 @@ impl Need {
 pub(super) fn choose(candidates: &[&Usage], slot_bytes: u64, need: Need) -> Choice {
     let mut sorted: Vec<&Usage> = candidates
         .iter()
-        .filter(|usage| usage.live_bytes * 100 <= slot_bytes * need.live_percent())
+        .filter(|usage| usage.staying_bytes() * 100 <= slot_bytes * need.live_percent())
         .copied()
         .collect();
-    sorted.sort_by_key(|usage| (usage.live_bytes, usage.number));
+    sorted.sort_by_key(|usage| (usage.staying_bytes(), usage.number));
     loop {
         let count = best_count(&sorted, slot_bytes, need);
         let chosen = &sorted[..count];
-        let bytes: u64 = chosen.iter().map(|usage| usage.live_bytes).sum();
+        let bytes: u64 = chosen.iter().map(|usage| usage.staying_bytes()).sum();
         let again = |usage: &&Usage| {
-            need != Need::All && usage.is_whole_copy() && usage.live_bytes * 2 > bytes
+            need != Need::All && usage.is_whole_copy() && usage.staying_bytes() * 2 > bytes
         };
         // Sorted by size: if it is any, it is the last of them.
         let Some(at) = chosen.iter().rposition(again) else {
@@ -225,7 +237,7 @@ fn gain(sources: u64, bytes: u64, slot_bytes: u64) -> u64 {
 fn best_count(sorted: &[&Usage], slot_bytes: u64, need: Need) -> usize {
     let (mut best, mut best_count, mut bytes) = (0, 0, 0);
     for (count, usage) in (1..).zip(sorted.iter().take(limits::COLD_SOURCES_MAX)) {
-        bytes += usage.live_bytes;
+        bytes += usage.staying_bytes();
         if slots_for(bytes, slot_bytes) > limits::COLD_OUTPUTS_MAX {
             break;
         }

@@ -10,7 +10,7 @@
 //! is the copier's and the writer's. One topic at a time; a pass that is broken off
 //! costs what it has read, and what it has swapped stays.
 //!
-//! The argument is C1 to C8 in `docs/storage-format.md`.
+//! The argument is C1 to C9 in `docs/storage-format.md`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,12 +19,11 @@ use std::time::{Duration, Instant};
 
 use super::cold::Usage;
 use super::shared::Shared;
-use super::sieve::{Sieve, Verdict};
+use super::sieve::Sieve;
 use super::survey::{Found, Surveying};
 use crate::limits;
 use crate::time::Timestamp;
 use crate::topic::Topic;
-use crate::topic::compaction::Cleaning;
 use crate::types::{Offset, TopicId};
 
 /// What is known of a topic that is compacted.
@@ -340,9 +339,10 @@ impl Compaction {
     pub fn add_to(&self, sieve: &mut Sieve) {
         let Some(pass) = &self.pass else { return };
         let cleaning = pass.found.as_ref().map(|found| &found.cleaning);
-        let cleaning: Option<Cleaning> = cleaning.cloned();
-        if cleaning.is_some() {
-            sieve.put(pass.topic, Verdict { cleaning });
+        if let Some(cleaning) = cleaning
+            && let Some(verdict) = sieve.of(pass.topic)
+        {
+            verdict.cleaning = Some(cleaning.clone());
         }
     }
 }

@@ -32,10 +32,11 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use super::asker::Stop;
 use super::cold::Usage;
 use super::copying::{Copied, Job, Pace, copy};
+use super::lifetimes::{Moments, Unread};
 use super::pool::SlotPool;
 use super::shared::Shared;
 use super::sieve::Sieve;
-use super::survey::{Surveyed, Surveying, survey};
+use super::survey::{Surveyed, Surveying, lifetimes, survey};
 use crate::journal::JournalError;
 
 /// What the copier does.
@@ -44,6 +45,8 @@ enum Task {
     Copy(Job),
     /// Reads what is to be cleaned of a topic.
     Survey(Surveying),
+    /// Reads when what of a segment is over.
+    Lifetimes(Unread),
 }
 
 /// How it went.
@@ -52,12 +55,15 @@ pub(super) enum Outcome {
     Copied(Vec<Usage>, Result<Copied, JournalError>),
     /// What was read.
     Surveyed(Result<Surveyed, JournalError>),
+    /// When what of a segment is over.
+    Lifetimes(u64, Moments),
 }
 
 /// The same on the way back.
 enum Done {
     Copied(Result<Copied, JournalError>),
     Surveyed(Result<Surveyed, JournalError>),
+    Lifetimes(u64, Moments),
 }
 
 /// The copier's side.
@@ -118,6 +124,9 @@ impl Copier {
             let outcome = match &task {
                 Task::Copy(job) => Done::Copied(copy(&self.shared, &self.pool, job, &pace)),
                 Task::Survey(what) => Done::Surveyed(survey(&self.shared, what, &pace)),
+                Task::Lifetimes(of) => {
+                    Done::Lifetimes(of.segment, lifetimes(&self.shared, of, &pace))
+                }
             };
             // The pins go before the reclaimer hears of it: it waits for nothing else to give slots back.
             drop(task);
@@ -161,6 +170,11 @@ impl Copies {
         self.send(Task::Survey(what), Vec::new());
     }
 
+    /// Begins to read when what of a segment is over, where nothing is done now.
+    pub fn begin_lifetimes(&mut self, of: Unread) {
+        self.send(Task::Lifetimes(of), Vec::new());
+    }
+
     fn send(&mut self, task: Task, sources: Vec<Usage>) {
         // A copier that is gone has told why: the store has failed.
         if !self.is_busy() && self.tasks.try_send(task).is_ok() {
@@ -179,6 +193,7 @@ impl Copies {
         Some(match done {
             Done::Copied(how) => Outcome::Copied(sources, how),
             Done::Surveyed(how) => Outcome::Surveyed(how),
+            Done::Lifetimes(segment, moments) => Outcome::Lifetimes(segment, moments),
         })
     }
 }

@@ -32,12 +32,22 @@ struct Seen {
     due: Option<Timestamp>,
 }
 
+impl Seen {
+    /// Whether what it begins with was looked at, and is not over yet.
+    fn is_head_known(&self, start: Offset, now: Option<Timestamp>) -> bool {
+        let is_over = self.due.zip(now).is_some_and(|(due, now)| due <= now);
+        self.range.0 == start && self.range.1 > start && !is_over
+    }
+}
+
 /// A topic that is to be looked at.
 struct Looked {
     topic: Arc<TopicShared>,
     retention: Retention,
     /// As of before its lowest position was asked for.
     moves: u64,
+    /// When the first batch that is there is over, if it has a time to live and was seen; it was not, at another start.
+    seen: Option<Seen>,
 }
 
 /// What is remembered from one look to the next.
@@ -114,11 +124,13 @@ impl Expiry {
                 moves: topic.moves(),
                 retention,
                 topic,
+                seen: None,
             };
-            let seen = before.remove(&looked.topic.id);
-            match seen.filter(|seen| !is_due(seen, &looked, now)) {
-                Some(seen) => _ = self.seen.insert(looked.topic.id, seen),
-                None => due.push(looked),
+            match before.remove(&looked.topic.id) {
+                Some(seen) if !is_due(&seen, &looked, now) => {
+                    self.seen.insert(looked.topic.id, seen);
+                }
+                seen => due.push(Looked { seen, ..looked }),
             }
             if due.len() >= limits::RETENTION_STEPS_AT_ONCE {
                 self.step(asker, std::mem::take(&mut due), now);
@@ -130,6 +142,7 @@ impl Expiry {
     /// Plans for some topics, and has done what was planned.
     fn step(&mut self, asker: &mut Asker, due: Vec<Looked>, now: Option<Timestamp>) {
         let lowest = lowest_positions(asker, &due);
+        let expiring = asker.shared.expiring();
         let mut steps = Vec::new();
         for looked in due {
             let Looked {
@@ -139,13 +152,19 @@ impl Expiry {
                 retention: *retention,
                 confirmed: lowest.get(&topic.id).copied(),
                 now,
+                may_be_over: expiring.contains(&topic.id)
+                    && !(looked.seen.as_ref())
+                        .is_some_and(|seen| seen.is_head_known(topic.start(), now)),
             };
             let plan = plan(&asker.shared, topic, terms);
             if plan.to > plan.from {
                 // Looked at again when this is done: there may be more.
                 steps.push((topic.id, *retention, plan));
             } else {
-                self.seen.insert(topic.id, seen_now(&looked, plan.due));
+                // Who was not looked at for it is over when it was before.
+                let known = looked.seen.as_ref().filter(|_| !terms.may_be_over);
+                let due = plan.due.into_iter().chain(known.and_then(|seen| seen.due));
+                self.seen.insert(topic.id, seen_now(&looked, due.min()));
             }
         }
         discard_all(asker, steps);

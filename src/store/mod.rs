@@ -34,6 +34,7 @@ mod finding;
 mod history;
 mod index;
 mod keeper;
+mod lifetimes;
 mod meters;
 mod motion;
 mod moves;

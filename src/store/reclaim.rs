@@ -38,6 +38,7 @@ use super::compaction::{Compaction, Finished, Step};
 use super::copier::{Copies, Outcome};
 use super::copying::{self, Copied, slots_of};
 use super::expiry::Expiry;
+use super::lifetimes::{Lifetimes, topics_in};
 use super::motion::Motion;
 use super::recovery::row_of_at;
 use super::segments::Segment;
@@ -48,7 +49,6 @@ use super::survey::Surveyed;
 use crate::journal::{JournalError, SnapshotAt};
 use crate::limits;
 use crate::protocol::error::ApiError;
-use crate::time::Timestamp;
 use crate::topic::RowKey;
 use crate::types::TopicId;
 
@@ -87,6 +87,7 @@ pub(super) struct Reclaimer {
     copies: Option<Copies>,
     copy_after: Instant,
     compaction: Compaction,
+    lifetimes: Lifetimes,
 }
 
 /// Looking takes at most one part in so many of the time, as long as [`LOOK_REST_MAX`] allows.
@@ -123,6 +124,7 @@ impl Reclaimer {
             copies,
             copy_after: Instant::now(),
             compaction: Compaction::default(),
+            lifetimes: Lifetimes::default(),
         }
     }
 
@@ -158,6 +160,8 @@ impl Reclaimer {
         self.forget_gone();
         self.look_at_motion();
         self.look();
+        let now = self.asker.shared.trusted_now();
+        self.lifetimes.apply(&mut self.usages, now);
         let horizons = (self.horizon(), self.asker.applier.applied().segment);
         (self.compaction).measure(&self.asker.shared, &self.usages, horizons);
         self.step_snapshot();
@@ -179,6 +183,7 @@ impl Reclaimer {
         let segments = &self.asker.shared.segments;
         self.usages
             .retain(|usage| segments.get(usage.number).is_some());
+        self.lifetimes.retain(&self.asker.shared);
     }
 
     fn look_at_motion(&mut self) {
@@ -263,7 +268,7 @@ impl Reclaimer {
     fn is_tight(&self) -> bool {
         let living = self.usages.iter().filter(|usage| !usage.is_dead());
         let (slots, live) = living.fold((0, 0), |(slots, live), usage| {
-            (slots + 1, live + usage.live_bytes)
+            (slots + 1, live + usage.staying_bytes())
         });
         let spare = limits::SPACE_SLOTS * self.slot_bytes();
         slots * self.slot_bytes() * 100 > live * limits::SPACE_PERCENT + spare * 100
@@ -307,6 +312,9 @@ impl Reclaimer {
             None => {}
             Some(Outcome::Copied(usages, how)) => self.copied(usages, how),
             Some(Outcome::Surveyed(how)) => self.surveyed(how),
+            Some(Outcome::Lifetimes(segment, moments)) => {
+                self.lifetimes.note(segment, moments);
+            }
         }
         self.forget_gone();
         let rate = self.bytes_per_second();
@@ -356,15 +364,17 @@ impl Reclaimer {
         if choice.gain > 0 {
             let slots = (choice.sources.len() as u64).saturating_sub(choice.gain);
             self.copy_these(&choice.sources, slots, false);
+        } else if let Some(copies) = &mut self.copies
+            && let Some(unread) = self.lifetimes.unread(&self.asker.shared, &self.usages)
+        {
+            copies.begin_lifetimes(unread);
         }
     }
 
     /// False: there is nothing to be done for it now.
     fn step_compaction(&mut self) -> bool {
         let shared = &self.asker.shared;
-        let is_trusted = !shared.clocks_apart.load(Ordering::Relaxed);
-        let now = is_trusted.then(Timestamp::now);
-        match self.compaction.step(shared, now) {
+        match self.compaction.step(shared, shared.trusted_now()) {
             Step::None => self.compaction.is_busy(),
             Step::Survey(what) => {
                 if let Some(copies) = &mut self.copies {
@@ -420,11 +430,27 @@ impl Reclaimer {
             .filter(|usage| sources.contains(&usage.number))
             .cloned()
             .collect();
-        let mut sieve = Sieve::default();
-        self.compaction.add_to(&mut sieve);
+        let sieve = self.sieve(sources);
         if let Some(copies) = &mut self.copies {
             copies.begin(&self.asker.shared, usages, (sieve, may_be_even));
         }
+    }
+
+    /// What goes while these are copied.
+    fn sieve(&self, sources: &[u64]) -> Sieve {
+        let mut sieve = Sieve::default();
+        self.compaction.add_to(&mut sieve);
+        let shared = &self.asker.shared;
+        let expiring = shared.expiring();
+        if let Some(now) = shared.trusted_now() {
+            let topics = |number: &u64| topics_in(shared, *number, &expiring);
+            for topic in sources.iter().filter_map(topics).flatten() {
+                if let Some(verdict) = sieve.of(topic) {
+                    verdict.expired = Some(now);
+                }
+            }
+        }
+        sieve
     }
 
     /// Nothing is left that was to go: the topic is clean up to there (C5).

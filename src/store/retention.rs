@@ -36,7 +36,9 @@ use super::reader::{pieces_from_disk, pieces_from_memory};
 use super::shared::{Shared, TopicShared};
 use crate::journal::{Extent, ExtentRead, JournalError, Piece, StoredEntry};
 use crate::limits;
-use crate::protocol::batch::{BatchHeader, CheckedBatch, Piece as BatchPiece, expand};
+use crate::protocol::batch::{
+    BatchHeader, CheckedBatch, Piece as BatchPiece, expand, time_to_live,
+};
 use crate::time::Timestamp;
 use crate::topic::Topic;
 use crate::types::{Gap, Offset, Retention, TopicId};
@@ -69,6 +71,8 @@ pub(super) struct Terms {
     pub confirmed: Option<Offset>,
     /// The time; `None` while the clock cannot be trusted.
     pub now: Option<Timestamp>,
+    /// Whether what begins the topic may have a time to live that is over.
+    pub may_be_over: bool,
 }
 
 /// What goes: a batch that meets any of these.
@@ -78,6 +82,8 @@ struct Limits {
     below: Offset,
     /// Was appended before.
     before: Option<Timestamp>,
+    /// Has a time to live that is over by then, or no record left.
+    over: Option<Timestamp>,
     /// Begins among the oldest so many bytes.
     excess: u64,
     /// Nothing above goes.
@@ -97,6 +103,7 @@ pub(super) fn plan(shared: &Shared, topic: &TopicShared, terms: Terms) -> Plan {
     let limits = Limits {
         below: surplus.max(terms.confirmed.unwrap_or(start)),
         before: terms.now.zip(age).map(|(now, age)| now.before(age)),
+        over: terms.now.filter(|_| terms.may_be_over),
         excess: retention
             .bytes
             .map_or(0, |bytes| topic.bytes().saturating_sub(bytes)),
@@ -104,8 +111,10 @@ pub(super) fn plan(shared: &Shared, topic: &TopicShared, terms: Terms) -> Plan {
         extents: limits::RETENTION_EXTENTS_MAX,
     };
     let walk = Walk::new(shared, topic, limits).run();
+    let by_age = walk.oldest.zip(age).map(|(oldest, age)| oldest.after(age));
+    let by_ttl = walk.over.filter(|_| terms.may_be_over);
     Plan {
-        due: walk.oldest.zip(age).map(|(oldest, age)| oldest.after(age)),
+        due: by_age.into_iter().chain(by_ttl).min(),
         confirmed: terms.confirmed,
         ..walk.plan
     }
@@ -116,6 +125,7 @@ pub(super) fn plan_purge(shared: &Shared, topic: &TopicShared, to: Offset) -> Pl
     let limits = Limits {
         below: to,
         before: None,
+        over: None,
         excess: 0,
         end: to,
         extents: usize::MAX,
@@ -254,6 +264,10 @@ struct Batch {
     bytes: u64,
     /// Offsets from the start on whose records were taken away.
     removed: u64,
+    /// When its time to live is over, if it has one.
+    over: Option<Timestamp>,
+    /// It has no record left.
+    is_hollow: bool,
 }
 
 /// Goes over a topic from its start on, taking what may go.
@@ -264,6 +278,8 @@ struct Walk<'a> {
     plan: Plan,
     /// Append time of the first batch that stays.
     oldest: Option<Timestamp>,
+    /// When the time of that one is over, if it has one.
+    over: Option<Timestamp>,
     /// Below this batches may be thinned: only they tell how many records they have.
     thinned_end: Offset,
 }
@@ -286,6 +302,7 @@ impl<'a> Walk<'a> {
             limits,
             plan,
             oldest: None,
+            over: None,
             thinned_end: match topic.thinned() {
                 (0, _) => Offset::ZERO,
                 (_, end) => end,
@@ -330,6 +347,7 @@ impl<'a> Walk<'a> {
         self.oldest = Some(extent.first_time);
         let in_part = extent.base < self.limits.below
             || self.plan.dropped < self.limits.excess
+            || self.limits.over.is_some()
             || before.is_some_and(|before| extent.first_time < before);
         in_part && self.take_batches(segment, extent)
     }
@@ -341,6 +359,7 @@ impl<'a> Walk<'a> {
         for batch in batches {
             if batch.end > self.limits.end || !self.may_go(&batch) {
                 self.oldest = Some(batch.time);
+                self.over = batch.over;
                 return false;
             }
             self.plan.dropped += batch.bytes;
@@ -378,8 +397,10 @@ impl<'a> Walk<'a> {
 
     fn may_go(&self, batch: &Batch) -> bool {
         let by_bytes = self.plan.dropped < self.limits.excess && batch.end < self.limits.end;
+        let is_over = |now| batch.is_hollow || batch.over.is_some_and(|over| over <= now);
         batch.end <= self.limits.below
             || by_bytes
+            || self.limits.over.is_some_and(is_over)
             || self.limits.before.is_some_and(|before| batch.time < before)
     }
 
@@ -396,16 +417,24 @@ impl<'a> Walk<'a> {
                     true => removed_in(&entry, from, piece_end(&entry)),
                     false => 0,
                 },
+                over: time_to_live(&entry.payload).map(|ttl| entry.header.append_time.after(ttl)),
+                is_hollow: may_be_thinned && is_hollow(&entry),
             },
             Piece::Damaged { to, .. } => Batch {
                 end: to,
                 time: extent.last_time,
                 bytes: 0,
                 removed: 0,
+                over: None,
+                is_hollow: false,
             },
         };
         Some(pieces.into_iter().map(batch).collect())
     }
+}
+
+fn is_hollow(entry: &StoredEntry) -> bool {
+    BatchHeader::parse(&entry.payload).is_ok_and(|header| header.record_count == 0)
 }
 
 fn piece_end(entry: &StoredEntry) -> Offset {

@@ -4,7 +4,7 @@
 //! open segments and the failure. The writer is the only one that adds or
 //! removes topics. Ends only grow (J2), so they are published without a lock.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
@@ -274,6 +274,8 @@ pub(super) struct Shared {
     retained: Mutex<HashMap<TopicId, Retention>>,
     /// The topics that are compacted.
     pub compacted: Compacted,
+    /// The topics that had messages with a time to live.
+    expiring: Mutex<HashSet<TopicId>>,
     /// What people should know that is no damage, by subject.
     notices: Mutex<BTreeMap<&'static str, String>>,
     /// Who reads through subscriptions, and when those that expire were used.
@@ -318,6 +320,7 @@ impl Shared {
             reclaimed: Reclaimed::default(),
             retained: Mutex::default(),
             compacted: Compacted::default(),
+            expiring: Mutex::default(),
             notices: Mutex::default(),
             attendance: Attendance::default(),
             meters: Meters::default(),
@@ -379,6 +382,9 @@ impl Shared {
         }
         drop(retained);
         self.compacted.follow(topic);
+        if topic.row.thinned.has_ttl {
+            self.expires(topic.id);
+        }
         shared
     }
 
@@ -403,9 +409,24 @@ impl Shared {
         self.retained.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The topic had a message with a time to live.
+    pub fn expires(&self, topic: TopicId) {
+        let mut expiring = self.expiring.lock().unwrap_or_else(PoisonError::into_inner);
+        expiring.insert(topic);
+    }
+
+    /// The topics that had such messages.
+    pub fn expiring(&self) -> HashSet<TopicId> {
+        let expiring = self.expiring.lock().unwrap_or_else(PoisonError::into_inner);
+        expiring.clone()
+    }
+
     /// The topics that do not keep everything, and what they keep.
     pub fn topics_with_retention(&self) -> Vec<(Arc<TopicShared>, Retention)> {
-        let retained: Vec<_> = self.retained().iter().map(|(id, r)| (*id, *r)).collect();
+        let mut retained: HashMap<_, _> = self.retained().clone();
+        for id in self.expiring() {
+            retained.entry(id).or_default();
+        }
         let topics = self.topics();
         let known = retained.into_iter();
         known
@@ -423,6 +444,9 @@ impl Shared {
         drop(topics);
         self.retained().remove(&topic.id);
         self.compacted.forget(topic.id);
+        let mut expiring = self.expiring.lock().unwrap_or_else(PoisonError::into_inner);
+        expiring.remove(&topic.id);
+        drop(expiring);
         self.attendance.forget_topic(topic.id);
         self.discards.fetch_add(1, Ordering::AcqRel);
         if let Some(gone) = gone {

@@ -24,6 +24,7 @@ use bytes::Bytes;
 use crate::journal::{CheckedEntry, EntryHeader, JournalError};
 use crate::limits;
 use crate::protocol::batch::{BatchHeader, CheckedBatch, Removed, Thin, hollow, thin};
+use crate::time::Timestamp;
 use crate::topic::compaction::{Cleaning, Keyed};
 use crate::types::{GapReason, Offset, TopicId};
 
@@ -32,11 +33,22 @@ use crate::types::{GapReason, Offset, TopicId};
 pub(super) struct Verdict {
     /// By compaction.
     pub cleaning: Option<Cleaning>,
+    /// What has a time to live that is over by then.
+    pub expired: Option<Timestamp>,
 }
 
 impl Verdict {
-    fn judge(&self, record: &Keyed<'_>) -> Option<GapReason> {
+    fn judge(&self, record: &Keyed<'_>, is_over: bool) -> Option<GapReason> {
+        if is_over {
+            return Some(GapReason::Expired);
+        }
         self.cleaning.as_ref()?.judge(record)
+    }
+
+    /// Whether the time of a batch is over.
+    fn is_over(&self, header: &EntryHeader, batch: &CheckedBatch) -> bool {
+        let end = batch.ttl().map(|ttl| header.append_time.after(ttl));
+        end.zip(self.expired).is_some_and(|(end, now)| end <= now)
     }
 }
 
@@ -47,11 +59,11 @@ pub(super) struct Sieve {
 }
 
 impl Sieve {
-    /// With what goes of one more topic, if there is room for it.
-    pub fn put(&mut self, topic: TopicId, verdict: Verdict) {
-        if self.verdicts.len() < limits::SIFTED_TOPICS_MAX {
-            self.verdicts.insert(topic, verdict);
-        }
+    /// What goes of a topic, to be added to, if there is room for one more.
+    pub fn of(&mut self, topic: TopicId) -> Option<&mut Verdict> {
+        let is_known = self.verdicts.contains_key(&topic);
+        let has_room = is_known || self.verdicts.len() < limits::SIFTED_TOPICS_MAX;
+        has_room.then(|| self.verdicts.entry(topic).or_default())
     }
 }
 
@@ -198,16 +210,18 @@ impl Sifting {
         let Ok(batch) = CheckedBatch::check_crc(Bytes::copy_from_slice(entry.payload)) else {
             return Ok(false);
         };
+        let is_over = verdict.is_over(&header, &batch);
         let mut gone: Vec<(u64, GapReason)> = Vec::new();
         let leading = self.waiting.as_ref().map(|waiting| &waiting.holes[..]);
         let thinned = thin(leading.unwrap_or_default(), &batch, |delta, record| {
             let at = header.number + u64::from(delta);
-            let reason = verdict.judge(&Keyed {
+            let keyed = Keyed {
                 at: Offset::new(at),
                 appended: header.append_time,
                 key: record.key,
                 is_empty: record.value.is_empty(),
-            });
+            };
+            let reason = verdict.judge(&keyed, is_over);
             gone.extend(reason.map(|reason| (at, reason)));
             reason
         });

@@ -105,6 +105,8 @@ pub(super) struct Staging {
     pub bytes: usize,
     /// Batches that were there: by their sequences, by the ids of their messages.
     pub duplicates: [u64; 2],
+    /// Topics that got their first message with a time to live.
+    pub expiring: Vec<TopicId>,
     /// Wall clock and monotonic clock agree.
     pub clock_is_trusted: bool,
 }
@@ -217,6 +219,9 @@ impl Staging {
     ) -> Published {
         let facts = facts_of(&batch);
         self.raise_bound(state, id, facts.count, now);
+        if batch.header().has_ttl {
+            self.note_ttl(state, id, now);
+        }
         let topic = state.topic_mut(id).expect("admitted just now");
         let append_time = topic.append_time(now);
         topic.appended(&facts, base, append_time);
@@ -294,6 +299,19 @@ impl Staging {
             keys.iter().for_each(|key| state.mark_dirty(key.clone()));
             let number = state.take_state_number(id);
             self.push_rows(state, id, number, &keys, now);
+        }
+    }
+
+    /// With its first message that has a time to live a topic's row says that there are such.
+    fn note_ttl(&mut self, state: &mut State, id: TopicId, now: Timestamp) {
+        let is_first = |topic: &crate::topic::Topic| !topic.row.thinned.has_ttl;
+        if state.topic(id).is_ok_and(is_first)
+            && let Ok(topic) = state.topic_mut(id)
+        {
+            topic.row.thinned.has_ttl = true;
+            let number = state.take_state_number(id);
+            self.push_rows(state, id, number, &[RowKey::Topic(id)], now);
+            self.expiring.push(id);
         }
     }
 

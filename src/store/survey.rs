@@ -18,6 +18,7 @@ use bytes::Bytes;
 
 use super::copying::{Ended, Pace};
 use super::extents::{ExtentReader, Wanted};
+use super::lifetimes::{Moments, Unread};
 use super::segments::Segment;
 use super::shared::Shared;
 use crate::journal::{EntryHeader, Extent, ExtentRead, JournalError, check_extent};
@@ -82,6 +83,41 @@ pub(super) fn survey(
         Err(Ended::Damaged { segment, what }) => Ok(Surveyed::Damaged { segment, what }),
         Err(Ended::Failed(error)) => Err(error),
     }
+}
+
+/// Reads when what of a segment is over.
+pub(super) fn lifetimes(shared: &Shared, of: &Unread, pace: &Pace<'_>) -> Moments {
+    let mut all = Vec::new();
+    for topic in &of.topics {
+        let what = Surveying {
+            topic: *topic,
+            segments: vec![of.segment],
+            compacted: Offset::ZERO,
+            end: Offset::new(u64::MAX),
+            tombstones_before: None,
+            keys_max: 0,
+        };
+        let mut reading = Reading {
+            shared,
+            what: &what,
+            pace,
+            begun: Instant::now(),
+            bytes: 0,
+        };
+        // What cannot be read is not known to be over; whoever copies it finds out why.
+        let Ok(runs) = reading.runs() else { continue };
+        for run in runs {
+            let read = reading.batches(&run, Offset::ZERO, &mut |header, batch| {
+                let end = batch.ttl().map(|ttl| header.append_time.after(ttl));
+                all.extend(end.map(|end| (end, u64::from(header.entry_bytes()))));
+                ControlFlow::Continue(())
+            });
+            if read.is_err() {
+                break;
+            }
+        }
+    }
+    Moments::new(all)
 }
 
 /// Extents of the topic that follow one another in a segment.

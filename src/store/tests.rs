@@ -21,6 +21,7 @@ mod fetching;
 mod full;
 mod ids;
 mod interest;
+mod lifetimes;
 mod lives;
 mod passing;
 mod pieces;

@@ -349,6 +349,7 @@ impl Writer {
             self.shared.fail(reason);
             return refuse(staging, reason);
         }
+        (staging.expiring.iter()).for_each(|topic| self.shared.expires(*topic));
         let touched = staging.touched(&self.state, &self.shared);
         let (group, headers) = self.build(&staging, &claims, synced, clean_stop);
         if let Err(error) = self

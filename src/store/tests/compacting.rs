@@ -8,7 +8,7 @@ use super::*;
 use crate::protocol::batch::{Piece, expand};
 
 /// A keyed message; no value: a deletion.
-type Message = (Option<Vec<u8>>, Vec<u8>);
+pub(super) type Message = (Option<Vec<u8>>, Vec<u8>);
 
 fn key(n: u64) -> Vec<u8> {
     format!("key-{n}").into_bytes()
@@ -42,7 +42,11 @@ async fn set(store: &Store, topic: &str, changes: TopicChanges) {
 }
 
 /// All records from an offset on, and the gaps; every offset is in one of them, in order.
-async fn all(store: &Store, id: TopicId, from: u64) -> (BTreeMap<u64, Message>, Vec<Gap>) {
+pub(super) async fn all(
+    store: &Store,
+    id: TopicId,
+    from: u64,
+) -> (BTreeMap<u64, Message>, Vec<Gap>) {
     let (mut found, mut gaps) = (BTreeMap::new(), Vec::new());
     let mut at = from;
     loop {
