@@ -237,7 +237,12 @@ impl ProducerId {
 impl IdDigest {
     /// That of a message's id.
     pub fn of(id: &[u8]) -> Self {
-        Self(digest::fnv128(&[id]))
+        Self::salted(b"", id)
+    }
+
+    /// What stands for a text behind a salt.
+    pub fn salted(salt: &[u8], id: &[u8]) -> Self {
+        Self(digest::fnv128(&[salt, id]))
     }
 }
 

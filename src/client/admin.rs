@@ -17,9 +17,9 @@ use crate::protocol::api::{
     DeleteTopic, DescribeSubscription, DescribeTopic, DescribeTopics, Figures, FiguresAnswer,
     FindOffset, FoundOffset, HistoryOfSubscription, ListPeers, ListSubscriptions, ListTopics,
     MetricFamily, MetricPlace, Metrics, PeerInfo, PeerState, PeerStatus, PeerStatusAnswer,
-    PlaceTopic, Position, PurgeTopic, RenameTopic, Request, RetirePeer, Retired, SeekSubscription,
-    SetSubscription, SetTopic, Sought, SubscriptionChanges, SubscriptionHistory, SubscriptionInfo,
-    TopicChanges, TopicInfo, TopicLocation, UndoSubscription, Undone, Watch,
+    PlaceTopic, Position, PurgeKey, PurgeTopic, RenameTopic, Request, RetirePeer, Retired,
+    SeekSubscription, SetSubscription, SetTopic, Sought, SubscriptionChanges, SubscriptionHistory,
+    SubscriptionInfo, TopicChanges, TopicInfo, TopicLocation, UndoSubscription, Undone, Watch,
 };
 use crate::protocol::error::ApiError;
 use crate::types::{
@@ -414,6 +414,16 @@ impl Client {
     ) -> Result<TopicInfo, ClientError> {
         let name = topic.clone();
         self.change(topic, &PurgeTopic { name, before }).await
+    }
+
+    /// Erases the records of a key that are there now.
+    pub async fn purge_key(
+        &self,
+        topic: &TopicName,
+        key: Vec<u8>,
+    ) -> Result<TopicInfo, ClientError> {
+        let name = topic.clone();
+        self.change(topic, &PurgeKey { name, key }).await
     }
 
     /// Ends a quarantine and tells what is lost.

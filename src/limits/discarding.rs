@@ -32,6 +32,8 @@ pub const COMPACTION_DIRTY_FOR: Duration = Duration::from_hours(1);
 pub const COMPACTION_LOOK_EVERY: Duration = Duration::from_secs(2);
 /// What is noted of records that one copy takes away, in entries of some 24 bytes: beyond it no more are.
 pub const SIFTED_MAX: usize = 1 << 20;
+/// Purges of keys that are under way in one topic: each is looked at for each record of what it concerns.
+pub const PURGES_PER_TOPIC_MAX: usize = 64;
 /// Topics of which one copy takes records away: their rows stand in one group.
 pub const SIFTED_TOPICS_MAX: usize = 256;
 /// Moments at which something of a segment is over that are told apart.

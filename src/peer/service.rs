@@ -19,9 +19,9 @@ use crate::protocol::api::{
     DeleteSubscription, DeleteTopic, DescribeProducer, DescribeSubscription, DescribeTopic,
     DescribeTopics, Done, Figures, FindOffset, HelloAnswer, ListPeers, ListSubscriptions,
     ListTopics, Lookup, Metrics, OpenProducer, PROTOCOL_MAX, PeerInfo, PeerState, PeerStatus, Ping,
-    PlaceTopic, ProducerInfo, PurgeTopic, RenameTopic, Request, RetirePeer, Role, SeekSubscription,
-    SetSubscription, SetTopic, StoredTopic, SubscriptionHistory, TopicInfo, TopicLocation,
-    TopicPage, UndoSubscription, WatchSubscription, WatchSubscriptions,
+    PlaceTopic, ProducerInfo, PurgeKey, PurgeTopic, RenameTopic, Request, RetirePeer, Role,
+    SeekSubscription, SetSubscription, SetTopic, StoredTopic, SubscriptionHistory, TopicInfo,
+    TopicLocation, TopicPage, UndoSubscription, WatchSubscription, WatchSubscriptions,
 };
 use crate::protocol::batch::CheckedBatch;
 use crate::protocol::data::{Fetch, Publish, PublishExpecting, Published, Stream};
@@ -588,6 +588,13 @@ impl PeerService {
                     .purge_topic(asked.name.clone(), asked.before)
                     .await
                     .inspect(|purged| peer.later.changed(purged.id));
+                peer.or_redirect(&asked.name, purged).await
+            }),
+            Api::PurgeKey => answer!(call, reply, self, PurgeKey, |peer, asked| {
+                let purged = peer
+                    .store
+                    .purge_key(asked.name.clone(), asked.key.clone())
+                    .await;
                 peer.or_redirect(&asked.name, purged).await
             }),
             Api::AcceptLoss => answer!(call, reply, self, AcceptLoss, |peer, asked| {

@@ -7,8 +7,8 @@
 //! Invariants:
 //!
 //! 1. What was read ahead is handed out only for the very request it was read for, and only once.
-//! 2. It is not handed out if the topic begins after that offset by now: what was discarded or purged meanwhile is told
-//!    as such.
+//! 2. It is not handed out if the topic begins after that offset by now, or a key was purged meanwhile: what was
+//!    discarded or purged is told as such.
 //! 3. At most [`limits::READ_AHEAD_BYTES_MAX`] are asked for in advance, all readers together.
 //! 4. An error or an empty answer is never handed out: the request is then read as if nothing had been read ahead.
 
@@ -78,7 +78,9 @@ impl ReadAhead {
             return None;
         }
         let result = begun.reading.await.ok()?.ok()?;
-        let is_current = topic.start() <= request.from && !result.items.is_empty();
+        let purges_are_known = topic.purges() == result.purges;
+        let is_current =
+            topic.start() <= request.from && !result.items.is_empty() && purges_are_known;
         is_current.then_some(result)
     }
 

@@ -109,6 +109,11 @@ impl Asker {
             .then_some(reply)
     }
 
+    /// Asks for a segment to be sealed although it is not full, if it is the one being written.
+    pub fn push_seal(&self, segment: u64) {
+        self.queue.push_own(Command::Seal(segment));
+    }
+
     fn done<T: Send + 'static>(&self, sender: SyncSender<(Result<T, ApiError>, u64)>) -> Done<T> {
         let shared = self.shared.clone();
         Box::new(move |outcome| {

@@ -21,6 +21,8 @@ pub(super) enum Command {
     Change(Change),
     /// Write a state snapshot; told when its end is durable.
     Snapshot(Done<SnapshotWritten>),
+    /// Go on in the next segment, if this one is being written.
+    Seal(u64),
 }
 
 /// A snapshot that was written to its end.

@@ -18,7 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::cold::Usage;
-use super::shared::Shared;
+use super::shared::{Purges, Shared};
 use super::sieve::Sieve;
 use super::survey::{Found, Surveying};
 use crate::limits;
@@ -89,7 +89,12 @@ pub(super) type Horizons = (u64, u64);
 /// What lies where of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Standing {
-    terms: Terms,
+    /// None where it is not compacted.
+    terms: Option<Terms>,
+    /// Purges of keys that are under way.
+    purges: Purges,
+    /// First offset in a sealed segment that may not be copied yet.
+    held: Option<Offset>,
     /// Segments that may be copied.
     segments: Vec<u64>,
     /// Bytes in them, and those that no pass has read.
@@ -103,9 +108,11 @@ struct Standing {
 }
 
 impl Standing {
-    fn new(terms: Terms) -> Self {
+    fn new(terms: Option<Terms>, purges: Purges) -> Self {
         Self {
             terms,
+            purges,
+            held: None,
             segments: Vec::new(),
             bytes: 0,
             dirty: 0,
@@ -118,12 +125,26 @@ impl Standing {
     /// Whether enough of it would be new with the segments that wait.
     fn is_dirty_with(&self, waiting: u64) -> bool {
         let (dirty, bytes) = (self.dirty + waiting, self.bytes + waiting);
-        dirty > 0 && dirty * 100 >= bytes * limits::COMPACTION_DIRTY_PERCENT
+        self.terms.is_some() && dirty > 0 && dirty * 100 >= bytes * limits::COMPACTION_DIRTY_PERCENT
+    }
+
+    /// Where the purges end.
+    fn purged_to(&self) -> Option<Offset> {
+        self.purges.iter().map(|(_, purge)| purge.end).max()
+    }
+
+    /// Whether what is purged lies in a sealed segment that may not be copied yet.
+    fn is_purge_held(&self) -> bool {
+        self.purged_to()
+            .zip(self.held)
+            .is_some_and(|(end, held)| held < end)
     }
 
     /// Whether deletions that were kept may go.
     fn has_old_deletions(&self, now: Option<Timestamp>) -> bool {
-        let due = (self.terms.tombstones).map(|time| time.after(self.terms.tombstone_age));
+        let due = self
+            .terms
+            .and_then(|terms| Some(terms.tombstones?.after(terms.tombstone_age)));
         due.zip(now).is_some_and(|(due, now)| due < now)
     }
 }
@@ -143,12 +164,16 @@ pub(super) struct Finished {
     pub topic: TopicId,
     pub compacted: Offset,
     pub tombstones: Option<Timestamp>,
+    /// Purges that are done; none if it was compacted.
+    pub purged: Vec<u64>,
 }
 
 /// What is to be done now.
 pub(super) enum Step {
     /// Nothing.
     None,
+    /// What was written last is to be sealed, if it is this segment.
+    Seal(u64),
     /// A topic is to be read.
     Survey(Surveying),
     /// Some of these, the first at any rate.
@@ -176,7 +201,7 @@ impl Compaction {
     pub fn measure(&mut self, shared: &Shared, usages: &[Usage], horizons: Horizons) {
         let versions = (
             shared.compacted.version.load(Ordering::Acquire),
-            shared.segments.version(),
+            shared.segments.version() + shared.purges_changed.load(Ordering::Acquire),
             horizons,
         );
         let is_early = (self.measure_after).is_some_and(|after| Instant::now() < after);
@@ -185,9 +210,20 @@ impl Compaction {
         }
         let terms = shared.compacted.all();
         let begun = Instant::now();
-        self.standings = terms
+        let purges = |id: TopicId| {
+            let topic = shared.topic(id);
+            topic.map_or_else(|| Purges::from([]), |topic| topic.purges())
+        };
+        let purging = shared.purging();
+        let compacted = terms.into_iter().map(|(id, terms)| (id, Some(terms)));
+        let all: BTreeMap<TopicId, Option<Terms>> = purging
             .into_iter()
-            .map(|(id, terms)| (id, Standing::new(terms)))
+            .map(|id| (id, None))
+            .chain(compacted)
+            .collect();
+        self.standings = all
+            .into_iter()
+            .map(|(id, terms)| (id, Standing::new(terms, purges(id))))
             .collect();
         if !self.standings.is_empty() {
             usages
@@ -223,10 +259,15 @@ impl Compaction {
             let Some(start) = start.filter(|start| summary.end > *start) else {
                 continue;
             };
+            let is_held = !usage.is_cold() && usage.number >= horizon;
+            if usage.row.damaged || is_held {
+                let held = standing.held.unwrap_or(summary.base);
+                standing.held = Some(held.min(summary.base));
+            }
             if usage.row.damaged {
                 standing.is_damaged = true;
             } else if usage.is_cold() || usage.number < horizon {
-                let compacted = standing.terms.compacted;
+                let compacted = standing.terms.map_or(Offset::ZERO, |terms| terms.compacted);
                 for extent in footer.extents_of(summary.topic) {
                     let bytes = extent.payload_bytes();
                     standing.bytes += if extent.end() > start { bytes } else { 0 };
@@ -250,12 +291,19 @@ impl Compaction {
         waiting.map(|standing| standing.waiting).sum()
     }
 
+    /// Whether a purge waits for a snapshot.
+    pub fn is_purge_held(&self) -> bool {
+        let held = |of: &Standing| !of.is_damaged && of.is_purge_held();
+        self.standings.values().any(held)
+    }
+
     /// What is to be done next, by this clock where it can be trusted.
     pub fn step(&mut self, shared: &Shared, now: Option<Timestamp>) -> Step {
         let Some(pass) = &mut self.pass else {
             return self.begin(shared, now);
         };
-        if !shared.compacted.has(pass.topic) {
+        let is_purge = (pass.found.as_ref()).is_some_and(|found| found.verdict.purges.is_some());
+        if !is_purge && pass.found.is_some() && !shared.compacted.has(pass.topic) {
             self.pass = None;
             return Step::None;
         }
@@ -267,8 +315,11 @@ impl Compaction {
             Some(_) if !pass.left.is_empty() => Step::Copy(pass.left.iter().copied().collect()),
             Some(found) => Step::Finish(Finished {
                 topic: pass.topic,
-                compacted: found.cleaning.end,
+                compacted: found.end,
                 tombstones: found.tombstones,
+                purged: (found.verdict.purges.iter())
+                    .flat_map(|purges| purges.iter().map(|(number, _)| *number))
+                    .collect(),
             }),
         }
     }
@@ -277,11 +328,15 @@ impl Compaction {
         if self.rest_until.is_some_and(|until| Instant::now() < until) {
             return Step::None;
         }
+        if let Some(step) = self.begin_purge(shared) {
+            return step;
+        }
         let is_due = |(id, of): &(&TopicId, &Standing)| {
             let since = self.dirty_since.get(*id);
             let is_old = since.is_some_and(|since| since.elapsed() >= limits::COMPACTION_DIRTY_FOR);
             // What is measured may be older than what another pass has made of it.
-            let is_known = shared.compacted.lock().get(*id) == Some(&of.terms);
+            let is_known =
+                of.terms.is_some() && shared.compacted.lock().get(*id) == of.terms.as_ref();
             let wants = of.is_dirty_with(0) || is_old || of.has_old_deletions(now);
             is_known && wants && !of.is_damaged && !of.segments.is_empty()
         };
@@ -289,7 +344,9 @@ impl Compaction {
         let Some((id, standing)) = due.max_by_key(|(_, of)| of.dirty) else {
             return Step::None;
         };
-        let terms = standing.terms;
+        let Some(terms) = standing.terms else {
+            return Step::None;
+        };
         self.pass = Some(Pass {
             topic: *id,
             found: None,
@@ -302,15 +359,51 @@ impl Compaction {
             end: standing.end.max(terms.compacted),
             tombstones_before: now.map(|now| now.before(terms.tombstone_age)),
             keys_max: shared.compaction_keys.load(Ordering::Relaxed) as usize,
+            purges: None,
         })
+    }
+
+    /// A topic with purges of which all may be copied is read; what is in the way of another is sealed.
+    fn begin_purge(&mut self, shared: &Shared) -> Option<Step> {
+        let purging = shared.purging();
+        let wanting = (self.standings.iter())
+            .filter(|(id, of)| purging.contains(*id) && !of.is_damaged && !of.is_purge_held());
+        for (id, standing) in wanting {
+            let (Some(topic), Some(end)) = (shared.topic(*id), standing.purged_to()) else {
+                continue;
+            };
+            // What is measured may be older than the purges, or than what another pass did.
+            if topic.purges() != standing.purges {
+                continue;
+            }
+            let open = topic.index().find_open_below(end);
+            if let Some(segment) = open {
+                return Some(Step::Seal(segment));
+            }
+            self.pass = Some(Pass {
+                topic: *id,
+                found: None,
+                left: BTreeSet::new(),
+            });
+            return Some(Step::Survey(Surveying {
+                topic: *id,
+                segments: standing.segments.clone(),
+                compacted: Offset::ZERO,
+                end,
+                tombstones_before: None,
+                keys_max: 0,
+                purges: Some(standing.purges.clone()),
+            }));
+        }
+        None
     }
 
     /// What was found in the topic that is being compacted.
     pub fn surveyed(&mut self, found: Found) {
         if let Some(pass) = &mut self.pass {
             tracing::debug!(
-                topic = %pass.topic, keys = found.cleaning.keys.len(), to = %found.cleaning.end,
-                segments = found.segments.len(), "a topic was read to be compacted"
+                topic = %pass.topic, to = %found.end, segments = found.segments.len(),
+                "a topic was read to be copied without some of its records"
             );
             pass.left = found.segments.iter().copied().collect();
             pass.found = Some(found);
@@ -338,7 +431,7 @@ impl Compaction {
     /// What every copy takes away meanwhile.
     pub fn add_to(&self, sieve: &mut Sieve) {
         let Some(pass) = &self.pass else { return };
-        let cleaning = pass.found.as_ref().map(|found| &found.cleaning);
+        let cleaning = (pass.found.as_ref()).and_then(|found| found.verdict.cleaning.as_ref());
         if let Some(cleaning) = cleaning
             && let Some(verdict) = sieve.of(pass.topic)
         {

@@ -115,6 +115,12 @@ impl TopicIndex {
         }
     }
 
+    /// The segment without a footer that has the first offset below `end` of those that have none.
+    pub fn find_open_below(&self, end: Offset) -> Option<u64> {
+        let first = self.open.front().filter(|open| open.extent.base < end);
+        first.map(|open| open.segment)
+    }
+
     /// The runs, in the order of offsets.
     pub fn runs(&self) -> &[Run] {
         &self.runs

@@ -12,8 +12,8 @@ use bytes::Bytes;
 
 use super::index::Place as Where;
 use super::segments::Segment;
-use super::shared::{Shared, TopicShared};
-use super::told::{is_plain, told};
+use super::shared::{Purges, Shared, TopicShared};
+use super::told::{concern, is_plain, told};
 use super::windows;
 use crate::journal::{
     ENTRY_HEADER_BYTES, Extent, ExtentRead, Footer, JournalError, Piece, Place, StoredEntry,
@@ -49,6 +49,8 @@ pub(super) struct ReadResult {
     pub bytes: usize,
     /// There is more, and waiting for still more does not bring it.
     pub is_full: bool,
+    /// The purges of keys it took into account.
+    pub purges: Purges,
 }
 
 /// Why nothing was read.
@@ -69,6 +71,7 @@ impl From<ApiError> for ReadError {
 struct Reading<'a> {
     shared: &'a Shared,
     topic: &'a TopicShared,
+    purges: Purges,
     request: ReadRequest,
     end: Offset,
     at: Offset,
@@ -101,6 +104,7 @@ pub(super) fn read(
     let mut reading = Reading {
         shared,
         topic,
+        purges: topic.purges(),
         request,
         end,
         at: request.from,
@@ -145,6 +149,7 @@ pub(super) fn read(
         records: reading.records,
         bytes: reading.bytes,
         is_full: reading.is_full,
+        purges: reading.purges,
     })
 }
 
@@ -321,7 +326,8 @@ impl Reading<'_> {
                     if to > self.end {
                         return Ok(false);
                     }
-                    let goes_on = match self.request.as_stored || is_plain(&entry.payload) {
+                    let is_plain = is_plain(&entry.payload) && !concern(&self.purges, &entry);
+                    let goes_on = match self.request.as_stored || is_plain {
                         true => self.batch(stored(entry), to),
                         false => self.special(&entry)?,
                     };
@@ -353,7 +359,7 @@ impl Reading<'_> {
     /// Takes what a batch that is thinned, or has a time to live, stands for.
     fn special(&mut self, entry: &StoredEntry) -> Result<bool, ReadError> {
         let (before, end) = (self.bytes, Offset::new(entry.header.end_number()));
-        let parts = match told(entry, || self.shared.trusted_now()) {
+        let parts = match told(entry, &self.purges, || self.shared.trusted_now()) {
             Ok(parts) => parts,
             Err(error) => {
                 let (topic, offset) = (self.topic.id, entry.header.number);

@@ -376,6 +376,11 @@ impl Reclaimer {
         let shared = &self.asker.shared;
         match self.compaction.step(shared, shared.trusted_now()) {
             Step::None => self.compaction.is_busy(),
+            Step::Seal(segment) => {
+                // One that is on its way to its footer is no longer written.
+                self.asker.push_seal(segment);
+                false
+            }
             Step::Survey(what) => {
                 if let Some(copies) = &mut self.copies {
                     copies.begin_survey(what);
@@ -441,7 +446,13 @@ impl Reclaimer {
         let mut sieve = Sieve::default();
         self.compaction.add_to(&mut sieve);
         let shared = &self.asker.shared;
-        let expiring = shared.expiring();
+        let (expiring, purging) = (shared.expiring(), shared.purging());
+        let topics = |number: &u64| topics_in(shared, *number, &purging);
+        for id in sources.iter().filter_map(topics).flatten() {
+            if let (Some(topic), Some(verdict)) = (shared.topic(id), sieve.of(id)) {
+                verdict.purges = Some(topic.purges());
+            }
+        }
         if let Some(now) = shared.trusted_now() {
             let topics = |number: &u64| topics_in(shared, *number, &expiring);
             for topic in sources.iter().filter_map(topics).flatten() {
@@ -455,18 +466,25 @@ impl Reclaimer {
 
     /// Nothing is left that was to go: the topic is clean up to there (C5).
     fn finish(&mut self, finished: Finished) {
-        let id = finished.topic;
+        let (id, is_purge) = (finished.topic, !finished.purged.is_empty());
         let finished = self.asker.ask(id, move |context| {
             let topic = context.state.topic_mut(id)?;
-            if topic.row.settings.compaction.on && topic.row.quarantine.is_none() {
+            let mut keys = vec![RowKey::Topic(id)];
+            if !finished.purged.is_empty() {
+                for number in finished.purged {
+                    topic.purges.remove(&number);
+                    keys.push(RowKey::Purge(id, number));
+                }
+                context.shared.purges_changed.fetch_add(1, Ordering::AcqRel);
+            } else if topic.row.settings.compaction.on && topic.row.quarantine.is_none() {
                 let thinned = &mut topic.row.thinned;
                 thinned.compacted = thinned.compacted.max(finished.compacted);
                 thinned.tombstones = finished.tombstones;
             }
             context.shared.publish_topic(topic, None);
-            Ok(((), vec![RowKey::Topic(id)]))
+            Ok(((), keys))
         });
-        if matches!(finished, Some((Ok(()), _))) {
+        if matches!(finished, Some((Ok(()), _))) && !is_purge {
             count(&self.asker.shared.reclaimed.compactions, 1);
         }
         self.compaction.finished();
@@ -574,6 +592,7 @@ impl Reclaimer {
         let helps = |slots: u64| starved && slots * self.slot_bytes() > 2 * size && size < room;
         let compacts = self.compaction.waiting_bytes() >= size * limits::SNAPSHOT_GAIN_MIN;
         compacts
+            || self.compaction.is_purge_held()
             || (freed > 0 && (helps(freed) || pays(freed)))
             || (passed >= limits::SNAPSHOT_SEGMENTS_MAX && pays(passed))
     }

@@ -25,7 +25,7 @@ use crate::journal::{BufferPool, JournalDir};
 use crate::limits;
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
-use crate::topic::{State, Topic};
+use crate::topic::{PurgeRow, State, Topic};
 use crate::types::{Gap, LeaderEpoch, Offset, Retention, TopicId, TopicName};
 
 /// What readers need of a topic.
@@ -45,11 +45,20 @@ pub(super) struct TopicShared {
     thinned: Mutex<(u64, Offset)>,
     /// How often that was done in this process.
     thinnings: AtomicU64,
+    /// Purges of keys that are under way, by number.
+    purges: RwLock<Purges>,
     index: RwLock<TopicIndex>,
     /// Counts changes of positions in it, where what is confirmed goes.
     moves: AtomicU64,
     /// Counted for people.
     pub through: Through,
+}
+
+/// Purges of keys that are under way, with their numbers.
+pub(super) type Purges = Arc<[(u64, PurgeRow)]>;
+
+fn purges_of(topic: &Topic) -> Purges {
+    topic.purges.iter().map(|(n, purge)| (*n, *purge)).collect()
 }
 
 impl TopicShared {
@@ -72,6 +81,7 @@ impl TopicShared {
             gaps: RwLock::new(topic.row.gaps.clone().into()),
             thinned: Mutex::new((topic.row.thinned.removed, topic.row.thinned.end)),
             thinnings: AtomicU64::new(0),
+            purges: RwLock::new(purges_of(topic)),
             index: RwLock::default(),
             moves: AtomicU64::new(0),
             through: Through::default(),
@@ -154,6 +164,9 @@ impl TopicShared {
         *self.gaps.write().unwrap_or_else(PoisonError::into_inner) = topic.row.gaps.clone().into();
         let thinned = (topic.row.thinned.removed, topic.row.thinned.end);
         *self.thinned.lock().unwrap_or_else(PoisonError::into_inner) = thinned;
+        if self.purges().len() != topic.purges.len() {
+            *self.purges.write().unwrap_or_else(PoisonError::into_inner) = purges_of(topic);
+        }
         self.index_mut().trim(topic.row.start);
         start < topic.row.start.get()
     }
@@ -162,6 +175,12 @@ impl TopicShared {
     /// thinned.
     pub fn thinned(&self) -> (u64, Offset) {
         *self.thinned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Purges of keys that are under way.
+    pub fn purges(&self) -> Purges {
+        let purges = self.purges.read();
+        purges.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Batches of it were written anew, without some of their records.
@@ -276,6 +295,10 @@ pub(super) struct Shared {
     pub compacted: Compacted,
     /// The topics that had messages with a time to live.
     expiring: Mutex<HashSet<TopicId>>,
+    /// The topics in which purges of keys are under way.
+    purging: Mutex<HashSet<TopicId>>,
+    /// How often purges were asked for or done.
+    pub purges_changed: AtomicU64,
     /// What people should know that is no damage, by subject.
     notices: Mutex<BTreeMap<&'static str, String>>,
     /// Who reads through subscriptions, and when those that expire were used.
@@ -321,6 +344,8 @@ impl Shared {
             retained: Mutex::default(),
             compacted: Compacted::default(),
             expiring: Mutex::default(),
+            purging: Mutex::default(),
+            purges_changed: AtomicU64::new(0),
             notices: Mutex::default(),
             attendance: Attendance::default(),
             meters: Meters::default(),
@@ -385,6 +410,12 @@ impl Shared {
         if topic.row.thinned.has_ttl {
             self.expires(topic.id);
         }
+        let mut purging = self.purging.lock().unwrap_or_else(PoisonError::into_inner);
+        match topic.purges.is_empty() {
+            true => _ = purging.remove(&topic.id),
+            false => _ = purging.insert(topic.id),
+        }
+        drop(purging);
         shared
     }
 
@@ -421,6 +452,12 @@ impl Shared {
         expiring.clone()
     }
 
+    /// The topics in which purges of keys are under way.
+    pub fn purging(&self) -> HashSet<TopicId> {
+        let purging = self.purging.lock().unwrap_or_else(PoisonError::into_inner);
+        purging.clone()
+    }
+
     /// The topics that do not keep everything, and what they keep.
     pub fn topics_with_retention(&self) -> Vec<(Arc<TopicShared>, Retention)> {
         let mut retained: HashMap<_, _> = self.retained().clone();
@@ -447,6 +484,9 @@ impl Shared {
         let mut expiring = self.expiring.lock().unwrap_or_else(PoisonError::into_inner);
         expiring.remove(&topic.id);
         drop(expiring);
+        let mut purging = self.purging.lock().unwrap_or_else(PoisonError::into_inner);
+        purging.remove(&topic.id);
+        drop(purging);
         self.attendance.forget_topic(topic.id);
         self.discards.fetch_add(1, Ordering::AcqRel);
         if let Some(gone) = gone {

@@ -21,6 +21,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
+use super::shared::Purges;
 use crate::journal::{CheckedEntry, EntryHeader, JournalError};
 use crate::limits;
 use crate::protocol::batch::{BatchHeader, CheckedBatch, Removed, Thin, hollow, thin};
@@ -35,10 +36,17 @@ pub(super) struct Verdict {
     pub cleaning: Option<Cleaning>,
     /// What has a time to live that is over by then.
     pub expired: Option<Timestamp>,
+    /// By purges of keys.
+    pub purges: Option<Purges>,
 }
 
 impl Verdict {
-    fn judge(&self, record: &Keyed<'_>, is_over: bool) -> Option<GapReason> {
+    /// Why a record goes, if it does.
+    pub fn judge(&self, record: &Keyed<'_>, is_over: bool) -> Option<GapReason> {
+        let mut purges = self.purges.iter().flat_map(|purges| purges.iter());
+        if purges.any(|(_, purge)| purge.covers(record.at, record.key)) {
+            return Some(GapReason::Purged);
+        }
         if is_over {
             return Some(GapReason::Expired);
         }

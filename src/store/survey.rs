@@ -20,7 +20,8 @@ use super::copying::{Ended, Pace};
 use super::extents::{ExtentReader, Wanted};
 use super::lifetimes::{Moments, Unread};
 use super::segments::Segment;
-use super::shared::Shared;
+use super::shared::{Purges, Shared};
+use super::sieve::Verdict;
 use crate::journal::{EntryHeader, Extent, ExtentRead, JournalError, check_extent};
 use crate::limits;
 use crate::protocol::batch::{CheckedBatch, thin};
@@ -42,6 +43,8 @@ pub(super) struct Surveying {
     pub tombstones_before: Option<Timestamp>,
     /// Keys to be remembered at most.
     pub keys_max: usize,
+    /// It is read for these, and not to be compacted.
+    pub purges: Option<Purges>,
 }
 
 /// What was found.
@@ -57,7 +60,9 @@ pub(super) enum Surveyed {
 /// What goes, and from where.
 #[derive(Debug)]
 pub(super) struct Found {
-    pub cleaning: Cleaning,
+    pub verdict: Verdict,
+    /// Up to where it was read.
+    pub end: Offset,
     /// The segments with something that goes.
     pub segments: Vec<u64>,
     /// Append time of the newest deletion that stays.
@@ -96,6 +101,7 @@ pub(super) fn lifetimes(shared: &Shared, of: &Unread, pace: &Pace<'_>) -> Moment
             end: Offset::new(u64::MAX),
             tombstones_before: None,
             keys_max: 0,
+            purges: None,
         };
         let mut reading = Reading {
             shared,
@@ -140,6 +146,13 @@ type Take<'a> = dyn FnMut(&EntryHeader, &CheckedBatch) -> ControlFlow<()> + 'a;
 impl Reading<'_> {
     fn run(&mut self) -> Result<Found, Ended> {
         let runs = self.runs()?;
+        if let Some(purges) = &self.what.purges {
+            let verdict = Verdict {
+                purges: Some(purges.clone()),
+                ..Verdict::default()
+            };
+            return self.doomed(&runs, (verdict, self.what.end));
+        }
         let (keys, end) = self.keys(&runs)?;
         let cleaning = Cleaning {
             keys: Arc::new(keys),
@@ -147,7 +160,11 @@ impl Reading<'_> {
             compacted: self.what.compacted,
             tombstones_before: self.what.tombstones_before,
         };
-        self.doomed(&runs, cleaning)
+        let verdict = Verdict {
+            cleaning: Some(cleaning),
+            ..Verdict::default()
+        };
+        self.doomed(&runs, (verdict, end))
     }
 
     /// Where the topic lies, in the order of offsets.
@@ -205,19 +222,19 @@ impl Reading<'_> {
         Ok((keys, end))
     }
 
-    fn doomed(&mut self, runs: &[Run], cleaning: Cleaning) -> Result<Found, Ended> {
+    fn doomed(&mut self, runs: &[Run], (verdict, end): (Verdict, Offset)) -> Result<Found, Ended> {
         let mut segments: Vec<u64> = Vec::new();
         let mut tombstones: Option<Timestamp> = None;
         for run in runs {
             let mut goes = false;
             let _ = self.batches(run, Offset::ZERO, &mut |header, batch| {
-                if header.number >= cleaning.end.get() {
+                if header.number >= end.get() {
                     return ControlFlow::Break(());
                 }
                 each(header, batch, |record| {
-                    if cleaning.judge(record).is_some() {
+                    if verdict.judge(record, false).is_some() {
                         goes = true;
-                    } else if record.is_deletion() && record.at < cleaning.end {
+                    } else if record.is_deletion() && record.at < end {
                         tombstones = tombstones.max(Some(record.appended));
                     }
                 });
@@ -228,7 +245,8 @@ impl Reading<'_> {
             }
         }
         Ok(Found {
-            cleaning,
+            verdict,
+            end,
             segments,
             tombstones,
         })

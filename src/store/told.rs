@@ -10,8 +10,11 @@
 //!    ([`ClockWatch`](super::retention::ClockWatch)), as with age.
 //! 3. What is told covers the offsets of the entry once, in order and without a hole (J9).
 
+use super::shared::Purges;
 use crate::journal::StoredEntry;
-use crate::protocol::batch::{BatchError, BatchHeader, CheckedBatch, Piece, expand, time_to_live};
+use crate::protocol::batch::{
+    BatchError, BatchHeader, CheckedBatch, Piece, Removed, Thin, expand, thin, time_to_live,
+};
 use crate::time::Timestamp;
 use crate::types::{Gap, GapReason, Offset};
 
@@ -23,9 +26,17 @@ pub(super) use crate::protocol::batch::is_plain;
 /// Where the batch is not what its checksum vouches for.
 pub(super) fn told(
     entry: &StoredEntry,
+    purges: &Purges,
     now: impl FnOnce() -> Option<Timestamp>,
 ) -> Result<Vec<Piece>, BatchError> {
-    let mut pieces = parts(entry)?;
+    let purged = match concern(purges, entry) {
+        true => purged(entry, purges)?,
+        false => None,
+    };
+    let mut pieces = match purged {
+        Some(pieces) => pieces,
+        None => parts(entry)?,
+    };
     if is_over(entry.header.append_time, &entry.payload, now) {
         let mut to = Offset::new(entry.header.end_number());
         for piece in pieces.iter_mut().rev() {
@@ -38,6 +49,41 @@ pub(super) fn told(
         }
     }
     Ok(pieces)
+}
+
+/// The entry without the records that purges of their keys mean; none where they mean none of them.
+///
+/// # Errors
+/// Where the batch is not what its checksum vouches for.
+pub(super) fn purged(
+    entry: &StoredEntry,
+    purges: &Purges,
+) -> Result<Option<Vec<Piece>>, BatchError> {
+    let base = Offset::new(entry.header.number);
+    let batch = CheckedBatch::check_crc(entry.payload.clone())?;
+    let thinned = thin(&[], &batch, |delta, record| {
+        let at = base.saturating_add(u64::from(delta));
+        let mut all = purges.iter();
+        let is_meant = all.any(|(_, purge)| purge.covers(at, record.key));
+        is_meant.then_some(GapReason::Purged)
+    })?;
+    match thinned {
+        Thin::Whole | Thin::Rest { removed: 0, .. } | Thin::Nothing { removed: 0, .. } => Ok(None),
+        Thin::Rest { batch, .. } => expand(base, &CheckedBatch::check_crc(batch)?).map(Some),
+        Thin::Nothing { holes, .. } => {
+            let mut from = base;
+            let gap = |hole: Removed| {
+                let to = from.saturating_add(hole.count.into());
+                let reason = hole.reason;
+                Piece::Gap(Gap {
+                    from: std::mem::replace(&mut from, to),
+                    to,
+                    reason,
+                })
+            };
+            Ok(Some(holes.into_iter().map(gap).collect()))
+        }
+    }
 }
 
 /// What an entry holds, whatever time it is: plain batches, and gaps.
@@ -55,6 +101,11 @@ pub(super) fn parts(entry: &StoredEntry) -> Result<Vec<Piece>, BatchError> {
         None => Ok(vec![Piece::Batch(base, entry.payload.clone())]),
         Some(_) => expand(base, &CheckedBatch::check_crc(entry.payload.clone())?),
     }
+}
+
+/// Whether purges of keys may mean something in an entry.
+pub(super) fn concern(purges: &Purges, entry: &StoredEntry) -> bool {
+    (purges.iter()).any(|(_, purge)| entry.header.number < purge.end.get())
 }
 
 fn begin_of(piece: &Piece) -> Offset {

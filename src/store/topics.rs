@@ -253,6 +253,28 @@ impl Store {
         }
     }
 
+    /// Erases the records of a key that are there now: nobody gets them from then on, and their bytes go with the
+    /// next copy of their segments.
+    ///
+    /// # Errors
+    /// `TopicNotFound`, `TopicQuarantined`, `InvalidArgument` while too many are under way.
+    pub async fn purge_key(&self, name: TopicName, key: Vec<u8>) -> Result<TopicInfo, ApiError> {
+        let id = self.id_of(&name)?;
+        let salt = super::random_id();
+        self.change(id, move |context| {
+            let now = context.now;
+            let topic = context.state.topic_mut(id)?;
+            let number = topic.purge_key((&key, salt), now)?;
+            let shared = context.shared.publish_topic(topic, None);
+            context
+                .shared
+                .purges_changed
+                .fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+            Ok((info(topic, &shared), vec![RowKey::Purge(id, number)]))
+        })
+        .await
+    }
+
     /// Ends a quarantine; tells what is given up.
     ///
     /// # Errors
@@ -638,6 +660,7 @@ fn info(topic: &Topic, shared: &TopicShared) -> TopicInfo {
         gaps: topic.row.gaps.clone(),
         removed: topic.row.thinned.removed,
         compacted_offset: topic.row.thinned.compacted,
+        purges: u32::try_from(topic.purges.len()).unwrap_or(u32::MAX),
     }
 }
 

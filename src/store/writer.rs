@@ -243,6 +243,7 @@ impl Writer {
                     staging.change(&mut self.state, change, &self.shared, now)
                 }
                 Command::Snapshot(done) => self.snapshot_wanted = Some(done),
+                Command::Seal(segment) => self.seal(segment),
             }
         }
         self.shared.meters.were_known(staging.duplicates);
@@ -265,7 +266,7 @@ impl Writer {
         let bytes = match self.pending.front()? {
             Command::Append(append) => append.batch.bytes().len(),
             Command::Change(change) => change.bytes(),
-            Command::Snapshot(_) => 0,
+            Command::Snapshot(_) | Command::Seal(_) => 0,
         };
         let fits = staging.is_empty() || staging.bytes + bytes <= self.group_bytes;
         if fits { self.pending.pop_front() } else { None }
@@ -560,6 +561,13 @@ impl Writer {
         true
     }
 
+    /// Goes on in the next slot, if this segment is being written and has something in it.
+    fn seal(&mut self, segment: u64) {
+        if self.open.prepared.header.segment == segment && self.open.first_group != 0 {
+            self.switch_segment();
+        }
+    }
+
     fn publish_open_segment(&self) {
         let header = self.open.prepared.header;
         debug_assert_ne!(header.kind, Kind::Cold, "the writer fills stream segments");
@@ -639,6 +647,7 @@ pub(super) fn refuse_command(command: Command, reason: &str) {
         Command::Append(append) => (append.done as Done<_>)(Err(stopped(reason))),
         Command::Change(change) => _ = (change.run)(Err(stopped(reason))),
         Command::Snapshot(done) => done(Err(stopped(reason))),
+        Command::Seal(_) => {}
     }
 }
 

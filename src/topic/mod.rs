@@ -39,6 +39,7 @@ mod ids;
 pub mod later;
 mod model;
 mod producers;
+mod purges;
 mod rows;
 mod state;
 #[cfg(test)]
@@ -52,6 +53,7 @@ pub use history::{Authored, Undo};
 pub use ids::{IdPage, IdSeen};
 pub use model::Topic;
 pub use producers::Opening;
+pub use purges::PurgeRow;
 pub use rows::{
     HistoryRow, NamedProducer, PeerRow, ProducerBatch, ProducerRow, QuarantineRow, Row, RowKey,
     SegmentRow, SnapshotRow, SubscriptionRow, ThinnedRow, TopicRow,

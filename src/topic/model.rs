@@ -7,6 +7,7 @@ use super::batch::{Admission, BatchFacts, Terms};
 use super::consumers::Consumers;
 use super::ids::{Ids, page_of};
 use super::producers;
+use super::purges::PurgeRow;
 use super::rows::{HistoryRow, ProducerRow, QuarantineRow, RowKey, SubscriptionRow, TopicRow};
 use crate::limits;
 use crate::protocol::error::ApiError;
@@ -33,6 +34,8 @@ pub struct Topic {
     pub consumers: Consumers,
     /// The message ids it remembers.
     pub ids: Ids,
+    /// Purges of keys that are under way, by number.
+    pub purges: BTreeMap<u64, PurgeRow>,
 }
 
 impl Topic {
@@ -46,6 +49,7 @@ impl Topic {
             producers: HashMap::new(),
             consumers: Consumers::default(),
             ids: Ids::default(),
+            purges: BTreeMap::new(),
         }
     }
 
@@ -65,7 +69,9 @@ impl Topic {
         let of_subscriptions = subscriptions.chain(histories);
         let of_groups = groups.chain(pages);
         let ids = self.ids.pages().map(move |page| RowKey::Ids(id, page));
-        let of_publishers = producers.chain(ids);
+        let purges = self.purges.keys();
+        let purges = purges.map(move |&number| RowKey::Purge(id, number));
+        let of_publishers = producers.chain(ids).chain(purges);
         of_subscriptions.chain(of_publishers).chain(of_groups)
     }
 
@@ -263,6 +269,29 @@ impl Topic {
         };
         self.row.gaps.retain(|gap| gap.to > to);
         true
+    }
+
+    /// From now on nobody gets the records of a key that are there; the number of the purge.
+    pub fn purge_key(
+        &mut self,
+        (key, salt): (&[u8], [u8; 16]),
+        now: Timestamp,
+    ) -> Result<u64, ApiError> {
+        self.check_writable()?;
+        let max = limits::PURGES_PER_TOPIC_MAX;
+        if self.purges.len() >= max {
+            return Err(ApiError::InvalidArgument {
+                what: "key".to_owned(),
+                reason: format!(
+                    "{max} purges of {} are under way: try again when one is done",
+                    self.row.name
+                ),
+            });
+        }
+        let number = self.purges.keys().next_back().map_or(1, |last| last + 1);
+        let purge = PurgeRow::new((key, salt), self.row.end, now);
+        self.purges.insert(number, purge);
+        Ok(number)
     }
 
     /// Records were taken out of its middle; no batch at or above `end` is thinned by that.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::consumers::{ConsumerGroupRow, ConsumerPageRow};
 use super::former;
 use super::ids::IdPage;
+use super::purges::PurgeRow;
 use crate::limits;
 use crate::protocol::api::{Nonce, PlaceChange};
 use crate::protocol::codec::{self, Malformed};
@@ -49,6 +50,8 @@ pub enum RowKey {
     ConsumerPage(TopicId, Generation, u64),
     /// A page of the message ids that a topic remembers.
     Ids(TopicId, u64),
+    /// A purge of a key that is under way in a topic, by number.
+    Purge(TopicId, u64),
 }
 
 impl RowKey {
@@ -75,6 +78,7 @@ impl RowKey {
                 [&[8][..], &id.to_bytes(), &generation, &page].concat()
             }
             Self::Ids(id, page) => [&[9][..], &id.to_bytes(), &page.to_be_bytes()].concat(),
+            Self::Purge(id, number) => [&[10][..], &id.to_bytes(), &number.to_be_bytes()].concat(),
         }
     }
 
@@ -122,6 +126,10 @@ impl RowKey {
                 let page = u64::from_be_bytes(rest.try_into().ok()?);
                 Some(Self::Ids(id, page))
             }),
+            10 => id().and_then(|(id, rest)| {
+                let number = u64::from_be_bytes(rest.try_into().ok()?);
+                Some(Self::Purge(id, number))
+            }),
             _ => None,
         };
         key.ok_or_else(bad)
@@ -142,7 +150,8 @@ impl RowKey {
             | Self::History(id, _)
             | Self::ConsumerGroup(id, _)
             | Self::ConsumerPage(id, ..)
-            | Self::Ids(id, _) => *id,
+            | Self::Ids(id, _)
+            | Self::Purge(id, _) => *id,
         }
     }
 }
@@ -168,6 +177,8 @@ pub enum Row {
     ConsumerPage(ConsumerPageRow),
     /// See [`IdPage`].
     Ids(IdPage),
+    /// See [`PurgeRow`].
+    Purge(PurgeRow),
 }
 
 impl Row {
@@ -183,6 +194,7 @@ impl Row {
             Self::ConsumerGroup(row) => encode_value(row),
             Self::ConsumerPage(row) => encode_value(row),
             Self::Ids(row) => encode_value(row),
+            Self::Purge(row) => encode_value(row),
         }
     }
 
@@ -207,6 +219,7 @@ impl Row {
                 Self::ConsumerPage(decode_value(bytes, "consumer page row")?)
             }
             RowKey::Ids(..) => Self::Ids(decode_value(bytes, "page of ids")?),
+            RowKey::Purge(..) => Self::Purge(decode_value(bytes, "purge row")?),
         })
     }
 }
@@ -569,6 +582,8 @@ mod tests {
             RowKey::ConsumerPage(id, Generation::new(7), 256),
             RowKey::Ids(id, 255),
             RowKey::Ids(id, 256),
+            RowKey::Purge(id, 255),
+            RowKey::Purge(id, 256),
         ];
         for pair in keys.windows(2) {
             assert!(

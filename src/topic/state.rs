@@ -41,6 +41,8 @@ pub struct Stock {
     pub id_pages: u64,
     /// Message ids in them.
     pub ids: u64,
+    /// Purges of keys that are under way.
+    pub purges: u64,
 }
 
 impl Stock {
@@ -48,7 +50,7 @@ impl Stock {
     pub fn rows(&self) -> u64 {
         let of_topics = self.topics + self.subscriptions + self.producers + self.histories;
         let of_groups = self.consumer_groups + self.consumer_pages;
-        1 + self.segments + of_topics + of_groups + self.id_pages
+        1 + self.segments + of_topics + of_groups + self.id_pages + self.purges
     }
 }
 
@@ -300,6 +302,10 @@ impl State {
                 Some(Row::ConsumerPage(page.clone()))
             }
             RowKey::Ids(id, page) => self.topics.get(id)?.ids.page(*page).cloned().map(Row::Ids),
+            RowKey::Purge(id, number) => {
+                let purge = self.topics.get(id)?.purges.get(number);
+                purge.copied().map(Row::Purge)
+            }
         }
     }
 
@@ -359,6 +365,14 @@ impl State {
                     match row {
                         Some(Row::Ids(row)) => topic.ids.put(*page, row),
                         _ => topic.ids.forget(*page),
+                    }
+                }
+            }
+            (RowKey::Purge(id, number), row) => {
+                if let Some(topic) = self.topics.get_mut(id) {
+                    match row {
+                        Some(Row::Purge(row)) => _ = topic.purges.insert(*number, row),
+                        _ => _ = topic.purges.remove(number),
                     }
                 }
             }
@@ -437,6 +451,7 @@ impl State {
             stock.consumer_pages += pages as u64;
             stock.id_pages += topic.ids.page_count() as u64;
             stock.ids += topic.ids.count();
+            stock.purges += topic.purges.len() as u64;
         }
         stock
     }

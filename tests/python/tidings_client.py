@@ -21,7 +21,7 @@ REQUESTS = {
     "RegisterPeer": 20, "RegisterTopics": 21, "Heartbeat": 22, "Depart": 23,
     "ClaimTopic": 24, "ConfirmTopic": 25, "DropTopic": 26, "Watch": 27,
     "CreateTopic": 40, "DeleteTopic": 41, "DescribeTopic": 42, "DescribeTopics": 43,
-    "SetTopic": 44, "RenameTopic": 45, "PurgeTopic": 46, "AcceptLoss": 47,
+    "SetTopic": 44, "RenameTopic": 45, "PurgeTopic": 46, "PurgeKey": 59, "AcceptLoss": 47,
     "FindOffset": 48, "PeerStatus": 49, "Publish": 50, "Fetch": 51,
     "Stream": 52, "StreamCredit": 53, "WatchEnds": 54,
     "DescribeProducer": 55, "OpenProducer": 56, "PublishExpecting": 57,
@@ -55,7 +55,7 @@ ANSWERS = {
     "Watch": "Changes",
     "CreateTopic": "CreatedTopic", "DeleteTopic": "Done", "DescribeTopic": "TopicInfo",
     "DescribeTopics": "TopicInfoPage", "SetTopic": "TopicInfo", "RenameTopic": "TopicInfo",
-    "PurgeTopic": "TopicInfo", "AcceptLoss": "AcceptedLoss", "FindOffset": "FoundOffset",
+    "PurgeTopic": "TopicInfo", "PurgeKey": "TopicInfo", "AcceptLoss": "AcceptedLoss", "FindOffset": "FoundOffset",
     "PeerStatus": "PeerStatusAnswer", "StreamCredit": "Done", "WatchEnds": "TopicEnds",
     "DescribeProducer": "ProducerInfo", "OpenProducer": "ProducerInfo",
     "CreateSubscription": "SubscriptionInfo", "DeleteSubscription": "Done",
@@ -131,7 +131,8 @@ LAYOUTS = {
     "TopicInfo": "name string, id id, epoch u32, settings TopicSettings, start_offset u64,"
     " end_offset u64, durable_end_offset u64, bytes u64, created time, last_append time?,"
     " subscriptions u64, quarantined bool, conflict bool, gaps [Gap], removed u64,"
-    " compacted_offset u64",
+    " compacted_offset u64, purges u32",
+    "PurgeKey": "name string, key bytes",
     "DeleteTopic": "name string, id id?",
     "DescribeTopic": "name string",
     "DescribeTopics": "pattern string, after string?, limit u32",

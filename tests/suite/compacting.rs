@@ -114,3 +114,33 @@ fn a_compacted_topic_keeps_the_newest_of_each_key_whatever_is_killed() {
     cluster.peer.stop();
     cluster.index.stop();
 }
+
+#[test]
+fn a_key_is_purged_for_good() {
+    let mut cluster = Cluster::start();
+    cluster.run(&["topic", "create", "state"]).ok();
+    for key in ["ann", "bob", "ann"] {
+        cluster.run(&["pub", "state", "--key", key, "hello"]).ok();
+    }
+    let purge = ["topic", "purge", "state", "--key", "ann"];
+    let forced = [&purge[..], &["--force"]].concat();
+    cluster.run(&forced).ok();
+    let keys = |cluster: &Cluster| {
+        let flags = ["sub", "state", "--from", "beginning", "--until-end"];
+        cluster.run(&[&flags[..], &["-f", "%k%n"]].concat())
+    };
+    let told = keys(&cluster);
+    assert!(told.stderr.contains("purged"), "{}", told.stderr);
+    assert_eq!(told.ok(), "bob\n");
+    cluster.run(&["pub", "state", "--key", "ann", "again"]).ok();
+    cluster.peer.kill();
+    cluster.restart_peer();
+    assert_eq!(keys(&cluster).ok(), "bob\nann\n");
+    let erased = until("it is erased", &cluster, |now| number(now, "purges") == 0);
+    assert_eq!(number(&erased, "removed"), 2);
+    assert_eq!(keys(&cluster).ok(), "bob\nann\n");
+    let both = [&purge[..], &["--before", "1"]].concat();
+    cluster.run(&both).fails(2);
+    cluster.peer.stop();
+    cluster.index.stop();
+}

@@ -47,7 +47,7 @@ const TOPIC: &str = "name id peer address epoch state since start_offset end_off
     durable_end_offset records bytes durability retention retention.age_ms retention.bytes \
     retention.records retention.interest when_full remember_ids remember_ids.for_ms \
     remember_ids.max compaction compaction.on compaction.tombstone_age_ms removed \
-    compacted_offset created last_append subscriptions quarantined conflict gaps";
+    compacted_offset purges created last_append subscriptions quarantined conflict gaps";
 const SUBSCRIPTION: &str = "topic name committed_offset start_offset end_offset lag_records \
     lag_seconds generation created last_commit paused expire_ms expires_in_ms readers";
 const GROUP: &str = "topic name generation options options.ack_deadline_ms options.max_deliveries \

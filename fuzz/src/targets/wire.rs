@@ -111,7 +111,7 @@ macro_rules! control {
 control! {
     Hello Ping Figures Metrics Lookup ListTopics ListPeers PlaceTopic RetirePeer RegisterPeer RegisterTopics Heartbeat Depart
     ClaimTopic ConfirmTopic DropTopic Watch CreateTopic DeleteTopic DescribeTopic DescribeTopics SetTopic RenameTopic
-    PurgeTopic AcceptLoss FindOffset PeerStatus WatchEnds CreateSubscription DeleteSubscription DescribeSubscription
+    PurgeTopic PurgeKey AcceptLoss FindOffset PeerStatus WatchEnds CreateSubscription DeleteSubscription DescribeSubscription
     ListSubscriptions SeekSubscription Commit StreamCredit SubscriptionHistory UndoSubscription SetSubscription
     WatchSubscription WatchSubscriptions CreateConsumerGroup SetConsumerGroup DescribeConsumerGroup ListConsumerGroups DeleteConsumerGroup
     SeekConsumerGroup JoinConsumerGroup SettleRecords LeaveConsumerGroup ReplayDeadLetters DescribeProducer

@@ -82,7 +82,8 @@ Examples:
 Examples:
   tidings topic purge quakes.ci --before 1200 --force
   tidings topic purge quakes.ci --before 30d --force
-  tidings topic purge quakes.ci --before end --force")]
+  tidings topic purge quakes.ci --before end --force
+  tidings topic purge customers --key ann@example.org --force")]
     Purge(Purge),
     /// Delete topics with all their messages and subscriptions
     #[command(
@@ -173,8 +174,11 @@ pub struct Purge {
     name: TopicName,
     /// The first message to keep: an offset, a time, a duration back from now, -N, or end
     #[arg(long, value_name = "OFFSET|TIME", value_parser = values::position)]
-    #[arg(allow_hyphen_values = true)]
-    before: Position,
+    #[arg(allow_hyphen_values = true, required_unless_present = "key")]
+    before: Option<Position>,
+    /// Erase all messages of this key that are there now instead
+    #[arg(long, value_name = "KEY", conflicts_with = "before")]
+    key: Option<String>,
     /// Do not ask
     #[arg(short, long)]
     force: bool,
@@ -355,8 +359,31 @@ async fn rename(args: Rename, context: &Context) -> Result {
     context.output.done_one(&row)
 }
 
+/// Erases the messages of a key.
+async fn purge_key(args: &Purge, key: &str, context: &Context) -> Result {
+    confirm::destruction(
+        args.force,
+        &format!(
+            "This erases all messages of {} with the key {key}.",
+            args.name
+        ),
+    )?;
+    let name = &args.name;
+    let info = context.client.purge_key(name, key.into()).await?;
+    let end = info.end_offset;
+    context.output.note(format!(
+        "nobody gets messages of {name} with that key below offset {end} any more; their bytes go soon"
+    ));
+    let row = row(name, context).await?;
+    context.output.done_one(&row)
+}
+
 async fn purge(args: Purge, context: &Context) -> Result {
-    let found = context.client.find_offset(&args.name, args.before).await?;
+    if let Some(key) = &args.key {
+        return purge_key(&args, key, context).await;
+    }
+    let before = args.before.unwrap_or(Position::Beginning);
+    let found = context.client.find_offset(&args.name, before).await?;
     let count = found.offset.since(found.start_offset);
     confirm::destruction(
         args.force,

@@ -40,6 +40,7 @@ pub struct TopicRow {
     /// Offsets without a message: it was compacted, expired or purged.
     removed: Option<u64>,
     compacted_offset: Option<Offset>,
+    purges: Option<u32>,
     #[serde(serialize_with = "output::as_text_or_null")]
     created: Option<Timestamp>,
     #[serde(serialize_with = "output::as_text_or_null")]
@@ -80,6 +81,7 @@ impl TopicRow {
             compaction: known.map(|info| info.settings.compaction),
             removed: known.map(|info| info.removed),
             compacted_offset: known.map(|info| info.compacted_offset),
+            purges: known.map(|info| info.purges),
             created: known.map(|info| info.created),
             last_append: known.and_then(|info| info.last_append),
             subscriptions: known.map(|info| info.subscriptions),
@@ -245,6 +247,10 @@ impl Row for TopicRow {
                 .filter(|removed| *removed > 0)
                 .map(|removed| ("taken away", output::count(removed, "message"))),
         );
+        lines.extend(self.purges.filter(|purges| *purges > 0).map(|purges| {
+            let purges = output::count(purges.into(), "key");
+            ("erasing", format!("{purges}, read by nobody any more"))
+        }));
         lines.extend(
             self.subscriptions
                 .map(|n| ("subscriptions", output::number(n))),
@@ -329,6 +335,7 @@ mod tests {
             gaps: vec![gap],
             removed: 1,
             compacted_offset: Offset::new(7),
+            purges: 0,
         };
         let row = TopicRow::new(location(), Some(info));
         let json = serde_json::to_value(&row).expect("encodes");

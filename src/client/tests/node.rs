@@ -272,6 +272,7 @@ impl Topic {
             gaps: self.gaps.clone(),
             removed: 0,
             compacted_offset: Offset::ZERO,
+            purges: 0,
         }
     }
 

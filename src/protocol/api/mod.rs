@@ -167,6 +167,8 @@ apis! {
     OpenProducer = 56 by Peer,
     /// Append a record batch, if the topic ends where it is expected to.
     PublishExpecting = 57 by Peer,
+    /// Erases the records of a key.
+    PurgeKey = 59 by Peer,
     /// Make a subscription.
     CreateSubscription = 60 by Peer,
     /// Remove one.

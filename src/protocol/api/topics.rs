@@ -65,6 +65,8 @@ pub struct TopicInfo {
     pub removed: u64,
     /// Below this offset each key has one message.
     pub compacted_offset: Offset,
+    /// Purges of keys whose bytes are not all gone yet.
+    pub purges: u32,
 }
 
 /// Delete a topic and everything in it.
@@ -184,6 +186,17 @@ pub struct PurgeTopic {
     pub before: Position,
 }
 request!(PurgeTopic => TopicInfo);
+
+/// Erase the records of a key that are there now: from the answer on nobody gets them, and their bytes go as soon as the
+/// segments they are in can be copied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PurgeKey {
+    /// Topic.
+    pub name: TopicName,
+    /// The key.
+    pub key: Vec<u8>,
+}
+request!(PurgeKey => TopicInfo);
 
 /// End a quarantine: the topic goes on at its claimed end, what is missing becomes a gap.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -170,6 +170,7 @@ fn topic_info() -> TopicInfo {
         gaps: vec![gap(GapReason::Lost)],
         removed: 33,
         compacted_offset: Offset::new(1_600),
+        purges: 1,
     }
 }
 
@@ -458,6 +459,10 @@ fn places() -> Vec<Sample> {
         name: topic(),
         before: Position::Time(time(0)),
     };
+    let purge_key = PurgeKey {
+        name: topic(),
+        key: b"ci38110719".to_vec(),
+    };
     let gap = gap(GapReason::Damaged);
     let find = FindOffset {
         topic: topic(),
@@ -504,6 +509,7 @@ fn places() -> Vec<Sample> {
     };
     [
         pair(purge, topic_info()),
+        pair(purge_key, topic_info()),
         pair(AcceptLoss { name: topic() }, AcceptedLoss { gap }),
         pair(find, found),
         pair(PeerStatus {}, status),

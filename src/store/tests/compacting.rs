@@ -400,3 +400,66 @@ async fn a_crash_at_any_moment_of_a_pass_harms_nothing() {
     }
     assert!(journal_bytes(dir.path()) > 0);
 }
+
+/// All records of a key that a reader gets.
+async fn of_key(store: &Store, id: TopicId, n: u64) -> Vec<u64> {
+    let (found, _) = all(store, id, 0).await;
+    let of_key = found.iter().filter(|(_, (k, _))| *k == Some(key(n)));
+    of_key.map(|(at, _)| *at).collect()
+}
+
+#[tokio::test]
+async fn a_key_that_was_purged_is_read_by_nobody_and_its_bytes_go() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (store, _) = open(dir.path());
+    let id = create(&store, "a", Durability::Fsync).await;
+    let mut published = Published::default();
+    published.fill(&store, id, (10, 30), 10_000).await;
+    let (before, _) = all(&store, id, 0).await;
+    let answer = store.purge_key(name("a"), key(3)).await.expect("purged");
+    assert_eq!(answer.purges, 1);
+    assert!(of_key(&store, id, 3).await.is_empty(), "at once");
+    let (found, gaps) = all(&store, id, 0).await;
+    assert_eq!(found.len(), before.len() - 30);
+    assert!(
+        gaps.iter().all(|gap| gap.reason == GapReason::Purged),
+        "{gaps:?}"
+    );
+    // What comes later is another matter.
+    published.fill(&store, id, (10, 1), 10_000).await;
+    assert_eq!(of_key(&store, id, 3).await, [303]);
+    let copy = crashed_copy(dir.path());
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while info(&store, "a").await.purges > 0 {
+        assert!(std::time::Instant::now() < deadline, "it is not erased");
+        assert_eq!(of_key(&store, id, 3).await, [303]);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    store.stop().expect("a clean stop");
+    drop(store);
+    for dir in [copy.path(), dir.path()] {
+        let (store, _) = open(dir);
+        assert_eq!(of_key(&store, id, 3).await, [303]);
+        let (found, _) = all(&store, id, 0).await;
+        for n in [0, 1, 2, 4, 9] {
+            assert_eq!(
+                of_key(&store, id, n).await.len(),
+                31,
+                "{n} in {}",
+                found.len()
+            );
+        }
+        check_counts_of_purged(&store, id).await;
+        store.stop().expect("a clean stop");
+    }
+}
+
+async fn check_counts_of_purged(store: &Store, id: TopicId) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while info(store, "a").await.purges > 0 {
+        assert!(std::time::Instant::now() < deadline, "it is not erased");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    check_counts(store, "a", id).await;
+    assert_eq!(info(store, "a").await.removed, 30);
+}

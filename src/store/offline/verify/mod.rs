@@ -109,6 +109,7 @@ fn row_text(key: &RowKey) -> String {
         RowKey::Subscription(_, name) => format!("the row of subscription {name}"),
         RowKey::Producer(_, id) => format!("the row of producer {id}"),
         RowKey::History(_, name) => format!("the history of subscription {name}"),
+        RowKey::Purge(_, number) => format!("purge {number} of a key of a topic"),
         RowKey::Ids(_, page) => format!("page {page} of the message ids of a topic"),
         RowKey::Segment(number) => format!("the row of segment {number}"),
         RowKey::ConsumerGroup(_, name) => format!("the row of consumer group {name}"),
