@@ -197,11 +197,17 @@ pub(super) struct Compaction {
 }
 
 impl Compaction {
-    /// Looks what lies where, if something changed.
-    pub fn measure(&mut self, shared: &Shared, usages: &[Usage], horizons: Horizons) {
+    /// Looks what lies where, if something changed. The usages are those of that version of the table of segments.
+    pub fn measure(
+        &mut self,
+        shared: &Shared,
+        (usages, version): (&[Usage], u64),
+        horizons: Horizons,
+    ) {
         let versions = (
-            shared.compacted.version.load(Ordering::Acquire),
-            shared.segments.version() + shared.purges_changed.load(Ordering::Acquire),
+            shared.compacted.version.load(Ordering::Acquire)
+                + shared.purges_changed.load(Ordering::Acquire),
+            version,
             horizons,
         );
         let is_early = (self.measure_after).is_some_and(|after| Instant::now() < after);
@@ -326,6 +332,11 @@ impl Compaction {
 
     fn begin(&mut self, shared: &Shared, now: Option<Timestamp>) -> Step {
         if self.rest_until.is_some_and(|until| Instant::now() < until) {
+            return Step::None;
+        }
+        // A segment that came since, sealed or copied, may hold what is then taken for read.
+        let version = self.measured.map(|(_, version, _)| version);
+        if version != Some(shared.segments.version()) {
             return Step::None;
         }
         if let Some(step) = self.begin_purge(shared) {

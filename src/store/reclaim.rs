@@ -163,7 +163,10 @@ impl Reclaimer {
         let now = self.asker.shared.trusted_now();
         self.lifetimes.apply(&mut self.usages, now);
         let horizons = (self.horizon(), self.asker.applier.applied().segment);
-        (self.compaction).measure(&self.asker.shared, &self.usages, horizons);
+        if let Some((_, version, _)) = self.looked_at {
+            let usages = (&self.usages[..], version);
+            (self.compaction).measure(&self.asker.shared, usages, horizons);
+        }
         self.step_snapshot();
         self.free();
         self.copy();

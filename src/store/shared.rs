@@ -407,15 +407,19 @@ impl Shared {
         }
         drop(retained);
         self.compacted.follow(topic);
-        if topic.row.thinned.has_ttl {
-            self.expires(topic.id);
+        // While the end of a topic is uncertain nothing of it goes.
+        let is_certain = topic.row.quarantine.is_none();
+        let sets = [
+            (&self.expiring, topic.row.thinned.has_ttl),
+            (&self.purging, !topic.purges.is_empty()),
+        ];
+        for (set, is_in) in sets {
+            let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
+            match is_in && is_certain {
+                true => _ = set.insert(topic.id),
+                false => _ = set.remove(&topic.id),
+            }
         }
-        let mut purging = self.purging.lock().unwrap_or_else(PoisonError::into_inner);
-        match topic.purges.is_empty() {
-            true => _ = purging.remove(&topic.id),
-            false => _ = purging.insert(topic.id),
-        }
-        drop(purging);
         shared
     }
 
