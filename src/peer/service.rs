@@ -245,6 +245,12 @@ impl PeerService {
         Ok(Done {})
     }
 
+    async fn purge_key(&self, asked: PurgeKey) -> Result<TopicInfo, ApiError> {
+        let purged = self.store.purge_key(asked.name.clone(), asked.key);
+        let purged = purged.await;
+        self.or_redirect(&asked.name, purged).await
+    }
+
     /// Renames a topic, and after it the companion in which its delayed messages lie, if that can be.
     async fn rename(&self, request: RenameTopic) -> Result<TopicInfo, ApiError> {
         let new = request.new.clone();
@@ -590,13 +596,9 @@ impl PeerService {
                     .inspect(|purged| peer.later.changed(purged.id));
                 peer.or_redirect(&asked.name, purged).await
             }),
-            Api::PurgeKey => answer!(call, reply, self, PurgeKey, |peer, asked| {
-                let purged = peer
-                    .store
-                    .purge_key(asked.name.clone(), asked.key.clone())
-                    .await;
-                peer.or_redirect(&asked.name, purged).await
-            }),
+            Api::PurgeKey => answer!(call, reply, self, PurgeKey, |peer, asked| peer
+                .purge_key(asked)
+                .await),
             Api::AcceptLoss => answer!(call, reply, self, AcceptLoss, |peer, asked| {
                 let accepted = peer.store.accept_loss(asked.name.clone()).await;
                 peer.or_redirect(&asked.name, accepted)

@@ -368,14 +368,7 @@ impl State {
                     }
                 }
             }
-            (RowKey::Purge(id, number), row) => {
-                if let Some(topic) = self.topics.get_mut(id) {
-                    match row {
-                        Some(Row::Purge(row)) => _ = topic.purges.insert(*number, row),
-                        _ => _ = topic.purges.remove(number),
-                    }
-                }
-            }
+            (RowKey::Purge(id, number), row) => self.put_purge(*id, *number, row),
             (RowKey::Segment(number), Some(Row::Segment(row))) => self.put_segment(*number, row),
             (RowKey::Segment(number), None) => _ = self.remove_segment(*number),
             _ => {}
@@ -396,6 +389,15 @@ impl State {
             let keys = keys.map(|(generation, page)| RowKey::ConsumerPage(id, generation, page));
             self.dirty.extend(keys);
             self.dirty.insert(RowKey::ConsumerGroup(id, name.clone()));
+        }
+    }
+
+    fn put_purge(&mut self, id: TopicId, number: u64, row: Option<Row>) {
+        if let Some(topic) = self.topics.get_mut(&id) {
+            match row {
+                Some(Row::Purge(row)) => _ = topic.purges.insert(number, row),
+                _ => _ = topic.purges.remove(&number),
+            }
         }
     }
 

@@ -25,6 +25,8 @@ def sample(kind, field=""):
         return bytes(range(RAW[kind]))
     if kind in ("bool", "string"):
         return True if kind == "bool" else "a:1" if field == "address" else "a"
+    if kind == "bytes":
+        return b"a"
     if kind.endswith("?"):
         return (sample(kind[:-1]),) if kind.endswith("??") else sample(kind[:-1])
     if kind.startswith("["):
@@ -42,6 +44,8 @@ def spoilt(kind, value, field=""):
     good = encode(kind, value)
     if kind == "bool":
         yield "a bool of 2", b"\2"
+    elif kind == "bytes":
+        yield "a length beyond the end", struct.pack("<Q", 1 << 62) + good[8:]
     elif kind == "string":
         yield "a length beyond the end", struct.pack("<Q", 1 << 62) + good[8:]
         for text in (b"\xff", *RULES.get(field, ())):

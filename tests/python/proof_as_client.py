@@ -886,6 +886,9 @@ class ClientProof:
         for position in (("Offset", 5), ("Offset", 15)):
             outside = {"name": self.name, "before": position}
             fails("OffsetOutOfRange", self.host.call, "PurgeTopic", **outside)
+        nobody = {"name": self.name, "key": b"a key that nobody has"}
+        equal(self.host.call("PurgeKey", **nobody)["end_offset"], 14, "the end")
+        equal(records_from(self.host, self.topic, 6, 14), self.sent[6:], "nothing of that key")
         return "6 records are gone, and told as a gap"
 
     def rename(self):

@@ -91,6 +91,26 @@ impl TopicRow {
         }
     }
 
+    /// What was, and is to be, taken out of its middle.
+    fn thinned_lines(&self) -> Vec<(&'static str, String)> {
+        let mut lines = Vec::new();
+        lines.extend(
+            self.compaction
+                .and_then(|compaction| compaction_text(compaction, self.compacted_offset))
+                .map(|text| ("compacted", text)),
+        );
+        lines.extend(
+            self.removed
+                .filter(|removed| *removed > 0)
+                .map(|removed| ("taken away", output::count(removed, "message"))),
+        );
+        lines.extend(self.purges.filter(|purges| *purges > 0).map(|purges| {
+            let purges = output::count(purges.into(), "key");
+            ("erasing", format!("{purges}, read by nobody any more"))
+        }));
+        lines
+    }
+
     /// The state, and what else a person must know at first sight.
     fn state_text(&self) -> String {
         if self.conflict {
@@ -237,20 +257,7 @@ impl Row for TopicRow {
                 .and_then(ids_text)
                 .map(|text| ("remembers ids", text)),
         );
-        lines.extend(
-            self.compaction
-                .and_then(|compaction| compaction_text(compaction, self.compacted_offset))
-                .map(|text| ("compacted", text)),
-        );
-        lines.extend(
-            self.removed
-                .filter(|removed| *removed > 0)
-                .map(|removed| ("taken away", output::count(removed, "message"))),
-        );
-        lines.extend(self.purges.filter(|purges| *purges > 0).map(|purges| {
-            let purges = output::count(purges.into(), "key");
-            ("erasing", format!("{purges}, read by nobody any more"))
-        }));
+        lines.extend(self.thinned_lines());
         lines.extend(
             self.subscriptions
                 .map(|n| ("subscriptions", output::number(n))),
