@@ -28,7 +28,9 @@ use crate::protocol::batch::BatchHeader;
 use crate::protocol::error::ApiError;
 use crate::store::command::Context;
 use crate::store::{Store, StoreOptions, is_peer_dir, random_id};
-use crate::topic::{HistoryRow, Row, RowChange, RowKey, State, SubscriptionRow, TopicRow};
+use crate::topic::{
+    HistoryRow, Row, RowChange, RowKey, State, SubscriptionRow, ThinnedRow, TopicRow,
+};
 use crate::types::{Gap, Offset, SubscriptionName, TopicId, TopicName};
 
 /// A topic that was imported.
@@ -210,6 +212,12 @@ fn rows_of(checked: &CheckedTopic) -> (TopicRow, Vec<(SubscriptionName, Subscrip
         generation: topic.generation,
         gaps,
         last_append: topic.last_append,
+        thinned: ThinnedRow {
+            removed: checked.thinned.removed,
+            end: checked.thinned.end,
+            has_ttl: checked.thinned.has_ttl,
+            ..ThinnedRow::default()
+        },
         ..TopicRow::new(name, topic.epoch, topic.settings, topic.created)
     };
     let subscriptions = checked.subscriptions.iter().map(|found| {
