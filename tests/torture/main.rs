@@ -26,6 +26,12 @@ fn main() -> ExitCode {
         driver::main();
         return ExitCode::SUCCESS;
     }
+    if let [first, dir] = &arguments[..]
+        && first == "keyed"
+    {
+        programs::live_keyed(dir);
+        return ExitCode::SUCCESS;
+    }
     match parse(&arguments) {
         Ok(asked) => run_all(&asked),
         Err(why) => {

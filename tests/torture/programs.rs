@@ -1,6 +1,7 @@
 //! The programs: what is done to stores, how often, and what must hold afterwards.
 
 mod cluster;
+mod compaction;
 mod control;
 mod faults;
 mod flips;
@@ -17,6 +18,7 @@ use crate::model::{Event, Figures};
 use crate::run::{Kill, Subject, Work, disk, memory, shim};
 use crate::words::{Dice, End, mix};
 
+pub use compaction::live as live_keyed;
 pub use faults::Mix;
 
 /// What a program is asked for.
@@ -48,6 +50,11 @@ pub const PROGRAMS: &[Program] = &[
         name: "calls",
         rounds_short: 200,
         run: calls,
+    },
+    Program {
+        name: "compaction",
+        rounds_short: 12,
+        run: compaction::run,
     },
     Program {
         name: "images",
