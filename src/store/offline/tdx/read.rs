@@ -15,8 +15,8 @@ use crate::protocol::api::{Author, ChangeKind, ConsumerGroupOptions, PlaceChange
 use crate::time::Timestamp;
 use crate::topic::consumers::{ConsumerGroupRow, ConsumerPageRow, FailedRow};
 use crate::types::{
-    Durability, Gap, GapReason, Generation, LeaderEpoch, Offset, PeerId, Retention, TopicId,
-    TopicSettings, WhenFull,
+    Compaction, Durability, Gap, GapReason, Generation, LeaderEpoch, Offset, PeerId, RememberIds,
+    Retention, TopicId, TopicSettings, WhenFull,
 };
 
 /// Reads an export, section by section.
@@ -197,6 +197,14 @@ impl Fields {
             false => WhenFull::DiscardOldest,
             true => WhenFull::Refuse,
         };
+        let ids = RememberIds {
+            for_ms: self.optional()?,
+            max: self.optional()?,
+        };
+        let compaction = Compaction {
+            on: self.flag()?,
+            tombstone_age_ms: self.optional()?,
+        };
         let (start, end) = (Offset::new(self.u64()?), Offset::new(self.u64()?));
         let generation = Generation::new(self.u64()?);
         let last_append = self.optional_time()?;
@@ -211,8 +219,8 @@ impl Fields {
                 durability,
                 retention,
                 when_full,
-                // What is not in the file is not known again.
-                ..TopicSettings::default()
+                ids,
+                compaction,
             },
             start,
             end,

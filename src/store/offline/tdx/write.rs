@@ -128,6 +128,11 @@ fn put_topic(to: &mut Vec<u8>, topic: &ExportedTopic) {
     }
     to.push(u8::from(retention.interest));
     to.push(u8::from(topic.settings.when_full == WhenFull::Refuse));
+    let (ids, compaction) = (topic.settings.ids, topic.settings.compaction);
+    put_number(to, ids.for_ms);
+    put_number(to, ids.max);
+    to.push(u8::from(compaction.on));
+    put_number(to, compaction.tombstone_age_ms);
     to.extend(topic.start.get().to_le_bytes());
     to.extend(topic.end.get().to_le_bytes());
     to.extend(topic.generation.get().to_le_bytes());

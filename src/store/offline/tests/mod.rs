@@ -125,6 +125,10 @@ async fn set_all(store: &Store) {
         retain_bytes: Some(Some(1 << 40)),
         retain_interest: Some(true),
         when_full: Some(WhenFull::Refuse),
+        remember_ids_for_ms: Some(Some(60_000)),
+        remember_ids_max: Some(Some(500)),
+        compact: Some(true),
+        tombstone_age_ms: Some(Some(5_000)),
         ..TopicChanges::default()
     };
     let set = store.set_topic(name("empty"), changes).await;
