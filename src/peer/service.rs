@@ -248,6 +248,11 @@ impl PeerService {
     async fn purge_key(&self, asked: PurgeKey) -> Result<TopicInfo, ApiError> {
         let purged = self.store.purge_key(asked.name.clone(), asked.key);
         let purged = purged.await;
+        if purged.is_ok() {
+            // What was unpacked before still holds messages of the key.
+            self.consumers.forget_unpacked();
+            self.later.forget_unpacked();
+        }
         self.or_redirect(&asked.name, purged).await
     }
 

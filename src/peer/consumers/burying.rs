@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::Desks;
 use super::desk::Desk;
+use super::reading::span;
 use crate::limits;
 use crate::peer::creating::create_topic;
 use crate::protocol::api::CreateTopic;
@@ -194,16 +195,19 @@ impl Desks {
             return Ok(Some((*base, opened.clone())));
         }
         let read = self.store.stretch(desk.topic, offset, 1).await?;
-        let Some(FetchItem::Batch(stored)) = read.items.first() else {
+        let Some(item @ FetchItem::Batch(stored)) = read.items.first() else {
             return Ok(None);
         };
+        // One that was unpacked before may have more records than are left of it.
+        let (first, end) = span(item);
+        let count = u32::try_from(end.since(first)).unwrap_or(u32::MAX);
         let Some(opened) = self.opened(desk, stored) else {
             return Ok(None);
         };
         let base = stored.base_offset;
         // Those of the last few batches: dead letters often come from the same one.
         batches.clear();
-        batches.insert(base, (opened.count(), opened.clone()));
+        batches.insert(base, (count, opened.clone()));
         Ok(Some((base, opened)))
     }
 }

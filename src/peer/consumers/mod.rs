@@ -187,6 +187,11 @@ impl Desks {
         }
     }
 
+    /// Messages were taken out of what is stored: batches that were unpacked before still have them.
+    pub fn forget_unpacked(&self) {
+        self.unpacked.clear();
+    }
+
     /// What time does at a desk; how much it remembers.
     fn look_after(self: &Arc<Self>, desk: &Arc<Desk>) -> usize {
         if let Err(error) = self.check_displaced() {

@@ -93,6 +93,11 @@ impl Later {
         })
     }
 
+    /// Messages were taken out of what is stored: batches that were unpacked before still have them.
+    pub fn forget_unpacked(&self) {
+        self.unpacked.clear();
+    }
+
     fn movers(&self) -> RwLockReadGuard<'_, Movers> {
         self.movers.read().unwrap_or_else(PoisonError::into_inner)
     }

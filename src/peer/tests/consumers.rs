@@ -9,6 +9,8 @@ use crate::protocol::dead::Obituary;
 use crate::protocol::taken::Taken;
 use crate::types::{Generation, MemberId, SubscriptionName};
 
+mod purging;
+
 /// A member on a connection of its own.
 struct Consumer {
     connection: Connection,
