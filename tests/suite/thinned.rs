@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tempfile::TempDir;
@@ -141,7 +141,17 @@ fn cluster() -> Cluster {
         ..StoreOptions::new(dir.path().join("peer"))
     };
     import(&options, Cursor::new(export())).expect("imported");
-    Cluster::start_on(dir)
+    let cluster = Cluster::start_on(dir);
+    // A peer accepts connections before the index has heard of all its topics.
+    let deadline = Instant::now() + SOON;
+    while !cluster
+        .run(&["topic", "ls", "-o", "name"])
+        .ok()
+        .contains("thin.one")
+    {
+        assert!(Instant::now() < deadline, "the index never hears of it");
+    }
+    cluster
 }
 
 #[test]
