@@ -49,10 +49,13 @@ impl Store {
                 let paused = paused.into_iter().collect();
                 return Ok(WatchedSubscriptions { paused });
             }
-            if tokio::time::timeout_at(deadline, news.changed())
-                .await
-                .is_err()
-            {
+            // What comes together is looked at together: each look goes over all that are noted.
+            let changed = async {
+                let changed = news.changed().await;
+                tokio::time::sleep(limits::PATTERN_GATHER).await;
+                changed
+            };
+            if tokio::time::timeout_at(deadline, changed).await.is_err() {
                 return Ok(WatchedSubscriptions {
                     paused: watch.paused,
                 });

@@ -164,7 +164,9 @@ impl TopicShared {
         *self.gaps.write().unwrap_or_else(PoisonError::into_inner) = topic.row.gaps.clone().into();
         let thinned = (topic.row.thinned.removed, topic.row.thinned.end);
         *self.thinned.lock().unwrap_or_else(PoisonError::into_inner) = thinned;
-        if self.purges().len() != topic.purges.len() {
+        let known = self.purges();
+        let known = known.iter().map(|(number, purge)| (number, purge));
+        if !known.eq(&topic.purges) {
             *self.purges.write().unwrap_or_else(PoisonError::into_inner) = purges_of(topic);
         }
         self.index_mut().trim(topic.row.start);
