@@ -1,7 +1,7 @@
 //! The answer to [`TakeRecords`](crate::protocol::api::TakeRecords): raw, like that to a fetch.
 //!
 //! ```text
-//! answer   ack deadline u64 (ms) | item*
+//! answer   ack deadline u64 (ms) | number u64 | item*
 //! item     append time i64 | runs u32 | length u32 | run* | record batch
 //! run      first offset u64 | count u32 | delivery u32
 //! ```
@@ -10,6 +10,10 @@
 //! holds. A batch that is given out whole is the bytes that were published; of another one the host makes a batch of the
 //! records given out. An answer without items says that the wait was over. The deadline is the one that holds for what is
 //! given out with it: the group's may have been changed since its member joined.
+//!
+//! Answers to takes that are on the way together may arrive in another order than that in which their records were given
+//! out. The number tells it, and whoever keeps order takes them in by it: otherwise a record could be handed out before an
+//! older one of its key.
 
 use bytes::{Buf, BufMut, Bytes};
 
@@ -19,7 +23,7 @@ use crate::time::Timestamp;
 use crate::types::Offset;
 
 /// Bytes of the answer before its items.
-pub const TAKEN_HEADER_BYTES: usize = 8;
+pub const TAKEN_HEADER_BYTES: usize = 16;
 /// Bytes of an item before its runs.
 pub const ITEM_HEADER_BYTES: usize = 16;
 /// Bytes of a run.
@@ -30,6 +34,8 @@ pub const RUN_BYTES: usize = 16;
 pub struct Taken {
     /// How long they may be held without a word, in milliseconds.
     pub ack_deadline_ms: u64,
+    /// The how many-eth answer of this membership it is; the first is 1, and none is left out.
+    pub number: u64,
     /// The batches, in the order in which they were taken.
     pub items: Vec<TakenItem>,
 }
@@ -67,7 +73,10 @@ impl Taken {
     /// Encodes the answer as pieces to be written one after the other; the batches are not copied.
     pub fn encode(&self) -> Vec<Bytes> {
         let mut pieces = Vec::with_capacity(1 + 2 * self.items.len());
-        pieces.push(Bytes::copy_from_slice(&self.ack_deadline_ms.to_le_bytes()));
+        let mut header = Vec::with_capacity(TAKEN_HEADER_BYTES);
+        header.put_u64_le(self.ack_deadline_ms);
+        header.put_u64_le(self.number);
+        pieces.push(Bytes::from(header));
         for item in &self.items {
             let mut head = Vec::with_capacity(ITEM_HEADER_BYTES + RUN_BYTES * item.runs.len());
             head.put_i64_le(item.append_time.as_millis());
@@ -88,13 +97,14 @@ impl Taken {
     /// Decodes the answer; the batches share its memory.
     pub fn decode(mut body: Bytes) -> Result<Self, Malformed> {
         need(&body, TAKEN_HEADER_BYTES)?;
-        let ack_deadline_ms = body.get_u64_le();
+        let (ack_deadline_ms, number) = (body.get_u64_le(), body.get_u64_le());
         let mut items = Vec::new();
         while !body.is_empty() {
             items.push(get_item(&mut body)?);
         }
         Ok(Self {
             ack_deadline_ms,
+            number,
             items,
         })
     }
@@ -193,6 +203,7 @@ mod tests {
     fn taken(items: Vec<TakenItem>) -> Taken {
         Taken {
             ack_deadline_ms: 30_000,
+            number: 3,
             items,
         }
     }

@@ -687,6 +687,8 @@ class ClientProof:
         answer = decode_taken(member.call_raw("TakeRecords", encode("TakeRecords", fields)))
         Connection.answered.add("TakeRecords")
         equal(answer["ack_deadline"], self.jobs["options"]["ack_deadline_ms"], "the deadline")
+        self.answers[member] = self.answers.get(member, 0) + 1
+        equal(answer["number"], self.answers[member], "the number of the answer")
         found = []
         for item in answer["items"]:
             records = iter(decode_batch(item["batch"])[0])
@@ -729,6 +731,7 @@ class ClientProof:
             "topic": topic["name"], "name": "workers", "from": "Beginning", "options": options,
         }  # fmt: skip
         self.jobs = self.host.call("CreateConsumerGroup", **making, if_not_exists=False)
+        self.answers = {}
         equal(self.jobs["options"]["dead_letters"], f"dead.{topic['name']}.workers", "the default")
         fails("ConsumerGroupExists", self.host.call, "CreateConsumerGroup", **making, if_not_exists=False)
         making = {"topic": topic["name"], "name": "workers", "from": "End", "if_not_exists": True}

@@ -703,7 +703,7 @@ def decode_fetched(body):
 
 def decode_taken(body):
     r = Reader(body)
-    deadline, items = r.number("u64"), []
+    deadline, number, items = r.number("u64"), r.number("u64"), []
     while r.left():
         item = {"append_time": r.number("i64")}
         runs, length = r.number("u32"), r.number("u32")
@@ -715,7 +715,7 @@ def decode_taken(body):
             after = first + count
         item["batch"] = r.raw(length)
         items.append(item)
-    return {"ack_deadline": deadline, "items": items}
+    return {"ack_deadline": deadline, "number": number, "items": items}
 
 
 # --- sections 2 and 3: frames and the hello ---------------------------------------

@@ -185,7 +185,7 @@ def check_raw(vectors):
     reasons = [{"from": 19 + n, "to": 20 + n, "reason": n} for n in range(1, 7)]
     equal(gaps, reasons, "Fetch.answer-gaps")
     answer = decode_taken(vectors["TakeRecords.answer"])
-    equal(answer["ack_deadline"], 30_000, "TakeRecords.answer")
+    equal((answer["ack_deadline"], answer["number"]), (30_000, 6), "TakeRecords.answer")
     (taken,) = answer["items"]
     equal(taken["runs"], [(42, 2, 1), (45, 1, 3)], "TakeRecords.answer")
     equal(decode_batch(taken["batch"])[0], vector_records(), "the batch of TakeRecords.answer")

@@ -7,6 +7,7 @@ mod faults;
 mod flips;
 mod groups;
 mod ledger;
+mod member;
 mod power;
 mod server;
 

@@ -1,7 +1,7 @@
 //! The one task of a member: joins, asks for records, sends verdicts, and begins anew when that goes wrong.
 //!
-//! Of takes all that are answered are looked at together; of settlements only the *front*, because the host decides them in
-//! the order in which they were sent. Whatever fails ends the membership: the connection is closed, what was taken over
+//! Of takes all that are answered are taken in, in the order of their numbers; of settlements only the *front* is looked
+//! at, because the host decides them in the order in which they were sent. Whatever fails ends the membership: the connection is closed, what was taken over
 //! it is dropped, and the next one is joined under a new id, here or where the topic is hosted now.
 
 use std::collections::VecDeque;
@@ -386,25 +386,20 @@ async fn until(due: Option<Instant>) {
 
 /// All answers to takes that are there, once there is one; for ever if there are no takes. The takes that are answered are
 /// taken out.
-///
-/// All, because which of two came first cannot be told: what was given out first need not be the answer to the first take.
 async fn answers_to(takes: &mut Vec<Asked>) -> Vec<Answer> {
     poll_fn(|context| {
         let mut answers = Vec::new();
-        // Once more after the first: one that came before it may not have been there when it was looked at.
-        for _ in 0..2 {
-            takes.retain_mut(|take| match Pin::new(&mut take.answer).poll(context) {
-                Poll::Ready(answer) => {
-                    answers.push(answer);
-                    false
-                }
-                Poll::Pending => true,
-            });
-            if answers.is_empty() {
-                return Poll::Pending;
+        takes.retain_mut(|take| match Pin::new(&mut take.answer).poll(context) {
+            Poll::Ready(answer) => {
+                answers.push(answer);
+                false
             }
+            Poll::Pending => true,
+        });
+        match answers.is_empty() {
+            true => Poll::Pending,
+            false => Poll::Ready(answers),
         }
-        Poll::Ready(answers)
     })
     .await
 }

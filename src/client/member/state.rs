@@ -64,6 +64,9 @@ pub(super) struct State {
     buffered_bytes: usize,
     /// Takes on the way.
     asked: usize,
+    /// Number of the last answer that was taken in, of this membership, and answers that overtook an earlier one.
+    admitted: u64,
+    early: BTreeMap<u64, Taken>,
     held: BTreeMap<Offset, Held>,
     queued: Vec<Run>,
     queued_records: u64,
@@ -94,6 +97,8 @@ impl State {
             buffer: VecDeque::new(),
             buffered_bytes: 0,
             asked: 0,
+            admitted: 0,
+            early: BTreeMap::new(),
             held: BTreeMap::new(),
             queued: Vec::new(),
             queued_records: 0,
@@ -113,6 +118,7 @@ impl State {
     /// A new membership, which holds nothing.
     pub fn begin(&mut self, terms: Terms) {
         self.membership += 1;
+        self.admitted = 0;
         self.terms = terms;
     }
 
@@ -131,6 +137,7 @@ impl State {
         self.is_hurried = false;
         self.answered = self.said;
         self.asked = 0;
+        self.early.clear();
         self.held.clear();
         self.drop_buffer();
     }
@@ -183,19 +190,35 @@ impl State {
         self.asked += 1;
     }
 
-    /// Takes in answers to takes that came together, and hands out by offset: of two answers nobody knows which was the
-    /// first, and within a key records come in their order.
+    /// Takes in answers to takes, in the order in which the host made them: within a key records come in theirs. What
+    /// overtook an earlier answer waits for it. The oldest are handed out first.
     pub fn admit(&mut self, all: Vec<Taken>, now: Instant) -> Result<(), ClientError> {
         self.asked = self.asked.saturating_sub(all.len());
         for taken in all {
+            let number = taken.number;
+            if number <= self.admitted || self.early.insert(number, taken).is_some() {
+                return Err(misnumbered(format!("there were two of number {number}")));
+            }
+        }
+        while let Some(taken) = self.early.remove(&(self.admitted + 1)) {
+            self.admitted += 1;
             self.terms.ack_deadline = Duration::from_millis(taken.ack_deadline_ms);
             for item in taken.items {
                 self.admit_item(item, now)?;
             }
         }
+        if self.asked == 0 && !self.early.is_empty() {
+            let missing = self.admitted + 1;
+            return Err(misnumbered(format!("number {missing} is missing")));
+        }
         let offset = |buffered: &Buffered| buffered.given.offset();
         self.buffer.make_contiguous().sort_by_key(offset);
         Ok(())
+    }
+
+    #[cfg(test)]
+    pub fn admitted(&self) -> u64 {
+        self.admitted
     }
 
     fn admit_item(&mut self, item: TakenItem, now: Instant) -> Result<(), ClientError> {
@@ -227,6 +250,7 @@ impl State {
         if given.delivery > 1 {
             // Its delivery before is over, and with it those of the later ones of its key.
             self.drop_from(&given);
+            self.held.remove(&given.offset());
         }
         let bytes = bytes_of(&given.record);
         self.buffered_bytes += bytes;
@@ -524,9 +548,17 @@ impl State {
 }
 
 fn too_few() -> ClientError {
+    malformed("its batch holds fewer records than its runs tell".to_owned())
+}
+
+fn misnumbered(why: String) -> ClientError {
+    malformed(format!("its number is not the one expected: {why}"))
+}
+
+fn malformed(reason: String) -> ClientError {
     ClientError::Malformed {
         what: "the answer to a take".to_owned(),
-        reason: "its batch holds fewer records than its runs tell".to_owned(),
+        reason,
     }
 }
 

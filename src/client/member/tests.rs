@@ -40,6 +40,7 @@ fn taken(first: u64, count: u32, delivery: u32) -> Taken {
     let batch = builder.build(ProducerId::zero(), Sequence::ZERO);
     Taken {
         ack_deadline_ms: DEADLINE.as_millis() as u64,
+        number: 0,
         items: vec![TakenItem {
             append_time: Timestamp::default(),
             runs: vec![TakenRun {
@@ -52,11 +53,17 @@ fn taken(first: u64, count: u32, delivery: u32) -> Taken {
     }
 }
 
+/// Admits answers in the order in which the host made them.
+fn admit(state: &mut State, mut all: Vec<Taken>, now: Instant) -> Result<(), ClientError> {
+    for (number, taken) in (state.admitted() + 1..).zip(&mut all) {
+        taken.number = number;
+    }
+    state.admit(all, now)
+}
+
 /// Admits records and hands all of them out.
 fn give(state: &mut State, first: u64, count: u32, now: Instant) -> Vec<MemberDelivery> {
-    state
-        .admit(vec![taken(first, count, 1)], now)
-        .expect("whole");
+    admit(state, vec![taken(first, count, 1)], now).expect("whole");
     let given = state.hand_out(usize::MAX, now).expect("it lives");
     assert_eq!(given.len(), count as usize);
     given
@@ -138,7 +145,7 @@ fn only_a_delivery_that_is_held_can_be_spoken_of() {
     let sent = state.take_runs(now);
     state.answer(&sent, &[], now);
     // Given again: what was said of the first delivery is not about the second.
-    state.admit(vec![taken(0, 1, 2)], now).expect("whole");
+    admit(&mut state, vec![taken(0, 1, 2)], now).expect("whole");
     let again = state.hand_out(1, now).expect("it lives");
     state.say(&given[0], Verdict::Ack, now);
     assert_eq!(state.take_runs(now), []);
@@ -159,7 +166,7 @@ fn what_waits_is_extended_while_the_application_lives_and_what_it_holds_if_wante
     for keep in [false, true] {
         let begun = Instant::now();
         let mut state = state(keep, false);
-        state.admit(vec![taken(0, 4, 1)], begun).expect("whole");
+        admit(&mut state, vec![taken(0, 4, 1)], begun).expect("whole");
         let given = state.hand_out(1, begun).expect("it lives");
         state.renew(begun + DEADLINE / 4);
         assert_eq!(state.take_runs(begun), [], "it is early");
@@ -183,8 +190,7 @@ fn what_waits_is_extended_while_the_application_lives_and_what_it_holds_if_wante
         let rest = state
             .hand_out(9, begun + DEADLINE * 3 / 2)
             .expect("it lives");
-        let offsets: Vec<u64> = rest.iter().map(|given| given.offset().get()).collect();
-        assert_eq!(offsets, [1, 2]);
+        assert_eq!(offsets(&rest), [1, 2]);
         assert_eq!(rest[0].deadline, late + DEADLINE);
         assert_eq!(
             state.settled_up_to(0),
@@ -203,7 +209,7 @@ fn what_waits_is_extended_while_the_application_lives_and_what_it_holds_if_wante
 fn an_application_that_says_nothing_loses_what_waits_for_it() {
     let begun = Instant::now();
     let mut state = state(false, false);
-    state.admit(vec![taken(0, 3, 1)], begun).expect("whole");
+    admit(&mut state, vec![taken(0, 3, 1)], begun).expect("whole");
     let later = begun + DEADLINE + Duration::from_secs(1);
     state.renew(later);
     assert_eq!(state.take_runs(later), []);
@@ -220,7 +226,7 @@ fn room_is_for_two_takes_and_never_for_more_than_asked() {
         state.asked();
     }
     assert!(!state.wants_more());
-    state.admit(vec![taken(0, 50, 1)], now).expect("whole");
+    admit(&mut state, vec![taken(0, 50, 1)], now).expect("whole");
     assert!(!state.wants_more(), "50 are here and 50 on the way");
     state.hand_out(50, now).expect("it lives");
     assert!(state.wants_more());
@@ -233,8 +239,8 @@ fn what_comes_again_takes_the_place_of_what_is_over() {
     let now = Instant::now();
     for is_ordered in [false, true] {
         let mut state = state(false, is_ordered);
-        state.admit(vec![taken(0, 25, 1)], now).expect("whole");
-        state.admit(vec![taken(4, 1, 2)], now).expect("whole");
+        admit(&mut state, vec![taken(0, 25, 1)], now).expect("whole");
+        admit(&mut state, vec![taken(4, 1, 2)], now).expect("whole");
         let given = state.hand_out(99, now).expect("it lives");
         let told = |given: &MemberDelivery| (given.offset().get(), given.delivery);
         let given: Vec<_> = given.iter().map(told).collect();
@@ -246,16 +252,65 @@ fn what_comes_again_takes_the_place_of_what_is_over() {
     }
 }
 
+fn offsets(given: &[MemberDelivery]) -> Vec<u64> {
+    given.iter().map(|given| given.offset().get()).collect()
+}
+
 #[test]
-fn answers_that_come_together_are_handed_out_by_offset() {
+fn an_answer_that_overtook_another_waits_for_it() {
+    let now = Instant::now();
+    let numbered = |number, taken| Taken { number, ..taken };
+    let mut state = state(false, true);
+    for _ in 0..3 {
+        state.asked();
+    }
+    // What failed before and comes again, and what was given out behind it.
+    let late = numbered(1, taken(3, 1, 2));
+    let early = vec![numbered(3, taken(23, 1, 1)), numbered(2, taken(13, 1, 2))];
+    state.admit(early, now).expect("one is on its way");
+    assert_eq!(state.hand_out(99, now), Ok(Vec::new()));
+    state.admit(vec![late], now).expect("all are here");
+    let given = state.hand_out(99, now).expect("it lives");
+    assert_eq!(offsets(&given), [3, 13, 23]);
+}
+
+#[test]
+fn an_answer_twice_or_never_is_an_error() {
+    let now = Instant::now();
+    let numbered = |number| Taken {
+        number,
+        ..taken(0, 1, 1)
+    };
+    for (asked, numbers) in [(1, vec![2]), (3, vec![1, 1]), (3, vec![2, 2]), (1, vec![0])] {
+        let mut state = state(false, false);
+        (0..asked).for_each(|_| state.asked());
+        let admitted = state.admit(numbers.iter().copied().map(numbered).collect(), now);
+        assert!(admitted.is_err(), "{numbers:?}");
+    }
+    let mut state = state(false, false);
+    (0..4).for_each(|_| state.asked());
+    state
+        .admit(vec![numbered(1), numbered(3)], now)
+        .expect("one more comes");
+    assert!(state.admit(vec![numbered(1)], now).is_err());
+    // Another membership counts anew.
+    state.lapse(&[]);
+    state.begin(state.terms());
+    state.asked();
+    state.admit(vec![numbered(1)], now).expect("the first");
+}
+
+#[test]
+fn a_word_of_a_delivery_that_came_again_drops_nothing() {
     let now = Instant::now();
     let mut state = state(false, true);
-    state
-        .admit(vec![taken(5, 5, 1), taken(0, 5, 1)], now)
-        .expect("whole");
+    let first = give(&mut state, 3, 1, now);
+    // Its deadline passed at the host; it comes again with those behind it.
+    admit(&mut state, vec![taken(3, 1, 2), taken(13, 1, 2)], now).expect("whole");
+    state.say(&first[0], Verdict::Nak { delay_ms: None }, now);
+    assert_eq!(state.take_runs(now), []);
     let given = state.hand_out(99, now).expect("it lives");
-    let given: Vec<u64> = given.iter().map(|given| given.offset().get()).collect();
-    assert_eq!(given, (0..10).collect::<Vec<_>>());
+    assert_eq!(offsets(&given), [3, 13]);
 }
 
 #[test]
@@ -265,7 +320,7 @@ fn a_batch_that_is_not_whole_is_refused() {
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
     broken.items[0].batch = bytes.into();
-    let refused = state(false, false).admit(vec![broken], Instant::now());
+    let refused = admit(&mut state(false, false), vec![broken], Instant::now());
     assert_eq!(
         refused.expect_err("its checksum is wrong").name(),
         "MalformedAnswer"
@@ -301,9 +356,7 @@ impl Play {
         match dice.below(20) {
             0..4 => {
                 let count = 1 + dice.below(5) as u32;
-                state
-                    .admit(vec![taken(self.next, count, 1)], now)
-                    .expect("whole");
+                admit(state, vec![taken(self.next, count, 1)], now).expect("whole");
                 self.next += u64::from(count);
             }
             4..8 => self.in_hand.extend(

@@ -21,6 +21,8 @@ pub struct Group {
     pub options: ConsumerGroupOptions,
     pub generation: Generation,
     pub members: BTreeSet<MemberId>,
+    /// How many takes of each were answered.
+    answers: BTreeMap<MemberId, u64>,
     /// By offset: who holds it, and by which delivery.
     pub in_flight: BTreeMap<Offset, (MemberId, u32)>,
     /// How often each was given out.
@@ -45,6 +47,7 @@ impl Group {
             },
             generation: Generation::new(1),
             members: BTreeSet::new(),
+            answers: BTreeMap::new(),
             in_flight: BTreeMap::new(),
             deliveries: BTreeMap::new(),
             settled: BTreeMap::new(),
@@ -56,6 +59,7 @@ impl Group {
     /// Everybody is gone, and nothing counts as failed: the node was killed, or the group moved.
     pub fn clear(&mut self) {
         self.members.clear();
+        self.answers.clear();
         self.in_flight.clear();
     }
 
@@ -302,6 +306,22 @@ impl Node {
         })?
     }
 
+    fn numbered(
+        &self,
+        of: (crate::types::TopicId, &SubscriptionName, Generation),
+        member: MemberId,
+        taken: Taken,
+    ) -> Result<Taken, ApiError> {
+        self.of_member(of, member, |_, group| {
+            let number = group.answers.entry(member).or_default();
+            *number += 1;
+            Taken {
+                number: *number,
+                ..taken
+            }
+        })
+    }
+
     pub(super) async fn take(self: Arc<Self>, call: Call, reply: Reply) {
         let request = TakeRecords::decode(&call.body).expect("well-formed");
         let wait = Duration::from_millis(request.wait_ms.into());
@@ -320,12 +340,14 @@ impl Node {
                 let items = (!runs.is_empty()).then(|| item(runs, records));
                 Taken {
                     ack_deadline_ms: group.options.ack_deadline_ms,
+                    number: 0,
                     items: items.into_iter().collect(),
                 }
             });
             let is_empty = matches!(&taken, Ok(taken) if taken.items.is_empty());
             if !is_empty || tokio::time::Instant::now() >= deadline {
-                return reply.send_raw(taken.map(|taken| taken.encode()));
+                let numbered = taken.and_then(|taken| self.numbered(of, request.member, taken));
+                return reply.send_raw(numbered.map(|taken| taken.encode()));
             }
             let _ = tokio::time::timeout_at(deadline, changed).await;
         }

@@ -4,6 +4,7 @@
 //! other, whatever they are (the turn): so the rows that are written last are the newest ones.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -48,8 +49,17 @@ pub(super) struct Seat {
     client: Arc<ClientInfo>,
     /// Its takes have something to look at.
     pub wake: Arc<Notify>,
+    /// How many of its takes were answered.
+    answers: Arc<AtomicU64>,
     /// It is not a member any more.
     pub left: CancellationToken,
+}
+
+impl Seat {
+    /// Number of the answer that is made now. Those that give something out are made one after the other, in line.
+    pub fn next_answer(&self) -> u64 {
+        1 + self.answers.fetch_add(1, Ordering::Relaxed)
+    }
 }
 
 /// What the lock is around.
@@ -194,6 +204,7 @@ impl Desk {
             slot: inner.group.join(request.member, self.clock.now()),
             client: client.clone(),
             wake: Arc::new(Notify::new()),
+            answers: Arc::default(),
             left: CancellationToken::new(),
         };
         inner.seats.insert(request.member, seat.clone());

@@ -3,7 +3,8 @@
 //! 1. Whoever has no room, or for whom there is nothing, waits outside of the line.
 //! 2. Memory for the answer is asked for before getting in line: a client that takes no answers holds up nobody.
 //! 3. In line, what could be given out is read from the topic.
-//! 4. Under the lock it is given out, if it still can be, and the answer is made without a wait in between.
+//! 4. Under the lock it is given out, if it still can be, and the answer is made without a wait in between. Answers are
+//!    sent by tasks of their own and may overtake each other: their numbers, given in line, tell their order.
 
 use std::iter::Peekable;
 use std::ops::Range;
@@ -73,7 +74,8 @@ impl Desks {
                 let bytes = reply.reserve_up_to(wanted).await;
                 let _in_line = desk.line.lock().await;
                 let cursor = desk.open()?.group.cursor();
-                if let Some(taken) = self.attempt(&desk, request, (client, bytes)).await? {
+                let attempt = self.attempt(&desk, request, (client, bytes)).await?;
+                if let Some(taken) = attempt {
                     return Ok(taken);
                 }
                 // What was only passed over, for its keys are elsewhere, is no reason to wait.
@@ -92,7 +94,7 @@ impl Desks {
                 () = tokio::time::sleep_until(again), if looks_again => {}
                 () = tokio::time::sleep_until(deadline) => {
                     let ack_deadline_ms = desk.open()?.group.options().ack_deadline_ms;
-                    return Ok(Taken { ack_deadline_ms, items: Vec::new() });
+                    return Ok(Taken { ack_deadline_ms, number: seat.next_answer(), items: Vec::new() });
                 }
             }
         }
@@ -136,7 +138,7 @@ impl Desks {
         }
         self.check_displaced()?;
         // From here on nothing waits.
-        let given = self.assign(desk, request, client, &reading)?;
+        let (seat, given) = self.assign(desk, request, client, &reading)?;
         let ack_deadline_ms = desk.open()?.group.options().ack_deadline_ms;
         let mut items = Vec::with_capacity(given.len());
         for (found, runs) in given {
@@ -144,8 +146,9 @@ impl Desks {
         }
         items.sort_by_key(|item: &TakenItem| item.runs.first().map(|run| run.first));
         self.count(desk, &items);
-        Ok((!items.is_empty()).then_some(Taken {
+        Ok((!items.is_empty()).then(|| Taken {
             ack_deadline_ms,
+            number: seat.next_answer(),
             items,
         }))
     }
@@ -185,7 +188,7 @@ impl Desks {
         request: &TakeRecords,
         client: &Arc<ClientInfo>,
         reading: &'a Reading,
-    ) -> Result<Vec<(&'a Found, Vec<TakenRun>)>, ApiError> {
+    ) -> Result<(Seat, Vec<(&'a Found, Vec<TakenRun>)>), ApiError> {
         let (mut inner, seat) = desk.seated((request.member, request.generation), client)?;
         let now = desk.clock.now();
         for lost in &reading.lost {
@@ -232,7 +235,7 @@ impl Desks {
         }
         pass(&mut inner.group, &mut passes);
         desk.decided(&mut inner);
-        Ok(all)
+        Ok((seat, all))
     }
 
     /// What the answer says of a batch: the batch as it lies where all of it is given out, else one of what is.

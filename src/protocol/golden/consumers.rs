@@ -202,6 +202,7 @@ pub(super) fn taken(batch: Bytes) -> Taken {
     };
     Taken {
         ack_deadline_ms: 30_000,
+        number: 6,
         items: vec![TakenItem {
             append_time: time(500),
             runs: vec![run(42, 2, 1), run(45, 1, 3)],

@@ -324,7 +324,7 @@ impl Group {
     // --- keys ----------------------------------------------------------------
 
     /// The record at `offset` is in flight no more; so are those of its key behind it (C7).
-    fn take_back_after(&mut self, key: Key, offset: u64) {
+    pub(super) fn take_back_after(&mut self, key: Key, offset: u64) {
         let Some(chain) = self.keys.get_mut(key) else {
             return;
         };

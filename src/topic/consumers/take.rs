@@ -246,13 +246,19 @@ impl Group {
         self.move_cursor(to);
     }
 
-    /// Known records in `[from, to)` cannot be had any more.
+    /// Known records in `[from, to)` cannot be had any more. Where one is over without having been acknowledged its member may
+    /// drop the later ones of its key, as after a failure: so they are taken back.
     pub fn lose(&mut self, (from, to): (Offset, Offset), now: Now) {
         let runs = self.runs.within(from.get(), to.get());
         let runs: Vec<u64> = runs.map(|(first, _)| first).collect();
         for first in runs {
-            let end = self.runs.get(first).map_or(0, |run| run.end);
-            let piece = (first.max(from.get()), end.min(to.get()));
+            let Some(run) = self.runs.get(first) else {
+                continue;
+            };
+            let piece = (first.max(from.get()), run.end.min(to.get()));
+            if let (Place::Held { .. }, Some(key)) = (&run.place, run.key) {
+                self.take_back_after(key, first);
+            }
             self.row.skipped = self.row.skipped.saturating_add(piece.1 - piece.0);
             self.settle_piece(first, piece, now);
         }

@@ -4,7 +4,6 @@
 //! leaves, or drops everything as a crash does; one in eight is `tidings sub --group` and ends by SIGKILL. Most records it
 //! acknowledges; some it refuses, rejects, or holds until their deadline has passed. What has to hold is in `ledger`.
 
-use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tidings::client::{
-    Client, ConnectOptions, Delivery, Member, MemberDelivery, MemberOptions, Message, Missed,
-    NewGroup, NewTopic, NotSettled, PublisherOptions, SubscriberOptions,
+    Client, ConnectOptions, Delivery, Message, NewGroup, NewTopic, PublisherOptions,
+    SubscriberOptions,
 };
 use tidings::protocol::api::{ConsumerGroupChanges, Position};
 use tidings::protocol::dead::Obituary;
@@ -24,7 +23,8 @@ use tokio::task::JoinHandle;
 
 use super::Options;
 use super::cluster::{Outcome, PATIENCE, Stage, in_runtime, text};
-use super::ledger::{Counts, Final, Ledger};
+use super::ledger::{Counts, Ledger, Who};
+use super::member::Life;
 use super::server::Server;
 use crate::words::{Dice, mix};
 
@@ -35,31 +35,28 @@ const RECORDS_PER_SECOND: u64 = 150;
 const ACK_DEADLINE: Duration = Duration::from_millis(1500);
 const BACKOFF_MS: [u64; 3] = [50, 200, 500];
 /// The longest that a member asks to wait before a record comes again.
-const NAK_DELAY_MS: u64 = 600;
+pub(super) const NAK_DELAY_MS: u64 = 600;
 const DELIVERIES_MAX: u32 = 6;
 /// What may be had waits for no longer than this beyond its deadline and its back-off.
-const STALL: Duration = Duration::from_secs(5);
+pub(super) const STALL: Duration = Duration::from_secs(5);
 
 /// One topic with its group.
-struct Scene {
-    topic: TopicName,
-    group: SubscriptionName,
+pub(super) struct Scene {
+    pub(super) topic: TopicName,
+    pub(super) group: SubscriptionName,
     dead_letters: TopicName,
-    ledger: Ledger,
-    index: String,
+    pub(super) ledger: Ledger,
+    pub(super) index: String,
     client: Client,
     dir: PathBuf,
     /// Nothing more is published.
     is_full: AtomicBool,
     /// Members behave from now on.
-    is_calm: AtomicBool,
-    is_over: AtomicBool,
+    pub(super) is_calm: AtomicBool,
+    pub(super) is_over: AtomicBool,
     lives: AtomicU64,
-    killed: AtomicU64,
+    pub(super) killed: AtomicU64,
 }
-
-/// What a member said and does not know the outcome of: by offset, its key, the verdict, and its place in the order.
-type Said = BTreeMap<u64, (u64, Option<Final>, u64)>;
 
 pub fn run(options: Options) -> Outcome<String> {
     in_runtime(async {
@@ -213,7 +210,7 @@ impl Scene {
         }))
     }
 
-    fn is(&self, flag: &AtomicBool) -> bool {
+    pub(super) fn is(&self, flag: &AtomicBool) -> bool {
         flag.load(Ordering::Relaxed)
     }
 
@@ -260,7 +257,7 @@ impl Scene {
             }
             for (key, ack) in acks {
                 let acked = ack.await.map_err(text)?;
-                self.ledger.published(acked.offset.get(), key);
+                self.ledger.published((acked.offset.get(), key));
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -303,7 +300,8 @@ impl Scene {
             if told.topic != self.topic || told.group != self.group {
                 return Err(format!("{told:?} is not from here"));
             }
-            self.ledger.died(told.offset.get(), key_of(&record.value)?);
+            self.ledger
+                .died((told.offset.get(), key_of(&record.value)?));
         }
         Ok(())
     }
@@ -319,8 +317,8 @@ impl Scene {
             self.lives.fetch_add(1, Ordering::Relaxed);
             let is_process = member == 0 && !self.ledger.is_ordered && !self.is(&self.is_calm);
             let lived = match is_process {
-                true => self.live_as_process(&mut dice).await,
-                false => self.live_once(&mut dice).await,
+                true => self.live_as_process((member, life), &mut dice).await,
+                false => Life::run(&self, (member, life), &mut dice).await,
             };
             if let Err(why) = lived {
                 return self.ledger.wrong(format!(
@@ -331,131 +329,8 @@ impl Scene {
         }
     }
 
-    async fn live_once(&self, dice: &mut Dice) -> Outcome<()> {
-        let keep = dice.percent(30);
-        let options = MemberOptions {
-            buffer_records: 1 + dice.below(40) as usize,
-            keep,
-            ..MemberOptions::default()
-        };
-        let client = connect(&self.index).await?;
-        let member = client
-            .join_group(&self.topic, &self.group, options)
-            .await
-            .map_err(text)?;
-        let mut said = Said::new();
-        let mut behind: BTreeMap<u64, (u64, Instant)> = BTreeMap::new();
-        let end = Instant::now() + Duration::from_millis(500 + dice.below(8_000));
-        while (Instant::now() < end || self.is(&self.is_calm)) && !self.is(&self.is_over) {
-            if let Some(given) = member
-                .next_within(Duration::from_millis(50))
-                .await
-                .map_err(text)?
-            {
-                let key = key_of(&given.record.value)?;
-                self.ledger.given(given.offset().get(), key);
-                if said.contains_key(&given.offset().get()) {
-                    // Given again: first the outcome of what was said before, for the two are not told apart.
-                    let missed = member.settle().await.map_err(text)?;
-                    self.enter(&mut said, &missed);
-                }
-                self.decide((&member, &given, key, keep), (&mut said, &mut behind), dice)
-                    .await;
-            }
-            if said.len() > 60 || dice.percent(5) || self.is(&self.is_calm) {
-                let missed = member.settle().await.map_err(text)?;
-                self.enter(&mut said, &missed);
-            }
-        }
-        if dice.percent(50) || self.is(&self.is_over) {
-            let missed = member.leave().await.map_err(text)?;
-            self.enter(&mut said, &missed);
-        } else {
-            // As a crash: what was said may have been heard.
-            drop(member);
-            self.killed.fetch_add(1, Ordering::Relaxed);
-            for (offset, (key, verdict, _)) in said {
-                if verdict.is_some() {
-                    self.ledger.unknown(offset, key);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Says something of a record, or nothing.
-    async fn decide(
-        &self,
-        (member, given, key, keep): (&Member, &MemberDelivery, u64, bool),
-        (said, behind): (&mut Said, &mut BTreeMap<u64, (u64, Instant)>),
-        dice: &mut Dice,
-    ) {
-        let offset = given.offset().get();
-        // Who promises order by key settles nothing behind what he holds back, until that is over.
-        if let Some((held, until)) = behind.get(&key).copied() {
-            match offset > held && Instant::now() < until && self.ledger.is_ordered {
-                true => return,
-                false => _ = behind.remove(&key),
-            }
-        }
-        let chance = if self.is(&self.is_calm) {
-            0
-        } else {
-            dice.below(100)
-        };
-        // Who keeps what he has would hold it for ever.
-        if chance >= 97 && !keep {
-            behind.insert(key, (offset, given.deadline + STALL));
-            return;
-        }
-        if chance >= 92 {
-            member.extend(given);
-            tokio::time::sleep(Duration::from_millis(dice.below(200))).await;
-        }
-        let place = self.ledger.say();
-        let verdict = match chance {
-            82..87 => {
-                member.nak(given, Some(Duration::from_millis(dice.below(NAK_DELAY_MS))));
-                None
-            }
-            87..91 => {
-                member.nak(given, None);
-                None
-            }
-            91 => {
-                member.reject(given, format!("no use for {offset}"));
-                Some(Final::Reject)
-            }
-            _ => {
-                member.ack(given);
-                Some(Final::Ack)
-            }
-        };
-        said.insert(offset, (key, verdict, place));
-    }
-
-    /// Enters what is known now of what was said.
-    fn enter(&self, said: &mut Said, missed: &[NotSettled]) {
-        for missed in missed {
-            let first = missed.first.get();
-            for offset in first..first + u64::from(missed.count) {
-                let Some((key, verdict, _)) = said.remove(&offset) else {
-                    continue;
-                };
-                if missed.why == Missed::Unknown && verdict.is_some() {
-                    self.ledger.unknown(offset, key);
-                }
-            }
-        }
-        for (offset, (key, verdict, place)) in std::mem::take(said) {
-            if let Some(verdict) = verdict {
-                self.ledger.counted((offset, key), verdict, place);
-            }
-        }
-    }
-
     /// A member as people start one; it prints and acknowledges, and is killed in the middle.
-    async fn live_as_process(&self, dice: &mut Dice) -> Outcome<()> {
+    async fn live_as_process(&self, who: Who, dice: &mut Dice) -> Outcome<()> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
         command
             .current_dir(&self.dir)
@@ -484,8 +359,8 @@ impl Scene {
             if let (Some(Ok(offset)), Some(Ok(key)), Some(Ok(_))) =
                 (words.next(), words.next(), words.next())
             {
-                self.ledger.given(offset, key);
-                self.ledger.unknown(offset, key);
+                self.ledger.given((offset, key), who);
+                self.ledger.unknown((offset, key), who);
             }
         }
         Ok(())
@@ -550,14 +425,14 @@ impl Scene {
 }
 
 /// Of a connection of its own, as a process has it.
-async fn connect(index: &str) -> Outcome<Client> {
+pub(super) async fn connect(index: &str) -> Outcome<Client> {
     let seeds = vec![index.parse().map_err(text)?];
     Client::connect(ConnectOptions::new(seeds))
         .await
         .map_err(text)
 }
 
-fn key_of(value: &[u8]) -> Outcome<u64> {
+pub(super) fn key_of(value: &[u8]) -> Outcome<u64> {
     let value = String::from_utf8_lossy(value);
     let key = value.split(' ').next().and_then(|word| word.parse().ok());
     key.ok_or_else(|| format!("{value:?} is none of ours"))

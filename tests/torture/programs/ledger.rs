@@ -23,10 +23,35 @@ pub enum Final {
     Reject,
 }
 
+/// A member, and which of its lives.
+pub type Who = (u64, u64);
+
+const NOBODY: Who = (u64::MAX, 0);
+
+/// What somebody was given, said or learned of a record.
+#[derive(Debug, Clone, Copy)]
+pub enum Happened {
+    Published,
+    Given,
+    /// He says nothing of it, to see it taken from him.
+    Held,
+    /// He says nothing of it, for he holds one before it.
+    Behind,
+    Nak,
+    Ack,
+    Reject,
+    Counted,
+    Refused,
+    Unknown,
+    Died,
+}
+
 /// What is known of one record.
 #[derive(Debug)]
 struct Entry {
     key: u64,
+    /// All of it in order, with the milliseconds since the beginning, for whoever has to find out what went wrong.
+    story: Vec<(u64, Who, Happened)>,
     /// When something was last heard of it.
     heard: Instant,
     counted: Vec<(Final, u64)>,
@@ -52,6 +77,7 @@ pub struct Ledger {
     pub is_ordered: bool,
     /// Longer than this nothing waits that may be had.
     pub patience: Duration,
+    begun: Instant,
     entries: Mutex<BTreeMap<u64, Entry>>,
     said: AtomicU64,
     wrong: Mutex<Option<String>>,
@@ -62,6 +88,7 @@ impl Ledger {
         Self {
             is_ordered,
             patience,
+            begun: Instant::now(),
             entries: Mutex::default(),
             said: AtomicU64::new(0),
             wrong: Mutex::default(),
@@ -76,10 +103,11 @@ impl Ledger {
         lock(&self.wrong).clone().map_or(Ok(()), Err)
     }
 
-    fn at(&self, offset: u64, key: u64, note: impl FnOnce(&mut Entry)) {
+    fn at(&self, (offset, key): (u64, u64), event: (Who, Happened), note: impl FnOnce(&mut Entry)) {
         let mut entries = lock(&self.entries);
         let entry = entries.entry(offset).or_insert_with(|| Entry {
             key,
+            story: Vec::new(),
             heard: Instant::now(),
             counted: Vec::new(),
             may_be_settled: false,
@@ -87,17 +115,24 @@ impl Ledger {
             given: 0,
         });
         entry.heard = Instant::now();
+        let at = self.begun.elapsed().as_millis() as u64;
+        entry.story.push((at, event.0, event.1));
         note(entry);
     }
 
     /// It is stored.
-    pub fn published(&self, offset: u64, key: u64) {
-        self.at(offset, key, |_| {});
+    pub fn published(&self, record: (u64, u64)) {
+        self.at(record, (NOBODY, Happened::Published), |_| {});
     }
 
     /// Somebody was given it.
-    pub fn given(&self, offset: u64, key: u64) {
-        self.at(offset, key, |entry| entry.given += 1);
+    pub fn given(&self, record: (u64, u64), who: Who) {
+        self.at(record, (who, Happened::Given), |entry| entry.given += 1);
+    }
+
+    /// Nothing that changes what has to follow.
+    pub fn told(&self, record: (u64, u64), who: Who, what: Happened) {
+        self.at(record, (who, what), |_| {});
     }
 
     /// A place in the order in which all verdicts were said.
@@ -106,29 +141,28 @@ impl Ledger {
     }
 
     /// A verdict said at that place counted.
-    pub fn counted(&self, (offset, key): (u64, u64), verdict: Final, said: u64) {
-        self.at(offset, key, |entry| {
+    pub fn counted(&self, record: (u64, u64), who: Who, (verdict, said): (Final, u64)) {
+        self.at(record, (who, Happened::Counted), |entry| {
             entry.counted.push((verdict, said));
             if entry.counted.len() > 1 {
-                self.wrong(format!(
-                    "{offset}: settled more than once: {:?}",
-                    entry.counted
-                ));
+                self.wrong(format!("{}: settled more than once: {entry:?}", record.0));
             }
         });
     }
 
     /// Nobody will know whether what was said of it counted.
-    pub fn unknown(&self, offset: u64, key: u64) {
-        self.at(offset, key, |entry| entry.may_be_settled = true);
+    pub fn unknown(&self, record: (u64, u64), who: Who) {
+        self.at(record, (who, Happened::Unknown), |entry| {
+            entry.may_be_settled = true;
+        });
     }
 
     /// It is a dead letter.
-    pub fn died(&self, offset: u64, key: u64) {
-        self.at(offset, key, |entry| {
+    pub fn died(&self, record: (u64, u64)) {
+        self.at(record, (NOBODY, Happened::Died), |entry| {
             entry.dead += 1;
             if entry.dead > 1 {
-                self.wrong(format!("{offset}: {} dead letters", entry.dead));
+                self.wrong(format!("{}: {} dead letters", record.0, entry.dead));
             }
         });
     }
@@ -190,7 +224,10 @@ impl Ledger {
                 && said_before > said
             {
                 let key = entry.key;
-                return Err(format!("key {key}: {offset} was settled before {before}"));
+                return Err(format!(
+                    "key {key}: {offset} was settled before {before}; {:?}; {entry:?}",
+                    entries.get(&before)
+                ));
             }
         }
         Ok(counts)

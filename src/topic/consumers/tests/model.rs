@@ -153,6 +153,11 @@ impl World {
         let max = self.options().deliveries_max;
         let dies = counts && max > 0 && self.records[at].failed >= max;
         self.records[at].spot = if dies { Spot::Dying } else { spot };
+        self.take_back_after(at);
+    }
+
+    /// What is in flight of its key behind a record that is over, and was not acknowledged.
+    fn take_back_after(&mut self, at: usize) {
         if let Some(key) = self.records[at].key {
             for record in self.records.iter_mut().skip(at + 1) {
                 if record.key == Some(key) && matches!(record.spot, Spot::Held { .. }) {
@@ -544,6 +549,9 @@ impl World {
             self.below(self.records.len() as u64 + 1 - self.start.min(self.records.len() as u64));
         self.group.begin_at(Offset::new(self.start), self.now);
         for at in 0..self.start as usize {
+            if matches!(self.records[at].spot, Spot::Held { .. }) {
+                self.take_back_after(at);
+            }
             if self.records[at].spot != Spot::Settled {
                 self.settled(at);
             }
