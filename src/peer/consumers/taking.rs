@@ -29,6 +29,9 @@ use crate::types::Offset;
 /// How often a take looks in vain for what seemed to be there before it waits: others were faster, or it waits for its keys.
 const ATTEMPTS: u32 = 3;
 
+/// What is given out of a batch.
+type Given<'a> = (&'a Found, Vec<TakenRun>);
+
 /// What an attempt began with.
 pub(super) struct Plan {
     pub again: Vec<(Offset, Offset)>,
@@ -188,7 +191,7 @@ impl Desks {
         request: &TakeRecords,
         client: &Arc<ClientInfo>,
         reading: &'a Reading,
-    ) -> Result<(Seat, Vec<(&'a Found, Vec<TakenRun>)>), ApiError> {
+    ) -> Result<(Seat, Vec<Given<'a>>), ApiError> {
         let (mut inner, seat) = desk.seated((request.member, request.generation), client)?;
         let now = desk.clock.now();
         for lost in &reading.lost {
