@@ -751,6 +751,12 @@ class ClientProof:
             {"first": 2, "count": 1, "instead": "Elsewhere"},
         ]
         equal(told, expected, "what was refused")
+        unknown = [(6, 1, None), (1 << 40, 1, None)]
+        expected = [
+            {"first": 6, "count": 1, "instead": "Untouched"},
+            {"first": 1 << 40, "count": 1, "instead": "Untouched"},
+        ]
+        equal(self.say(self.first, unknown, "Ack"), expected, "what is past the end")
         self.say(self.first, self.mine[2:3], "Extend")
         equal(self.say(self.first, self.mine[2:3], ("Nak", {"delay_ms": 0})), [], "a nak")
         again = self.take(self.second, 10, wait_ms=5000)

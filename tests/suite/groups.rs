@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tidings::client::{
-    Client, ConnectOptions, Member, MemberDelivery, MemberOptions, Message, PublisherOptions,
+    Client, ConnectOptions, Member, MemberDelivery, MemberOptions, Message, NewGroup,
+    PublisherOptions,
 };
-use tidings::protocol::api::Position;
-use tidings::types::Offset;
+use tidings::protocol::api::{ConsumerGroupChanges, Position};
+use tidings::types::{Offset, SubscriptionName, TopicName};
 
 use crate::cluster::Cluster;
 use crate::support::{Up, signal};
@@ -617,6 +618,66 @@ async fn a_killed_and_a_stopped_peer_lose_nothing_of_a_group() {
         (&told["unsettled"], &told["acknowledged"], &told["dead"]),
         (&json!(0), &json!(200), &json!(0))
     );
+}
+
+/// Takes everything there is for each group, a hundred records, and acknowledges it; all at the same time.
+async fn work_off(client: &Client, groups: &[SubscriptionName]) {
+    let mut all = tokio::task::JoinSet::new();
+    for group in groups.iter().cloned() {
+        let (client, topic) = (client.clone(), "t".parse().expect("good"));
+        all.spawn(async move {
+            let options = MemberOptions::default();
+            let member = client.join_group(&topic, &group, options).await;
+            let member = member.expect("the group is there");
+            for _ in 0..100 {
+                member.ack(&next(&member).await);
+            }
+            let left = tokio::time::timeout(SOON, member.leave()).await;
+            assert_eq!(left.expect("in time"), Ok(Vec::new()), "{group}");
+        });
+    }
+    all.join_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_groups_share_a_topic_and_each_gets_all_of_it() {
+    let mut cluster = Cluster::start();
+    cluster.run(&["topic", "create", "t", "-q"]).ok();
+    let client = client(&cluster.index.address).await;
+    let topic: TopicName = "t".parse().expect("good");
+    let publisher = client.publisher(&topic, PublisherOptions::default()).await;
+    let publisher = publisher.expect("the topic is there");
+    for n in 0..100 {
+        let message = Message::new(format!("{n}"));
+        publisher.send(message).await.expect("taken");
+    }
+    publisher.flush().await.expect("stored");
+    let names: Vec<SubscriptionName> = (0..1000)
+        .map(|n| format!("g{n:03}").parse().expect("good"))
+        .collect();
+    // Half of them are worked off before the peer dies, the others at a peer that was not there when they were made.
+    for name in &names {
+        let new = NewGroup {
+            from: Position::Beginning,
+            options: ConsumerGroupChanges::default(),
+        };
+        let made = client.create_group(&topic, name, &new, false).await;
+        made.expect("there is none of that name");
+    }
+    for names in names[..500].chunks(20) {
+        work_off(&client, names).await;
+    }
+    cluster.peer.kill();
+    cluster.restart_peer();
+    for names in names[500..].chunks(20) {
+        work_off(&client, names).await;
+    }
+    let groups = client.list_groups(&topic).await.expect("the peer is there");
+    assert_eq!(groups.len(), 1000);
+    for group in groups {
+        let told = (group.unsettled, group.acknowledged, group.floor.get());
+        assert_eq!(told, (0, 100, 100), "{}", group.name);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
