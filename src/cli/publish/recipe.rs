@@ -1,9 +1,11 @@
 //! What becomes of a payload that `pub` read: a message with key, headers and perhaps an id.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::Publish;
 use crate::cli::fail::{Failure, Result};
@@ -130,15 +132,17 @@ impl Recipe {
     }
 }
 
-/// A text as it is, a number as it is written.
+/// A text as it is, a number as it is written: as a number of the program it might be another's as well.
 fn json_field(payload: &[u8], field: &str) -> Option<Bytes> {
-    let object: Value = serde_json::from_slice(payload).ok()?;
-    let found = field
-        .split('.')
-        .try_fold(&object, |value, part| value.get(part))?;
-    match found {
-        Value::String(text) => Some(Bytes::from(text.clone())),
-        Value::Number(number) => Some(Bytes::from(number.to_string())),
+    let mut found: &RawValue = serde_json::from_slice(payload).ok()?;
+    for part in field.split('.') {
+        let object: HashMap<Cow<'_, str>, &RawValue> = serde_json::from_str(found.get()).ok()?;
+        found = object.get(part)?;
+    }
+    let text = found.get();
+    match text.as_bytes().first()? {
+        b'"' => serde_json::from_str::<String>(text).ok().map(Bytes::from),
+        b'-' | b'0'..=b'9' => Some(Bytes::copy_from_slice(text.as_bytes())),
         _ => None,
     }
 }
@@ -187,6 +191,35 @@ mod tests {
             (r#"{"id":1}"#, "id.more"),
         ] {
             assert_eq!(field(payload, name), None, "{payload}");
+        }
+    }
+
+    /// Numbers of more digits than a computer counts with were rounded, and of two messages with neighbouring ids the
+    /// second was taken for a duplicate.
+    #[test]
+    fn a_number_is_an_id_as_it_is_written() {
+        for number in [
+            "17",
+            "-3",
+            "1.50",
+            "1e2",
+            "340282366920938463463374607431768211455",
+            "340282366920938463463374607431768211454",
+            "0.1234567890123456789012345",
+        ] {
+            let payload = format!(r#"{{"other":[1,{{"id":2}}],"order" : {{ "id" : {number} }} }}"#);
+            let found = json_field(payload.as_bytes(), "order.id");
+            assert_eq!(found, Some(Bytes::from(number)), "{payload}");
+        }
+        let text = json_field(br#"{"a\u0062":"x\"\u00e9\n"}"#, "ab");
+        assert_eq!(text, Some(Bytes::from("x\"\u{e9}\n")));
+        for bad in [
+            r#"{"id":1} x"#,
+            r#"{"id":01}"#,
+            r#"[{"id":1}]"#,
+            r#"{"id":tru}"#,
+        ] {
+            assert_eq!(json_field(bad.as_bytes(), "id"), None, "{bad}");
         }
     }
 }
