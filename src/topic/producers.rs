@@ -195,6 +195,8 @@ impl Topic {
             return Ok(false);
         }
         self.check_writable()?;
+        // A use like that of a batch: it never lies behind those before it.
+        let now = self.append_time(now);
         if known.is_none() && opening.at.is_none() && self.row.names_forgotten {
             return Err(ApiError::ProducerForgotten);
         }
@@ -450,6 +452,29 @@ mod tests {
         let late = topic.admit(LeaderEpoch::new(1), &of_epoch(1, 4, 1));
         assert_eq!(late.expect_err("fenced").name(), "ProducerFenced");
         append(&mut topic, &of_epoch(2, 4, 1));
+    }
+
+    /// Its use was noted by a clock that had been set back, behind those of all others: where there were too many, who
+    /// had just begun was forgotten in the same step, and told that he has no epoch.
+    #[test]
+    fn who_begins_is_not_the_longest_unused_whatever_the_clock_says() {
+        let mut topic = topic();
+        let most = limits::PRODUCERS_PER_TOPIC_MAX as u64;
+        for n in 0..=most {
+            let mut id = [2; 16];
+            id[..8].copy_from_slice(&n.to_le_bytes());
+            let one = BatchFacts {
+                producer: ProducerId::from_bytes(id),
+                ..batch(0, 1)
+            };
+            let at = Timestamp::from_millis(1_000_000 + n as i64);
+            topic.appended(&one, Offset::new(n), at);
+        }
+        let set_back = Timestamp::from_millis(1_000);
+        topic.open_producer(&opening(1), set_back).expect("room");
+        let surplus = topic.surplus_producers();
+        assert!(!surplus.is_empty());
+        assert!(!surplus.contains(&opening(1).producer));
     }
 
     /// A replay may begin before the rows it begins with, and ends with the same ones.
