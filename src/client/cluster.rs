@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 use crate::client::{ClientError, ConnectOptions};
 use crate::limits;
 use crate::net::{CallError, Connection, DialOptions};
-use crate::protocol::api::{HelloAnswer, Lookup, PeerState, Request, Role, TopicLocation};
+use crate::protocol::api::{
+    DescribeTopic, HelloAnswer, Lookup, PeerState, Request, Role, TopicLocation,
+};
 use crate::protocol::error::ApiError;
 use crate::types::{Address, TopicName};
 
@@ -309,6 +311,24 @@ impl Cluster {
         match self.known(topic) {
             Some(location) => Ok(location),
             None => self.lookup(topic).await,
+        }
+    }
+
+    /// Where the topic is, for somebody who stays with it. The host that is remembered is asked first: a topic that was
+    /// deleted and made anew under its name is another one.
+    pub async fn locate_anew(&self, topic: &TopicName) -> Result<TopicLocation, ClientError> {
+        let Some(known) = self.known(topic) else {
+            return self.lookup(topic).await;
+        };
+        let name = topic.clone();
+        match self.call(&known.address, &DescribeTopic { name }).await {
+            Ok(found) if found.id == known.id => Ok(known),
+            Ok(_) => self.lookup(topic).await,
+            Err(error) if error.as_api().is_some() && may_have_moved(&error) => {
+                self.relocate(&known, &error).await
+            }
+            // Who waits for the host waits for it there.
+            Err(_) => Ok(known),
         }
     }
 

@@ -108,7 +108,7 @@ impl Client {
         options: PublisherOptions,
     ) -> Result<DelayedPublisher, ClientError> {
         let timeout = options.timeout.unwrap_or(self.cluster.options.timeout);
-        let location = self.cluster.locate(topic).await?;
+        let location = self.cluster.locate_anew(topic).await?;
         let request = OpenLater { topic: location.id };
         let mut route = Route::new(self.cluster.clone(), location, Lane::Control, timeout);
         let opened = route.insist(&request).await?;

@@ -243,7 +243,7 @@ impl Client {
     ) -> Result<Publisher, ClientError> {
         check(&options)?;
         let timeout = options.timeout.unwrap_or(self.cluster.options.timeout);
-        let location = self.cluster.locate(topic).await?;
+        let location = self.cluster.locate_anew(topic).await?;
         let (cluster, topic_id) = (self.cluster.clone(), location.id);
         let mut route = Route::new(cluster, location, Lane::Publish, timeout);
         let connection = loop {

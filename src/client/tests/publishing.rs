@@ -380,6 +380,38 @@ async fn a_stale_epoch_is_looked_up_again() {
     assert_exact(&host, acks).await;
 }
 
+/// Where a topic is stays known, and its id with it: the first publisher that was made for one of the same name failed.
+#[tokio::test]
+async fn a_topic_made_anew_is_found_by_the_next_publisher() {
+    for is_elsewhere in [false, true] {
+        let host = Running::peer("a", &["t", "u"]).await;
+        let other = Running::peer("b", &["t"]).await;
+        let client = host.client_with(Duration::from_secs(2)).await;
+        let first = publisher(&client, PublisherOptions::default()).await;
+        first.close().await.expect("nothing was sent");
+        let at = match is_elsewhere {
+            true => {
+                host.change(&name("t"), |topic| {
+                    topic.moved = Some((other.info.clone(), LeaderEpoch::new(1)));
+                });
+                &other
+            }
+            false => {
+                let mut disk = host.disk();
+                let made_anew = disk.topics.remove(&name("u")).expect("it is there");
+                disk.topics.insert(name("t"), made_anew);
+                &host
+            }
+        };
+        let publisher = publisher(&client, PublisherOptions::default()).await;
+        let acks = send(&publisher, 0..3).await;
+        publisher.flush().await.expect("stored");
+        assert_exact(at, acks).await;
+        let id = at.change(&name("t"), |topic| topic.id);
+        assert_eq!(publisher.topic_id(), id);
+    }
+}
+
 #[tokio::test]
 async fn a_topic_made_anew_under_the_same_name_ends_the_publisher() {
     let host = Running::peer("a", &["t", "u"]).await;
