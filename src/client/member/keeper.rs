@@ -18,8 +18,8 @@ use crate::client::route::Route;
 use crate::limits;
 use crate::net::{CallError, Connection, Pending};
 use crate::protocol::api::{
-    Api, DescribeConsumerGroup, JoinConsumerGroup, LeaveConsumerGroup, Request, SettleRecords,
-    TakeRecords,
+    Api, ConsumerGroupInfo, DescribeConsumerGroup, JoinConsumerGroup, LeaveConsumerGroup, Request,
+    SettleRecords, TakeRecords,
 };
 use crate::protocol::codec::Malformed;
 use crate::protocol::error::ApiError;
@@ -31,6 +31,27 @@ pub(super) struct Keeper {
     shared: Arc<Shared>,
     route: Route,
     name: SubscriptionName,
+    /// The group as its host last told.
+    known: Option<Known>,
+}
+
+/// What has to be known of a group to join it.
+#[derive(Clone, Copy)]
+struct Known {
+    generation: Generation,
+    terms: Terms,
+}
+
+impl Known {
+    fn of(group: &ConsumerGroupInfo) -> Self {
+        Self {
+            generation: group.generation,
+            terms: Terms {
+                ack_deadline: Duration::from_millis(group.options.ack_deadline_ms),
+                ordered_by_key: group.options.ordered_by_key,
+            },
+        }
+    }
 }
 
 /// One membership.
@@ -65,6 +86,7 @@ impl Keeper {
             shared,
             route,
             name,
+            known: None,
         }
     }
 
@@ -136,6 +158,11 @@ impl Keeper {
 
     /// Waits before the next attempt, or tells that there is to be none.
     async fn recover(&mut self, error: CallError) -> Result<(), ClientError> {
+        if let CallError::Api(ApiError::StaleGeneration { current, .. }) = &error
+            && let Some(known) = &mut self.known
+        {
+            known.generation = *current;
+        }
         match error {
             // The group was moved or made anew, or the host thinks that this membership is over.
             CallError::Api(
@@ -149,37 +176,55 @@ impl Keeper {
 
     async fn try_join(&mut self) -> Result<Session, CallError> {
         let connection = self.route.own_connection().await?;
+        let (known, missing) = self.describe(&connection).await?;
+        let (topic, member) = (self.route.location().id, fresh_member()?);
+        let join = JoinConsumerGroup {
+            topic,
+            name: self.name.clone(),
+            generation: known.generation,
+            member,
+        };
+        let joined = connection.call(&join, self.route.answer_timeout()).await;
+        match (joined, missing) {
+            (Err(CallError::Api(ApiError::UnknownTopicId { .. })), Some(missing)) => {
+                return Err(missing.into());
+            }
+            (joined, _) => joined?,
+        };
+        self.known = Some(known);
+        self.shared.lock().begin(known.terms);
+        Ok(Session {
+            connection,
+            topic,
+            generation: known.generation,
+            member,
+            takes: Vec::new(),
+            settles: VecDeque::new(),
+        })
+    }
+
+    /// What is known of the group. It is asked for by the topic's name, and a topic may get another one: then it is what
+    /// was told before, and beside it what was answered now, which holds if the host does not know the topic's id either.
+    async fn describe(
+        &self,
+        connection: &Connection,
+    ) -> Result<(Known, Option<ApiError>), CallError> {
         let location = self.route.location();
         let describe = DescribeConsumerGroup {
             topic: location.name.clone(),
             name: self.name.clone(),
         };
-        let group = connection
-            .call(&describe, self.route.answer_timeout())
-            .await?;
-        if group.topic_id != location.id {
-            return Err(ApiError::UnknownTopicId { id: location.id }.into());
-        }
-        let member = fresh_member()?;
-        let join = JoinConsumerGroup {
-            topic: location.id,
-            name: self.name.clone(),
-            generation: group.generation,
-            member,
+        let described = connection.call(&describe, self.route.answer_timeout());
+        let missing = match described.await {
+            Ok(group) if group.topic_id == location.id => return Ok((Known::of(&group), None)),
+            Ok(_) => ApiError::UnknownTopicId { id: location.id },
+            Err(CallError::Api(missing @ ApiError::TopicNotFound { .. })) => missing,
+            Err(error) => return Err(error),
         };
-        connection.call(&join, self.route.answer_timeout()).await?;
-        self.shared.lock().begin(Terms {
-            ack_deadline: Duration::from_millis(group.options.ack_deadline_ms),
-            ordered_by_key: group.options.ordered_by_key,
-        });
-        Ok(Session {
-            connection,
-            topic: group.topic_id,
-            generation: group.generation,
-            member,
-            takes: Vec::new(),
-            settles: VecDeque::new(),
-        })
+        match self.known {
+            Some(known) => Ok((known, Some(missing))),
+            None => Err(missing.into()),
+        }
     }
 
     // --- a membership --------------------------------------------------------

@@ -286,6 +286,34 @@ async fn a_move_of_the_topic_is_followed() {
     assert_eq!(group(&new, |group| group.acked()), 10);
 }
 
+/// The group is described by the topic's name, and a member that had lost its connection ended when the topic had got
+/// another one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_was_renamed_keeps_its_members() {
+    for is_moved in [false, true] {
+        let (host, client) = cluster(10).await;
+        let member = join(&client).await;
+        let before = expect(&member, 0..10, 1).await;
+        let node = host.kill().await;
+        {
+            let mut disk = node.disk();
+            let mut topic = disk.topics.remove(&name("t")).expect("it is there");
+            if is_moved {
+                let group = topic.groups.get_mut(&billing()).expect("it was made");
+                group.move_to(Offset::ZERO);
+            }
+            disk.topics.insert(name("renamed"), topic);
+        }
+        let host = Running::restart(node).await;
+        let again = expect(&member, 0..10, 2).await;
+        member.ack(&before[0]);
+        again.iter().for_each(|given| member.ack(given));
+        assert_eq!(settle(&member).await, [missed(0, 1, Missed::Over)]);
+        let acked = host.change(&name("renamed"), |topic| topic.groups[&billing()].acked());
+        assert_eq!(acked, 10);
+    }
+}
+
 #[tokio::test]
 async fn a_group_that_was_moved_is_joined_anew() {
     let (host, client) = cluster(10).await;
