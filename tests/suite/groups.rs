@@ -720,6 +720,58 @@ async fn a_handler_that_is_slow_and_alive_keeps_what_it_has() {
     up.stop();
 }
 
+/// An application hangs, its process lives, and its member took what came, let it fail, and took it again: after ten
+/// times all of that lay among the dead letters, and nobody had looked at it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_that_hangs_buries_nothing_it_did_not_look_at() {
+    let up = Up::start();
+    up.feed(&["pub", "t", "--create", "-q"], &lines(0..40)).ok();
+    let make = [
+        "group",
+        "create",
+        "t",
+        "g",
+        "--from",
+        "beginning",
+        "--ack-deadline",
+        "200ms",
+        "--backoff",
+        "0ms",
+        "--max-deliveries",
+        "20",
+        "-q",
+    ];
+    up.run(&make).ok();
+    let client = client(&up.index).await;
+    let hangs = join(&client, MemberOptions::default()).await;
+    let first = next(&hangs).await;
+    let mut at_rest = Instant::now();
+    eventually("nothing more is taken, for several deadlines", || {
+        let told = info(&up, "t", "g");
+        assert_eq!(told["dead"], 0);
+        if told["in_flight"] != 0 {
+            at_rest = Instant::now();
+        }
+        at_rest.elapsed() > Duration::from_millis(1_500)
+    });
+    // Whoever is alive has time for them.
+    up.run(&["group", "set", "t", "g", "--ack-deadline", "30s", "-q"])
+        .ok();
+    let other = join(&client, MemberOptions::default()).await;
+    for n in 0..40 {
+        let given = next(&other).await;
+        assert_eq!(given.offset(), Offset::new(n));
+        other.ack(&given);
+    }
+    settle(&other).await;
+    // It is back.
+    up.feed(&["pub", "t", "-q"], &lines(40..41)).ok();
+    drop(other);
+    assert_eq!(next(&hangs).await.offset(), Offset::new(40));
+    hangs.ack(&first);
+    up.stop();
+}
+
 #[test]
 fn options_without_a_group_do_nothing_and_are_refused() {
     let up = Up::start();

@@ -20,6 +20,7 @@
 //! 4. **Memory is bounded**: a buffer of records and bytes, and one verdict for each record held.
 //! 5. **A record that waits in the buffer is not failed**: its deadline is extended while the application is alive,
 //!    which is while it takes or says something within one deadline, or wants to [keep](MemberOptions::keep) what it has.
+//!    For one that is not, what waits fails once, and nothing more is taken until it is there again.
 
 mod keeper;
 mod state;

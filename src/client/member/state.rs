@@ -82,6 +82,8 @@ pub(super) struct State {
     not_settled: VecDeque<NotSettled>,
     /// When the application last took or said something.
     active: Instant,
+    /// Records that waited were let go, because it did not: for nobody nothing more is taken.
+    is_deserted: bool,
     end: Option<ClientError>,
 }
 
@@ -109,6 +111,7 @@ impl State {
             answered: 0,
             not_settled: VecDeque::new(),
             active: now,
+            is_deserted: false,
             end: None,
         }
     }
@@ -174,9 +177,10 @@ impl State {
         (records, half(self.bounds.bytes, limits::FETCH_BYTES_MAX))
     }
 
-    /// Whether one more take may be sent: what it brings would have room beside what is here and on the way.
+    /// Whether one more take may be sent: what it brings would have room beside what is here and on the way, and
+    /// somebody who takes it.
     pub fn wants_more(&self) -> bool {
-        if self.asked >= limits::MEMBER_TAKES || self.end.is_some() {
+        if self.asked >= limits::MEMBER_TAKES || self.is_deserted || self.end.is_some() {
             return false;
         }
         let (records, bytes) = self.share();
@@ -267,7 +271,7 @@ impl State {
         max: usize,
         now: Instant,
     ) -> Result<Vec<MemberDelivery>, ClientError> {
-        self.active = now;
+        self.note_life(now);
         let mut given = Vec::with_capacity(max.min(self.buffer.len()));
         while given.len() < max
             && let Some(next) = self.buffer.pop_front()
@@ -291,11 +295,17 @@ impl State {
         }
     }
 
+    /// The application takes or says something.
+    fn note_life(&mut self, now: Instant) {
+        self.active = now;
+        self.is_deserted = false;
+    }
+
     // --- verdicts ------------------------------------------------------------
 
     /// Queues a verdict if the record is held by that delivery, and otherwise notes that it does not count.
     pub fn say(&mut self, given: &MemberDelivery, verdict: Verdict, now: Instant) {
-        self.active = now;
+        self.note_life(now);
         let offset = given.offset();
         let is_held = given.membership == self.membership
             && self.end.is_none()
@@ -326,7 +336,7 @@ impl State {
     }
 
     pub fn ack_up_to(&mut self, offset: Offset, now: Instant) -> u64 {
-        self.active = now;
+        self.note_life(now);
         let later = self.held.split_off(&offset.next());
         let acked = std::mem::replace(&mut self.held, later);
         let count = acked.len() as u64;
@@ -475,7 +485,9 @@ impl State {
         self.buffered_bytes -= freed;
     }
 
-    /// Extends what has used up a third of its time, if it is to be kept; forgets what is overdue for long.
+    /// Extends what has used up a third of its time, if it is to be kept; forgets what is overdue for long. An application
+    /// that is not there loses what waits for it, once: if more were taken for it that would fail as well, and so on, until
+    /// it lies among the dead letters without anybody having looked at it.
     pub fn renew(&mut self, now: Instant) {
         let whole = self.terms.ack_deadline;
         let enough = whole * 2 / 3;
@@ -490,7 +502,9 @@ impl State {
                 renewed.push((buffered.given.offset(), buffered.given.delivery));
             }
         } else {
+            let waited = self.buffer.len();
             self.buffer.retain(|buffered| buffered.given.deadline > now);
+            self.is_deserted |= self.buffer.len() < waited;
             self.buffered_bytes = self.buffer.iter().map(|buffered| buffered.bytes).sum();
         }
         if self.bounds.keep {

@@ -216,6 +216,30 @@ fn an_application_that_says_nothing_loses_what_waits_for_it() {
     assert_eq!(state.hand_out(9, later), Ok(Vec::new()));
 }
 
+/// What nobody takes fails at its deadline, and fails again at the next if the same member takes it again: an application
+/// that hung sent records to the dead letters which nobody had ever looked at.
+#[test]
+fn for_an_application_that_is_not_there_nothing_more_is_taken() {
+    let begun = Instant::now();
+    let late = begun + DEADLINE + Duration::from_secs(1);
+    for returns in 0..3 {
+        let mut state = state(false, false);
+        let given = give(&mut state, 0, 1, begun);
+        state.renew(late);
+        assert!(state.wants_more(), "nothing that waited was let go");
+        state.asked();
+        admit(&mut state, vec![taken(1, 3, 1)], begun).expect("whole");
+        state.renew(late);
+        assert!(!state.wants_more(), "nobody takes what is here");
+        match returns {
+            0 => assert_eq!(state.hand_out(1, late), Ok(Vec::new())),
+            1 => state.say(&given[0], Verdict::Ack, late),
+            _ => _ = state.ack_up_to(Offset::ZERO, late),
+        }
+        assert!(state.wants_more(), "it is there again");
+    }
+}
+
 #[test]
 fn room_is_for_two_takes_and_never_for_more_than_asked() {
     let now = Instant::now();
