@@ -384,8 +384,10 @@ impl Member {
     }
 
     /// Not now: it is given to somebody again, after `delay` or as the group's back-off says. Counts as a failed delivery.
+    /// A delay longer than [`limits::BACKOFF_MAX`] is that long.
     pub fn nak(&self, given: &MemberDelivery, delay: Option<Duration>) {
-        let delay_ms = delay.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
+        let delay = delay.map(|delay| delay.min(limits::BACKOFF_MAX));
+        let delay_ms = delay.map(|delay| delay.as_millis() as u64);
         self.say(given, Verdict::Nak { delay_ms });
     }
 

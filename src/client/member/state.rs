@@ -54,6 +54,22 @@ pub(super) struct Run {
     pub is_said: bool,
 }
 
+impl Run {
+    /// What comes behind its first `count` records, which stay.
+    fn split_off(&mut self, count: u32) -> Option<Self> {
+        let rest = self.run.count.checked_sub(count).filter(|rest| *rest > 0)?;
+        self.run.count = count;
+        Some(Self {
+            run: SettledRun {
+                first: self.run.first.saturating_add(count.into()),
+                count: rest,
+                ..self.run.clone()
+            },
+            ..*self
+        })
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct State {
     bounds: Bounds,
@@ -68,7 +84,10 @@ pub(super) struct State {
     admitted: u64,
     early: BTreeMap<u64, Taken>,
     held: BTreeMap<Offset, Held>,
+    /// Verdicts whose order is settled, in front of those whose order is not.
+    in_order: VecDeque<Run>,
     queued: Vec<Run>,
+    /// Of both.
     queued_records: u64,
     /// When the first of them came.
     queued_since: Option<Instant>,
@@ -102,6 +121,7 @@ impl State {
             admitted: 0,
             early: BTreeMap::new(),
             held: BTreeMap::new(),
+            in_order: VecDeque::new(),
             queued: Vec::new(),
             queued_records: 0,
             queued_since: None,
@@ -130,7 +150,8 @@ impl State {
         for run in sent.iter().filter(|run| run.is_said) {
             self.note((run.run.first, run.run.count), Missed::Unknown);
         }
-        for run in std::mem::take(&mut self.queued) {
+        self.put_in_order();
+        for run in std::mem::take(&mut self.in_order) {
             if run.is_said {
                 self.note((run.run.first, run.run.count), Missed::Over);
             }
@@ -402,15 +423,30 @@ impl State {
     }
 
     /// What to send next, in the order in which it was said; acknowledgements beside each other are put in order and joined.
+    /// No more runs and records than the host takes at once: one that refuses all of it would end the membership.
     pub fn take_runs(&mut self, now: Instant) -> Vec<Run> {
-        let mut runs = joined(std::mem::take(&mut self.queued));
-        if runs.len() > limits::SETTLED_RUNS_MAX {
-            self.queued = runs.split_off(limits::SETTLED_RUNS_MAX);
+        self.put_in_order();
+        let (mut runs, mut room) = (Vec::new(), limits::UNACKED_MAX);
+        while runs.len() < limits::SETTLED_RUNS_MAX
+            && room > 0
+            && let Some(mut next) = self.in_order.pop_front()
+        {
+            if let Some(rest) = next.split_off(room) {
+                self.in_order.push_front(rest);
+            }
+            room -= next.run.count;
+            self.queued_records -= u64::from(next.run.count);
+            runs.push(next);
         }
-        self.queued_records = self.queued.iter().map(|run| u64::from(run.run.count)).sum();
-        self.queued_since = (!self.queued.is_empty()).then_some(now);
-        self.is_hurried &= !self.queued.is_empty();
+        self.queued_since = (!self.in_order.is_empty()).then_some(now);
+        self.is_hurried &= !self.in_order.is_empty();
         runs
+    }
+
+    /// What is said from now on goes behind what is queued.
+    fn put_in_order(&mut self) {
+        self.in_order
+            .extend(joined(std::mem::take(&mut self.queued)));
     }
 
     /// These could not be sent: nothing happened to their records.
@@ -422,7 +458,8 @@ impl State {
 
     /// Everything is to be sent at once. Tells what to wait for.
     pub fn hurry(&mut self) -> u64 {
-        self.is_hurried = !self.queued.is_empty();
+        self.put_in_order();
+        self.is_hurried = !self.in_order.is_empty();
         self.said
     }
 

@@ -136,6 +136,64 @@ fn more_runs_than_a_request_takes_go_in_several() {
     assert_eq!(state.due(), None);
 }
 
+/// The host refuses a settlement of more records than anybody may hold, and one that is refused ends the member. What is
+/// extended and acknowledged soon after was counted twice.
+#[test]
+fn more_records_than_a_request_takes_go_in_several() {
+    let now = Instant::now();
+    let mut state = state(true, false);
+    let count = limits::UNACKED_MAX * 2 / 3;
+    give(&mut state, 0, count, now);
+    state.renew(now + DEADLINE / 2);
+    assert_eq!(
+        state.ack_up_to(Offset::new(u64::MAX), now),
+        u64::from(count)
+    );
+    let mut sent = Vec::new();
+    while state.due().is_some() {
+        let runs = state.take_runs(now);
+        let records: u32 = runs.iter().map(|run| run.run.count).sum();
+        assert!(records <= limits::UNACKED_MAX, "{records} in one request");
+        sent.extend(runs);
+    }
+    let total = |verdict: Verdict| -> u32 {
+        let of = sent.iter().filter(|run| run.run.verdict == verdict);
+        of.map(|run| run.run.count).sum()
+    };
+    assert_eq!(
+        (total(Verdict::Extend), total(Verdict::Ack)),
+        (count, count)
+    );
+}
+
+/// Acknowledgements are put in order before they are sent, and of very many not all go at once. Those that were said
+/// after somebody began to wait went before those he waits for, and he was told that these are durable.
+#[test]
+fn what_is_said_later_does_not_go_before_what_somebody_waits_for() {
+    let now = Instant::now();
+    let mut state = state(false, false);
+    let most = limits::SETTLED_RUNS_MAX;
+    let given = give(&mut state, 0, 2 * most as u32 + 20, now);
+    // Every other one: none is joined.
+    let (later, first) = given.split_at(20);
+    for given in first.iter().step_by(2) {
+        state.say(given, Verdict::Ack, now);
+    }
+    let target = state.hurry();
+    assert_eq!(target, most as u64);
+    for given in later.iter().step_by(2) {
+        state.say(given, Verdict::Ack, now);
+    }
+    let sent = state.take_runs(now);
+    state.answer(&sent, &[], now);
+    assert_eq!(state.settled_up_to(target), Ok(Some(Vec::new())));
+    let is_first = |run: &Run| run.run.first >= first[0].offset();
+    assert!(sent.iter().all(is_first), "something else went before");
+    let rest = state.take_runs(now);
+    assert_eq!(rest.len(), 10);
+    assert_eq!(state.due(), None);
+}
+
 #[test]
 fn only_a_delivery_that_is_held_can_be_spoken_of() {
     let now = Instant::now();

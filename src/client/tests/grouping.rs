@@ -10,6 +10,7 @@ use crate::client::{
     Client, ClientError, Member, MemberDelivery, MemberOptions, Message, Missed, NotSettled,
     PublisherOptions,
 };
+use crate::limits;
 use crate::protocol::api::{Instead, Position, Verdict};
 use crate::types::{LeaderEpoch, Offset, SubscriptionName};
 
@@ -179,6 +180,20 @@ async fn what_is_refused_comes_again_and_what_is_rejected_does_not() {
     }
     assert_eq!(settle(&member).await, []);
     assert_eq!(group(&host, |group| group.settled.len()), 3);
+}
+
+/// The host refuses a longer one, with all that was said beside it, and the member had ended.
+#[tokio::test]
+async fn a_delay_is_no_longer_than_the_host_takes() {
+    let (host, client) = cluster(2).await;
+    let member = join(&client).await;
+    let all = expect(&member, 0..2, 1).await;
+    member.nak(&all[0], Some(Duration::MAX));
+    member.ack(&all[1]);
+    assert_eq!(settle(&member).await, []);
+    let said = group(&host, |group| group.said[0].verdict.clone());
+    let delay_ms = Some(limits::BACKOFF_MAX.as_millis() as u64);
+    assert_eq!(said, Verdict::Nak { delay_ms });
 }
 
 #[tokio::test]
