@@ -195,7 +195,7 @@ impl Later {
             end.mark_unchanged();
             let rest = match self.look(&mover).await {
                 Ok(()) => mover.rests_for(Timestamp::now()),
-                Err(error) if is_gone(&error, &mover) => return self.forget(&mover).await,
+                Err(error) if self.is_over(&error, &mover) => return self.forget(&mover).await,
                 Err(error) => {
                     mover.failed(&error);
                     mover.rests_for(Timestamp::now())
@@ -263,15 +263,16 @@ impl Later {
         }
         Ok(())
     }
-}
 
-/// Whether the companion is gone, or the peer.
-fn is_gone(error: &ApiError, mover: &Mover) -> bool {
-    match error {
-        ApiError::UnknownTopicId { id } => *id == mover.companion,
-        ApiError::ConsumerGroupNotFound { .. }
-        | ApiError::StaleGeneration { .. }
-        | ApiError::StorageStopped { .. } => true,
-        _ => false,
+    /// Whether the companion is gone, or the peer. A store for which too much waits says the same as one that has stopped.
+    pub(super) fn is_over(&self, error: &ApiError, mover: &Mover) -> bool {
+        match error {
+            ApiError::UnknownTopicId { id } => *id == mover.companion,
+            ApiError::ConsumerGroupNotFound { .. } | ApiError::StaleGeneration { .. } => true,
+            ApiError::StorageStopped { .. } => {
+                self.stop.is_cancelled() || self.store.failure().is_some()
+            }
+            _ => false,
+        }
     }
 }
