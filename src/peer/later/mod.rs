@@ -153,13 +153,18 @@ impl Later {
 
     /// Delivers until the peer ends.
     pub async fn run(self: Arc<Self>) {
-        if let Err(error) = self.discover().await {
+        while let Err(error) = self.discover().await {
             tracing::error!(%error, "delayed messages cannot be found");
+            let pause = tokio::time::sleep(limits::DELAYED_RETRY_MAX);
+            if self.stop.run_until_cancelled(pause).await.is_none() {
+                return;
+            }
         }
         self.stop.cancelled().await;
     }
 
-    /// Finds the companions that are there, once.
+    /// Finds the companions that are there, once. What was begun before it failed is not begun again: of two movers each
+    /// would deliver every message.
     async fn discover(self: &Arc<Self>) -> Result<(), ApiError> {
         let found = self.discovered.get_or_try_init(async || {
             let mut after = None;
@@ -170,8 +175,9 @@ impl Later {
                     .last()
                     .map(|last| (last.topic.clone(), last.name.clone()));
                 for group in listed {
-                    if let Some(target) = target_of(&group.name) {
-                        self.begin(group.id, target).await?;
+                    let is_begun = self.movers().of_companion.contains_key(&group.id);
+                    if let Some(target) = target_of(&group.name).filter(|_| !is_begun) {
+                        self.begin_found(group.id, target).await?;
                     }
                 }
                 if !more {
@@ -180,6 +186,18 @@ impl Later {
             }
         });
         found.await.copied()
+    }
+
+    /// Begins to move what is in a companion, unless that went meanwhile.
+    async fn begin_found(
+        self: &Arc<Self>,
+        companion: TopicId,
+        target: TopicId,
+    ) -> Result<(), ApiError> {
+        match self.begin(companion, target).await {
+            Err(ApiError::UnknownTopicId { .. } | ApiError::ConsumerGroupNotFound { .. }) => Ok(()),
+            begun => begun,
+        }
     }
 
     /// Begins to move what is in a companion.

@@ -261,6 +261,24 @@ async fn a_store_that_takes_no_more_for_now_ends_no_deliveries() {
     bench.stop().await;
 }
 
+/// A search for companions that failed is done again. Those that it had found before were begun twice, and each of the
+/// two would have delivered every message.
+#[tokio::test]
+async fn a_search_that_is_done_again_begins_nothing_twice() {
+    let bench = begin(TopicSettings::default(), clocks()).await;
+    bench.stop.cancel();
+    let stop = CancellationToken::new();
+    let later = later_over(&bench.store, clocks(), &stop);
+    let begun = later.begin(bench.companion, bench.target).await;
+    begun.expect("it is there");
+    let before = later.mover(bench.companion).expect("it began");
+    later.discover().await.expect("found");
+    let after = later.mover(bench.companion).expect("it goes on");
+    assert!(Arc::ptr_eq(&before, &after));
+    stop.cancel();
+    bench.stop().await;
+}
+
 /// What is purged from the companion is gone, counted, and holds up nothing.
 #[tokio::test]
 async fn what_is_gone_from_the_companion_is_not_waited_for() {
