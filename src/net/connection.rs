@@ -286,20 +286,30 @@ impl<S: Service> Reading<S> {
             body,
             client: client.clone(),
         };
-        let (work, ends) = match self.service.call(call, reply) {
+        let handling = match self.service.call(call, reply) {
             Handling::Answered => return,
-            Handling::Finish(work) => (work, self.shared.gone.clone()),
-            Handling::Wait(work) => (work, self.shared.polls.clone()),
+            handling => handling,
         };
-        let gone = self.shared.gone.clone();
+        let shared = self.shared.clone();
         self.shared.server.tracker.spawn(async move {
             // For a client that has gone nothing more is begun, although the end of its other requests has just
-            // made room for this one. A poll that has its answer gives it, even when polls end.
-            tokio::select! {
-                biased;
-                () = gone.cancelled() => {}
-                () = work => {}
-                () = ends.cancelled() => {}
+            // made room for this one.
+            if shared.gone.is_cancelled() {
+                return;
+            }
+            match handling {
+                Handling::Answered => {}
+                // Dropped between two steps it would leave them apart: stored and not told, or told and not stored.
+                Handling::Finish(work) => {
+                    shared.server.cut.run_until_cancelled(work).await;
+                }
+                // A poll that has its answer gives it, even when polls end.
+                Handling::Wait(work) => tokio::select! {
+                    biased;
+                    () = shared.gone.cancelled() => {}
+                    () = work => {}
+                    () = shared.polls.cancelled() => {}
+                },
             }
         });
     }

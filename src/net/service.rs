@@ -63,7 +63,8 @@ pub type Later = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub enum Handling {
     /// The reply was used, or handed to somebody who will.
     Answered,
-    /// This will use the reply; it is given time to finish when the server stops.
+    /// This will use the reply; once begun it goes on to its end although the client goes away, and is given time for that
+    /// when the server stops.
     Finish(Later),
     /// This will use the reply; it only waits for something (a long poll, a stream) and is dropped as soon as
     /// the server stops or the client goes away. Its reply then says so.

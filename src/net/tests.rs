@@ -36,6 +36,8 @@ struct Echo {
     publishes: Mutex<mpsc::Sender<(Bytes, Reply)>>,
     kept: Mutex<Vec<Reply>>,
     calls: AtomicUsize,
+    /// What was to be finished and was.
+    finished: AtomicUsize,
     wake: Arc<Notify>,
 }
 
@@ -56,6 +58,7 @@ impl Echo {
             publishes: Mutex::new(publishes),
             kept: Mutex::default(),
             calls: AtomicUsize::new(0),
+            finished: AtomicUsize::new(0),
             wake: Arc::default(),
         })
     }
@@ -117,10 +120,14 @@ impl Service for Echo {
                 let stream = Stream::decode(call.body).expect("well-formed");
                 Handling::Wait(Box::pin(pour(stream, reply)))
             }
-            Api::PeerStatus => Handling::finish::<PeerStatus>(reply, async {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                Err(ApiError::UnknownProducer)
-            }),
+            Api::PeerStatus => {
+                let this = self.clone();
+                Handling::finish::<PeerStatus>(reply, async move {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    this.finished.fetch_add(1, Ordering::SeqCst);
+                    Err(ApiError::UnknownProducer)
+                })
+            }
             other => panic!("{} is not for this test", other.name()),
         }
     }
@@ -493,6 +500,30 @@ async fn a_client_that_closes_its_sending_side_still_gets_its_answers() {
     }
     answered.sort_unstable();
     assert_eq!(answered, [0, 1, 2]);
+}
+
+/// It was dropped where it stood: a topic was stored and its index not told, or gone and its name still taken.
+#[tokio::test]
+async fn what_was_begun_is_finished_although_its_client_has_gone() {
+    let server = Setup::default().start().await;
+    let mut stream = server.greeted().await;
+    let body = PeerStatus {}.encode().expect("it encodes");
+    let request = frame(Api::PeerStatus as u16, 1, &body);
+    stream.write_all(&request).await.expect("sent");
+    server
+        .wait_for("it is begun", |server| {
+            server.echo.calls.load(Ordering::SeqCst) == 1
+        })
+        .await;
+    // Without a good-bye.
+    let at_once = Some(Duration::ZERO);
+    rustix::net::sockopt::set_socket_linger(&stream, at_once).expect("it is a socket");
+    drop(stream);
+    server
+        .wait_for("it is finished", |server| {
+            server.echo.finished.load(Ordering::SeqCst) == 1
+        })
+        .await;
 }
 
 #[tokio::test]
