@@ -87,14 +87,26 @@ impl Later {
                 told.take(limits::DELAYED_PER_PAGE_MAX).collect()
             }
         };
-        let mut chosen = choose(&known, request.after.as_ref(), limit + 1);
-        let more = limit > 0 && chosen.len() > limit;
-        chosen.truncate(limit);
-        Ok(LaterPage {
-            messages: self.messages(&known, chosen).await?,
-            topics,
-            more,
-        })
+        let mut after = request.after;
+        loop {
+            let mut chosen = choose(&known, after.as_ref(), limit + 1);
+            let more = limit > 0 && chosen.len() > limit;
+            chosen.truncate(limit);
+            let last = chosen
+                .last()
+                .map(|last| place(&known[last.from].0, &last.due));
+            let messages = self.messages(&known, chosen).await?;
+            if more && messages.is_empty() {
+                // None of these is there to be read; whoever asks goes on behind what he was told.
+                after = last;
+                continue;
+            }
+            return Ok(LaterPage {
+                messages,
+                topics,
+                more,
+            });
+        }
     }
 
     async fn messages(

@@ -92,6 +92,10 @@ async fn begin(settings: TopicSettings, clocks: Clocks) -> Bench {
 impl Bench {
     /// Stores messages that are due at these times.
     async fn put(&self, messages: &[(i64, Vec<u8>)]) {
+        self.put_of_key(None, messages).await;
+    }
+
+    async fn put_of_key(&self, key: Option<&[u8]>, messages: &[(i64, Vec<u8>)]) {
         let mut builder = BatchBuilder::new(Compression::None);
         for (at, value) in messages {
             let header = Header {
@@ -100,7 +104,7 @@ impl Bench {
             };
             let record = RecordToSend {
                 timestamp: Timestamp::from_millis(7),
-                key: None,
+                key,
                 headers: &[header],
                 value,
             };
@@ -276,6 +280,29 @@ async fn a_search_that_is_done_again_begins_nothing_twice() {
     let after = later.mover(bench.companion).expect("it goes on");
     assert!(Arc::ptr_eq(&before, &after));
     stop.cancel();
+    bench.stop().await;
+}
+
+/// A page of messages none of which can be read any more was the end of the list, whatever came after it.
+#[tokio::test]
+async fn what_cannot_be_read_does_not_end_a_list() {
+    let bench = begin(TopicSettings::default(), clocks()).await;
+    let far = Timestamp::now().as_millis() + 3_600_000;
+    let erased: Vec<_> = (0..3).map(|n| (far + n, b"a".to_vec())).collect();
+    bench.put_of_key(Some(b"k"), &erased).await;
+    bench.put(&[(far + 3, b"b".to_vec())]).await;
+    bench.put(&[(far + 4, b"c".to_vec())]).await;
+    let purged = bench.store.purge_key(name("later.t"), b"k".to_vec()).await;
+    purged.expect("purged");
+    bench.later.forget_unpacked();
+    let request = ListLater {
+        topic: Some(name("t")),
+        after: None,
+        limit: 1,
+    };
+    let page = bench.later.list(request).await.expect("listed");
+    let listed: Vec<_> = page.messages.iter().map(|one| &one.payload[..]).collect();
+    assert_eq!((listed, page.more), (vec![&b"b"[..]], true));
     bench.stop().await;
 }
 
