@@ -389,6 +389,13 @@ impl Keeper {
     }
 }
 
+impl Drop for Keeper {
+    /// However the task ends, nobody waits for ever.
+    fn drop(&mut self) {
+        self.shared.end(ClientError::Closed);
+    }
+}
+
 impl Session {
     fn malformed(&self, what: &'static str, reason: String) -> CallError {
         CallError::Malformed {

@@ -504,6 +504,25 @@ async fn a_host_that_stays_away_ends_the_member() {
     assert_eq!(settle(&member).await, [missed(0, 1, Missed::Over)]);
 }
 
+/// Its task went with the runtime it ran on, and whoever waited on another one waited for ever.
+#[test]
+fn who_waits_hears_of_it_however_a_member_ends() {
+    let start = || tokio::runtime::Runtime::new().expect("threads");
+    let (outer, inner) = (start(), start());
+    let (_host, client) = outer.block_on(cluster(1));
+    let member = inner.block_on(join(&client));
+    let given = inner.block_on(next(&member)).expect("a record");
+    let waiting = outer.spawn(async move {
+        let ended = next(&member).await;
+        member.ack(&given);
+        (ended, settle(&member).await)
+    });
+    inner.shutdown_background();
+    let (ended, settled) = outer.block_on(waiting).expect("it hears of it");
+    assert_eq!(ended, Err(ClientError::Closed));
+    assert_eq!(settled, [missed(0, 1, Missed::Over)]);
+}
+
 #[tokio::test]
 async fn room_for_nothing_is_refused() {
     let (_host, client) = cluster(1).await;
