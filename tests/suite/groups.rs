@@ -623,10 +623,10 @@ async fn a_killed_and_a_stopped_peer_lose_nothing_of_a_group() {
 /// Takes everything there is for each group, a hundred records, and acknowledges it; all at the same time.
 async fn work_off(client: &Client, groups: &[SubscriptionName]) {
     let mut all = tokio::task::JoinSet::new();
-    for group in groups.iter().cloned() {
-        let (client, topic) = (client.clone(), "t".parse().expect("good"));
+    for group in groups {
+        let (client, group) = (client.clone(), group.clone());
         all.spawn(async move {
-            let options = MemberOptions::default();
+            let (topic, options) = ("t".parse().expect("good"), MemberOptions::default());
             let member = client.join_group(&topic, &group, options).await;
             let member = member.expect("the group is there");
             for _ in 0..100 {

@@ -652,7 +652,7 @@ fn joined(runs: Vec<Run>) -> Vec<Run> {
     let mut all = Vec::with_capacity(runs.len());
     let mut acks: Vec<Run> = Vec::new();
     let flush = |acks: &mut Vec<Run>, all: &mut Vec<Run>| {
-        acks.sort_unstable_by_key(|ack| (ack.run.delivery, ack.run.first));
+        acks.sort_unstable_by_key(|ack| ack.run.first);
         for ack in acks.drain(..) {
             push_joined(all, ack);
         }

@@ -163,7 +163,7 @@ fn streaming(vectors: &Vectors) -> Vec<Drawing<'_>> {
 }
 fn taking(vectors: &Vectors) -> Vec<Drawing<'_>> {
     let taken = &vectors["TakeRecords.answer"];
-    let answer = vec![("ack deadline", 30_000)];
+    let answer = vec![("ack deadline", 30_000), ("number", 6)];
     let item = vec![
         ("append time", AT + 500),
         ("runs", 2),
