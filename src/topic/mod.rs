@@ -46,7 +46,7 @@ mod state;
 mod stories;
 mod subscriptions;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use batch::{Admission, BatchFacts, Terms};
 pub use history::{Authored, Undo};

@@ -302,6 +302,16 @@ impl Topic {
         self.row.bytes = self.row.bytes.saturating_add_signed(bytes);
     }
 
+    /// Nothing is left below an offset that was to go by compaction; `tombstones` is when the newest deletion left
+    /// there was appended. Unless it is not to be compacted any more.
+    pub fn cleaned(&mut self, to: Offset, tombstones: Option<Timestamp>) {
+        if self.row.settings.compaction.on && self.row.quarantine.is_none() {
+            let thinned = &mut self.row.thinned;
+            thinned.compacted = thinned.compacted.max(to);
+            thinned.tombstones = tombstones;
+        }
+    }
+
     /// The start has passed so many offsets whose records were taken away before.
     pub fn pass_removed(&mut self, records: u64) {
         let thinned = &mut self.row.thinned;

@@ -156,6 +156,12 @@ impl Topic {
         positions.chain(floors).min()
     }
 
+    /// Whether everything below is confirmed still by all who hold a position; they may have moved, or come, or
+    /// nobody may be left who holds one.
+    pub fn is_still_confirmed(&self, below: Offset) -> bool {
+        self.lowest_position() >= Some(below)
+    }
+
     /// A generation that nothing of this topic ever had (T5).
     pub(super) fn next_generation(&mut self) -> Generation {
         self.row.generation = self.row.generation.next();

@@ -1,5 +1,7 @@
 //! Decisions against models that are as simple as can be, with random operations; a seed that fails is printed.
 
+pub(crate) mod worlds;
+
 use std::collections::BTreeMap;
 
 use super::*;

@@ -1,7 +1,6 @@
 //! Random operations on a group, beside a model of it that is slow and obvious: one entry for each offset.
 //!
-//! The seed is printed where it fails; `TIDINGS_MODEL_STEPS` says how many steps to go (a million takes some minutes),
-//! `TIDINGS_MODEL_SEED` where to begin.
+//! How far it goes, and from which seed, is told by [`worlds`].
 
 use std::collections::BTreeMap;
 
@@ -11,6 +10,7 @@ use crate::limits;
 use crate::protocol::api::{ConsumerGroupOptions, Instead, NotHeld, SettledRun, Verdict};
 use crate::protocol::taken::TakenRun;
 use crate::time::Timestamp;
+use crate::topic::tests::worlds::{self, Random, World};
 use crate::types::{Generation, MemberId, Offset};
 
 /// What the model knows of a record.
@@ -32,19 +32,7 @@ enum Spot {
     Dying,
 }
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
-}
-
-struct World {
+struct Groups {
     random: Random,
     now: Now,
     group: Group,
@@ -59,9 +47,8 @@ fn name() -> crate::types::SubscriptionName {
     "group".parse().expect("good")
 }
 
-impl World {
-    fn new(seed: u64) -> Self {
-        let mut random = Random(seed);
+impl Groups {
+    fn begin(mut random: Random) -> Self {
         let options = ConsumerGroupOptions {
             ack_deadline_ms: 100,
             deliveries_max: random.below(5) as u32,
@@ -106,7 +93,7 @@ impl World {
         slots.get(at).copied()
     }
 
-    fn step(&mut self) {
+    fn go(&mut self) {
         match self.below(20) {
             0 | 1 => self.publish(),
             2 if self.group.members().count() < 5 => {
@@ -613,35 +600,21 @@ impl World {
     }
 }
 
-fn number(name: &str, default: u64) -> u64 {
-    let set = std::env::var(name).ok();
-    set.map_or(default, |text| text.parse().expect("a number"))
-}
+impl World for Groups {
+    fn new(random: Random) -> Self {
+        Self::begin(random)
+    }
 
-/// What a world prints when it fails.
-struct Seed(u64);
+    fn step(&mut self) {
+        self.go();
+    }
 
-impl Drop for Seed {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("TIDINGS_MODEL_SEED={}", self.0);
-        }
+    fn is_full(&self) -> bool {
+        self.records.len() as u64 > 3 * limits::CONSUMER_PAGE_OFFSETS
     }
 }
 
 #[test]
 fn a_group_does_what_its_model_does() {
-    const STEPS_OF_A_WORLD: u64 = 500;
-    let steps = number("TIDINGS_MODEL_STEPS", 20_000);
-    let first = number("TIDINGS_MODEL_SEED", 1);
-    for world in 0..steps.div_ceil(STEPS_OF_A_WORLD) {
-        let seed = Seed(first + world);
-        let mut world = World::new(seed.0);
-        for _ in 0..STEPS_OF_A_WORLD {
-            if world.records.len() as u64 > 3 * limits::CONSUMER_PAGE_OFFSETS {
-                break;
-            }
-            world.step();
-        }
-    }
+    worlds::walk::<Groups>(20_000);
 }
