@@ -70,7 +70,7 @@ impl Entry {
 
 /// All that is noted; the steady time comes as an argument.
 #[derive(Default)]
-struct Entries {
+pub(super) struct Entries {
     of: HashMap<TopicId, HashMap<SubscriptionName, Entry>>,
     /// Those that are paused, or are about to be.
     paused: HashMap<SubscriptionName, BTreeSet<TopicId>>,
@@ -99,13 +99,22 @@ impl Entries {
         })
     }
 
-    fn remove(&mut self, id: TopicId, name: &SubscriptionName) {
+    pub fn remove(&mut self, id: TopicId, name: &SubscriptionName) {
         if let Some(of_topic) = self.of.get_mut(&id) {
             of_topic.remove(name);
             if of_topic.is_empty() {
                 self.of.remove(&id);
             }
         }
+    }
+
+    /// The topic is gone, with all its subscriptions.
+    pub fn remove_topic(&mut self, id: TopicId) {
+        self.of.remove(&id);
+        self.paused.retain(|_, of_name| {
+            of_name.remove(&id);
+            !of_name.is_empty()
+        });
     }
 
     /// Forgets what nothing need be noted of.
@@ -116,7 +125,7 @@ impl Entries {
         }
     }
 
-    fn follow(
+    pub fn follow(
         &mut self,
         id: TopicId,
         name: &SubscriptionName,
@@ -134,7 +143,7 @@ impl Entries {
     }
 
     /// Tells whether that is news.
-    fn note_pause(&mut self, id: TopicId, name: &SubscriptionName, paused: bool) -> bool {
+    pub fn note_pause(&mut self, id: TopicId, name: &SubscriptionName, paused: bool) -> bool {
         if paused {
             return self.paused.entry(name.clone()).or_default().insert(id);
         }
@@ -149,26 +158,26 @@ impl Entries {
     }
 
     /// Those of a name that expire, on which topics, with their serials.
-    fn expiring(&self, name: &SubscriptionName) -> BTreeMap<TopicId, u64> {
+    pub fn expiring(&self, name: &SubscriptionName) -> BTreeMap<TopicId, u64> {
         let all = self.of.iter();
         let named = all.filter_map(|(id, of_topic)| Some((*id, of_topic.get(name)?)));
         let expiring = named.filter(|(_, entry)| entry.expire.is_some());
         expiring.map(|(id, entry)| (id, entry.serial)).collect()
     }
 
-    fn used(&mut self, id: TopicId, name: &SubscriptionName, now: Instant) {
+    pub fn used(&mut self, id: TopicId, name: &SubscriptionName, now: Instant) {
         if let Some(entry) = self.get_mut(id, name) {
             entry.used = now;
         }
     }
 
-    fn all_used(&mut self, now: Instant) {
+    pub fn all_used(&mut self, now: Instant) {
         let all = self.of.values_mut().flat_map(HashMap::values_mut);
         all.for_each(|entry| entry.used = now);
     }
 
     /// A long poll begins.
-    fn enter(
+    pub fn enter(
         &mut self,
         id: TopicId,
         name: &SubscriptionName,
@@ -180,7 +189,7 @@ impl Entries {
     }
 
     /// It ends. Of a subscription that has the name since it says nothing.
-    fn leave(&mut self, id: TopicId, name: &SubscriptionName, serial: u64, now: Instant) {
+    pub fn leave(&mut self, id: TopicId, name: &SubscriptionName, serial: u64, now: Instant) {
         let entry = self.get_mut(id, name);
         if let Some(entry) = entry.filter(|entry| entry.serial == serial) {
             entry.readers -= 1;
@@ -189,7 +198,17 @@ impl Entries {
         }
     }
 
-    fn expired(&self, now: Instant, max: usize) -> Vec<(TopicId, SubscriptionName)> {
+    pub fn is_expired(&self, id: TopicId, name: &SubscriptionName, now: Instant) -> bool {
+        let entry = self.get(id, name);
+        entry.is_some_and(|entry| entry.is_expired(now))
+    }
+
+    /// The topics on which the subscription of that name is paused.
+    pub fn paused_of(&self, name: &SubscriptionName) -> BTreeSet<TopicId> {
+        self.paused.get(name).cloned().unwrap_or_default()
+    }
+
+    pub fn expired(&self, now: Instant, max: usize) -> Vec<(TopicId, SubscriptionName)> {
         let all = self.of.iter();
         let all = all.flat_map(|(id, of_topic)| of_topic.iter().map(move |of| (*id, of)));
         let expired = all.filter(|(_, (_, entry))| entry.is_expired(now));
@@ -240,12 +259,7 @@ impl Attendance {
 
     /// The topic is gone, with all its subscriptions.
     pub fn forget_topic(&self, id: TopicId) {
-        let mut entries = self.lock();
-        entries.of.remove(&id);
-        entries.paused.retain(|_, of_name| {
-            of_name.remove(&id);
-            !of_name.is_empty()
-        });
+        self.lock().remove_topic(id);
     }
 
     /// Wakes whoever attends all subscriptions of a name.
@@ -257,8 +271,7 @@ impl Attendance {
     /// with what tells it from one that had the name before.
     pub fn named(&self, name: &SubscriptionName) -> (BTreeSet<TopicId>, BTreeMap<TopicId, u64>) {
         let entries = self.lock();
-        let paused = entries.paused.get(name).cloned().unwrap_or_default();
-        (paused, entries.expiring(name))
+        (entries.paused_of(name), entries.expiring(name))
     }
 
     /// Somebody used a subscription.
@@ -280,9 +293,7 @@ impl Attendance {
 
     /// Whether nobody used it for too long.
     pub fn is_expired(&self, id: TopicId, name: &SubscriptionName) -> bool {
-        let entries = self.lock();
-        let is_expired = |entry: &Entry| entry.is_expired(Instant::now());
-        entries.get(id, name).is_some_and(is_expired)
+        self.lock().is_expired(id, name, Instant::now())
     }
 
     /// Subscriptions that nobody used for too long, at most so many.

@@ -344,7 +344,7 @@ pub(super) fn swap(
 }
 
 /// Whether records may still go out of a topic, where it is there (C7).
-fn may_be_thinned(state: &State, sifted: &Sifted) -> bool {
+pub(super) fn may_be_thinned(state: &State, sifted: &Sifted) -> bool {
     let Ok(topic) = state.topic(sifted.topic) else {
         return true;
     };
@@ -356,9 +356,7 @@ fn may_be_thinned(state: &State, sifted: &Sifted) -> bool {
 fn take_away(context: &mut Context<'_>, sifted: &Sifted) -> Option<RowKey> {
     let shared = context.shared;
     let topic = context.state.topic_mut(sifted.topic).ok()?;
-    let start = topic.row.start;
-    let (records, bytes) = (sifted.removed_from(start), sifted.bytes_from(start));
-    topic.take_away(records, bytes, sifted.end);
+    let (records, bytes) = sifted.count_off(topic);
     let reclaimed = &shared.reclaimed;
     count(&reclaimed.records_removed, records as usize);
     let less = usize::try_from(bytes.saturating_neg()).unwrap_or(0);

@@ -264,7 +264,7 @@ fn decide(
     let row = &topic.row;
     let is_still_confirmed = plan
         .confirmed
-        .is_none_or(|confirmed| topic.lowest_position() >= Some(confirmed));
+        .is_none_or(|below| topic.is_still_confirmed(below));
     // While the end of a topic is uncertain nothing of it is discarded.
     let holds = holds(plan, topic, context.shared)
         && row.settings.discards() == retention

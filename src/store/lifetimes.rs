@@ -36,7 +36,7 @@ impl Moments {
     }
 
     /// Bytes that are over by then.
-    fn over(&self, now: Timestamp) -> u64 {
+    pub fn over(&self, now: Timestamp) -> u64 {
         let over = self.0.iter().take_while(|(moment, _)| *moment <= now);
         over.map(|(_, bytes)| bytes).sum()
     }

@@ -479,10 +479,8 @@ impl Reclaimer {
                     keys.push(RowKey::Purge(id, number));
                 }
                 context.shared.purges_changed.fetch_add(1, Ordering::AcqRel);
-            } else if topic.row.settings.compaction.on && topic.row.quarantine.is_none() {
-                let thinned = &mut topic.row.thinned;
-                thinned.compacted = thinned.compacted.max(finished.compacted);
-                thinned.tombstones = finished.tombstones;
+            } else {
+                topic.cleaned(finished.compacted, finished.tombstones);
             }
             context.shared.publish_topic(topic, None);
             Ok(((), keys))

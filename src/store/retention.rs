@@ -229,7 +229,7 @@ fn records_of(entry: &StoredEntry) -> Vec<(Offset, Offset)> {
 }
 
 /// How many offsets of a batch in a range have no record any more.
-fn removed_in(entry: &StoredEntry, from: Offset, to: Offset) -> u64 {
+pub(super) fn removed_in(entry: &StoredEntry, from: Offset, to: Offset) -> u64 {
     let (base, end) = (
         Offset::new(entry.header.number),
         Offset::new(entry.header.end_number()),

@@ -26,6 +26,7 @@ use crate::journal::{CheckedEntry, EntryHeader, JournalError};
 use crate::limits;
 use crate::protocol::batch::{BatchHeader, CheckedBatch, Removed, Thin, hollow, thin};
 use crate::time::Timestamp;
+use crate::topic::Topic;
 use crate::topic::compaction::{Cleaning, Keyed};
 use crate::types::{GapReason, Offset, TopicId};
 
@@ -110,6 +111,14 @@ impl Sifted {
     pub fn bytes_from(&self, start: Offset) -> i64 {
         let above = self.bytes.iter().filter(|(end, _)| *end > start.get());
         above.map(|(_, bytes)| bytes).sum()
+    }
+
+    /// What it took is counted no more by its topic; how many records and bytes that was of what still lives.
+    pub fn count_off(&self, topic: &mut Topic) -> (u64, i64) {
+        let start = topic.row.start;
+        let (records, bytes) = (self.removed_from(start), self.bytes_from(start));
+        topic.take_away(records, bytes, self.end);
+        (records, bytes)
     }
 
     fn hole(&mut self, at: u64) {

@@ -112,24 +112,83 @@ pub(super) fn lifetimes(shared: &Shared, of: &Unread, pace: &Pace<'_>) -> Moment
         };
         // What cannot be read is not known to be over; whoever copies it finds out why.
         let Ok(runs) = reading.runs() else { continue };
-        for run in runs {
-            let read = reading.batches(&run, Offset::ZERO, &mut |header, batch| {
-                let end = batch.ttl().map(|ttl| header.append_time.after(ttl));
-                all.extend(end.map(|end| (end, u64::from(header.entry_bytes()))));
-                ControlFlow::Continue(())
-            });
-            if read.is_err() {
-                break;
-            }
-        }
+        moments(&mut reading, &runs, &mut all);
     }
     Moments::new(all)
 }
 
+/// When which bytes of these runs are over, as far as they can be read.
+pub(super) fn moments(source: &mut impl Source, runs: &[Run], all: &mut Vec<(Timestamp, u64)>) {
+    for run in runs {
+        let read = source.batches(run, Offset::ZERO, &mut |header, batch| {
+            let end = batch.ttl().map(|ttl| header.append_time.after(ttl));
+            all.extend(end.map(|end| (end, u64::from(header.entry_bytes()))));
+            ControlFlow::Continue(())
+        });
+        if read.is_err() {
+            break;
+        }
+    }
+}
+
+/// What goes of a topic that lies there.
+pub(super) fn find(
+    source: &mut impl Source,
+    what: &Surveying,
+    runs: &[Run],
+) -> Result<Found, Ended> {
+    if let Some(purges) = &what.purges {
+        let verdict = Verdict {
+            purges: Some(purges.clone()),
+            ..Verdict::default()
+        };
+        return doomed(source, runs, (verdict, what.end));
+    }
+    let (keys, end) = keys(source, what, runs)?;
+    let cleaning = Cleaning {
+        keys: Arc::new(keys),
+        end,
+        compacted: what.compacted,
+        tombstones_before: what.tombstones_before,
+    };
+    let verdict = Verdict {
+        cleaning: Some(cleaning),
+        ..Verdict::default()
+    };
+    doomed(source, runs, (verdict, end))
+}
+
 /// Extents of the topic that follow one another in a segment.
-struct Run {
-    segment: u64,
-    extents: Vec<Extent>,
+pub(super) struct Run {
+    pub segment: u64,
+    pub extents: Vec<Extent>,
+}
+
+/// What lies where of a topic, in the order of offsets.
+pub(super) fn runs_of(mut all: Vec<(u64, Extent)>) -> Vec<Run> {
+    all.sort_unstable_by_key(|(segment, extent)| (extent.base, *segment));
+    let mut runs: Vec<Run> = Vec::new();
+    for (segment, extent) in all {
+        match runs.last_mut() {
+            Some(run) if run.segment == segment => run.extents.push(extent),
+            _ => runs.push(Run {
+                segment,
+                extents: vec![extent],
+            }),
+        }
+    }
+    runs
+}
+
+/// Where a topic is read.
+pub(super) trait Source {
+    /// The batches of a run that live and end above `from`.
+    fn batches(
+        &mut self,
+        run: &Run,
+        from: Offset,
+        take: &mut Take<'_>,
+    ) -> Result<ControlFlow<()>, Ended>;
 }
 
 struct Reading<'a> {
@@ -141,30 +200,13 @@ struct Reading<'a> {
 }
 
 /// Gets a batch that was found whole; tells whether to go on.
-type Take<'a> = dyn FnMut(&EntryHeader, &CheckedBatch) -> ControlFlow<()> + 'a;
+pub(super) type Take<'a> = dyn FnMut(&EntryHeader, &CheckedBatch) -> ControlFlow<()> + 'a;
 
 impl Reading<'_> {
     fn run(&mut self) -> Result<Found, Ended> {
         let runs = self.runs()?;
-        if let Some(purges) = &self.what.purges {
-            let verdict = Verdict {
-                purges: Some(purges.clone()),
-                ..Verdict::default()
-            };
-            return self.doomed(&runs, (verdict, self.what.end));
-        }
-        let (keys, end) = self.keys(&runs)?;
-        let cleaning = Cleaning {
-            keys: Arc::new(keys),
-            end,
-            compacted: self.what.compacted,
-            tombstones_before: self.what.tombstones_before,
-        };
-        let verdict = Verdict {
-            cleaning: Some(cleaning),
-            ..Verdict::default()
-        };
-        self.doomed(&runs, (verdict, end))
+        let what = self.what;
+        find(self, what, &runs)
     }
 
     /// Where the topic lies, in the order of offsets.
@@ -179,80 +221,11 @@ impl Reading<'_> {
             let extents = footer.extents_of(self.what.topic);
             all.extend(extents.map(|extent| (*number, extent)));
         }
-        all.sort_unstable_by_key(|(segment, extent)| (extent.base, *segment));
-        let mut runs: Vec<Run> = Vec::new();
-        for (segment, extent) in all {
-            match runs.last_mut() {
-                Some(run) if run.segment == segment => run.extents.push(extent),
-                _ => runs.push(Run {
-                    segment,
-                    extents: vec![extent],
-                }),
-            }
-        }
-        Ok(runs)
+        Ok(runs_of(all))
     }
+}
 
-    /// The newest offset of each key from where was cleaned before, and up to where there was room for all of them.
-    fn keys(&mut self, runs: &[Run]) -> Result<(KeyMap, Offset), Ended> {
-        let hashers = [RandomState::new(), RandomState::new()];
-        let mut keys = KeyMap::new(hashers, self.what.keys_max);
-        let compacted = self.what.compacted;
-        let mut end = self.what.end;
-        for run in runs {
-            let flow = self.batches(run, compacted, &mut |header, batch| {
-                let mut fits = true;
-                let noted = each(header, batch, |record| {
-                    let key = record.key.filter(|_| record.at >= compacted);
-                    fits &= key.is_none_or(|key| keys.note(key, record.at));
-                });
-                // One whose records cannot be read takes nothing away, and is not taken away.
-                match noted && !fits {
-                    false => ControlFlow::Continue(()),
-                    true => {
-                        end = Offset::new(header.number).max(compacted);
-                        ControlFlow::Break(())
-                    }
-                }
-            })?;
-            if flow.is_break() {
-                break;
-            }
-        }
-        Ok((keys, end))
-    }
-
-    fn doomed(&mut self, runs: &[Run], (verdict, end): (Verdict, Offset)) -> Result<Found, Ended> {
-        let mut segments: Vec<u64> = Vec::new();
-        let mut tombstones: Option<Timestamp> = None;
-        for run in runs {
-            let mut goes = false;
-            let _ = self.batches(run, Offset::ZERO, &mut |header, batch| {
-                if header.number >= end.get() {
-                    return ControlFlow::Break(());
-                }
-                each(header, batch, |record| {
-                    if verdict.judge(record, false).is_some() {
-                        goes = true;
-                    } else if record.is_deletion() && record.at < end {
-                        tombstones = tombstones.max(Some(record.appended));
-                    }
-                });
-                ControlFlow::Continue(())
-            })?;
-            if goes && !segments.contains(&run.segment) {
-                segments.push(run.segment);
-            }
-        }
-        Ok(Found {
-            verdict,
-            end,
-            segments,
-            tombstones,
-        })
-    }
-
-    /// The batches of a run that live and end above `from`.
+impl Source for Reading<'_> {
     fn batches(
         &mut self,
         run: &Run,
@@ -304,7 +277,9 @@ impl Reading<'_> {
         }
         Ok(ControlFlow::Continue(()))
     }
+}
 
+impl Reading<'_> {
     fn extent(
         &self,
         segment: &Segment,
@@ -341,6 +316,74 @@ impl Reading<'_> {
         self.bytes += bytes;
         self.pace.rest(self.begun, self.bytes)
     }
+}
+
+/// The newest offset of each key from where was cleaned before, and up to where there was room for all of them.
+fn keys(
+    source: &mut impl Source,
+    what: &Surveying,
+    runs: &[Run],
+) -> Result<(KeyMap, Offset), Ended> {
+    let hashers = [RandomState::new(), RandomState::new()];
+    let mut keys = KeyMap::new(hashers, what.keys_max);
+    let compacted = what.compacted;
+    let mut end = what.end;
+    for run in runs {
+        let flow = source.batches(run, compacted, &mut |header, batch| {
+            let mut fits = true;
+            let noted = each(header, batch, |record| {
+                let key = record.key.filter(|_| record.at >= compacted);
+                fits &= key.is_none_or(|key| keys.note(key, record.at));
+            });
+            // One whose records cannot be read takes nothing away, and is not taken away.
+            match noted && !fits {
+                false => ControlFlow::Continue(()),
+                true => {
+                    end = Offset::new(header.number).max(compacted);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        if flow.is_break() {
+            break;
+        }
+    }
+    Ok((keys, end))
+}
+
+/// Where something goes by a verdict on what lies below `end`.
+fn doomed(
+    source: &mut impl Source,
+    runs: &[Run],
+    (verdict, end): (Verdict, Offset),
+) -> Result<Found, Ended> {
+    let mut segments: Vec<u64> = Vec::new();
+    let mut tombstones: Option<Timestamp> = None;
+    for run in runs {
+        let mut goes = false;
+        let _ = source.batches(run, Offset::ZERO, &mut |header, batch| {
+            if header.number >= end.get() {
+                return ControlFlow::Break(());
+            }
+            each(header, batch, |record| {
+                if verdict.judge(record, false).is_some() {
+                    goes = true;
+                } else if record.is_deletion() && record.at < end {
+                    tombstones = tombstones.max(Some(record.appended));
+                }
+            });
+            ControlFlow::Continue(())
+        })?;
+        if goes && !segments.contains(&run.segment) {
+            segments.push(run.segment);
+        }
+    }
+    Ok(Found {
+        verdict,
+        end,
+        segments,
+        tombstones,
+    })
 }
 
 /// Gives each record of a batch to `see`. False: they cannot be read.

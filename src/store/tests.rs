@@ -30,6 +30,8 @@ mod reserve;
 pub(super) mod retention;
 pub(super) mod snapshots;
 mod stuck;
+mod subscribing;
+mod thinning;
 mod unreadable;
 
 pub(super) fn options(dir: &Path) -> StoreOptions {

@@ -666,7 +666,7 @@ fn info(topic: &Topic, shared: &TopicShared) -> TopicInfo {
 
 /// The offset of a place that was found a moment ago: the beginning may have moved since, and whoever asks for it
 /// is not to be told of a gap.
-fn settled(topic: &Topic, place: Position, found: Offset) -> Offset {
+pub(super) fn settled(topic: &Topic, place: Position, found: Offset) -> Offset {
     match place {
         Position::Beginning => topic.row.start,
         _ => found,
