@@ -86,8 +86,10 @@ impl Subscribing {
     }
 
     fn any_name(&mut self) -> SubscriptionName {
+        // The first one mostly, so that it has a long history.
         let names = ["billing", "mail", "map", "audit"];
-        names[self.below(4) as usize].parse().expect("good")
+        let which = self.below(8).saturating_sub(4) as usize;
+        names[which].parse().expect("good")
     }
 
     fn any_expire(&mut self) -> Option<u64> {
@@ -130,7 +132,7 @@ impl Subscribing {
     // --- topics --------------------------------------------------------------------
 
     fn create_topic(&mut self) {
-        if self.model.topics.len() >= 3 {
+        if self.model.topics.len() >= 2 {
             return;
         }
         self.made += 1;
@@ -189,8 +191,21 @@ impl Subscribing {
         self.write(vec![RowKey::Topic(id)]);
     }
 
+    /// The end of a topic becomes uncertain: readers stop before it.
+    fn doubt_end(&mut self, id: TopicId) {
+        let (start, readable) = {
+            let model = &self.model.topics[&id];
+            (model.start, model.readable)
+        };
+        self.model_mut(id).readable = self.random.between(start, readable);
+    }
+
     /// What all have confirmed is planned to go (R2).
     fn plan(&mut self, id: TopicId) {
+        let is_wanted = self.model.topics[&id].interest || self.random.one_in(5);
+        if self.plan.is_some() || !is_wanted {
+            return;
+        }
         let topic = self.state.topic(id).expect("it is there");
         let lowest = self.model.topics[&id].lowest();
         assert_eq!(topic.lowest_position().map(Offset::get), lowest);
@@ -219,7 +234,7 @@ impl Subscribing {
             && topic.row.settings.retention.interest
             && topic.is_still_confirmed(confirmed);
         if holds {
-            topic.advance_start(confirmed, 0);
+            topic.advance_start(confirmed.min(Offset::new(model.readable)), 0);
         }
         let start = topic.row.start.get();
         if start > model.start {
@@ -230,7 +245,10 @@ impl Subscribing {
         } else if !holds && model.start == from.get() && model.interest {
             let is_confirmed = model.lowest() >= Some(confirmed.get());
             assert!(!is_confirmed, "it was confirmed still");
-            self.seen.note("somebody moved back");
+            self.seen.note(match model.lowest() {
+                Some(_) => "somebody moved back",
+                None => "nobody was left",
+            });
         }
         model.start = start;
         self.write(vec![RowKey::Topic(id)]);
@@ -301,6 +319,30 @@ impl Subscribing {
         if is_made(deleted, &refused) {
             self.forget(id, &name);
         }
+    }
+
+    /// All who hold a position go.
+    fn delete_all(&mut self, any: TopicId) {
+        // Of one of which something is to go, if there is one.
+        let planned = self.plan.as_ref().map(|plan| plan.id);
+        let is_there = |id: &TopicId| self.model.topics.contains_key(id);
+        let id = planned.filter(is_there).unwrap_or(any);
+        let model = self.model.topics[&id].clone();
+        for name in model.subscriptions.into_keys() {
+            let deleted = self.topic_mut(id).delete_subscription(&name);
+            deleted.expect("it is there");
+            self.forget(id, &name);
+        }
+        for name in model.groups.into_keys() {
+            self.delete_group(id, name);
+        }
+    }
+
+    fn delete_group(&mut self, id: TopicId, name: SubscriptionName) {
+        let deleted = self.state.delete_consumer_group(id, &name);
+        deleted.expect("it is there");
+        self.model_mut(id).groups.remove(&name);
+        self.write(vec![RowKey::ConsumerGroup(id, name)]);
     }
 
     fn unknown(&self, id: TopicId, name: &SubscriptionName) -> Vec<&'static str> {
@@ -375,8 +417,10 @@ impl Subscribing {
         self.entries.used(id, &name, now);
         if moves {
             self.write(vec![RowKey::Subscription(id, name)]);
-            self.seen.note("committed");
-            self.seen.count("committed while paused", is_paused.into());
+            self.seen.note(match is_paused {
+                true => "committed while paused",
+                false => "committed",
+            });
         }
     }
 
@@ -406,11 +450,16 @@ impl Subscribing {
         let of_topic = &mut self.model_mut(id).subscriptions;
         let model = of_topic.get_mut(name).expect("it is there");
         let from = Some(model.committed);
+        let before = model.history.len();
         model.moved(change((kind, from, to), generation, by));
+        let is_forgotten = model.history.len() == before;
         model.used = steady;
         self.entries.used(id, name, now);
         self.write(subscription_keys(id, name));
-        self.seen.note("moved");
+        self.seen.note(match is_forgotten {
+            true => "moved, and the oldest change forgotten",
+            false => "moved",
+        });
     }
 
     fn undo(&mut self, id: TopicId) {
@@ -447,8 +496,9 @@ impl Subscribing {
         self.moved(id, &name, (ChangeKind::Undo, to, &by));
         self.seen.note("undone");
         let is_elsewhere = last.from != Some(to);
-        self.seen
-            .count("undone to the nearest", is_elsewhere.into());
+        if is_elsewhere {
+            self.seen.note("undone to the nearest");
+        }
     }
 
     fn set(&mut self, id: TopicId) {
@@ -518,10 +568,7 @@ impl Subscribing {
                 }
             }
             (Some(_), 0) => {
-                let deleted = self.state.delete_consumer_group(id, &name);
-                deleted.expect("it is there");
-                self.model_mut(id).groups.remove(&name);
-                return self.write(vec![RowKey::ConsumerGroup(id, name)]);
+                return self.delete_group(id, name);
             }
             (Some(_), _) => {
                 let moved = self.state.seek_consumer_group(id, &name, from);
@@ -777,15 +824,18 @@ fn told(change: &crate::protocol::api::PlaceChange) -> Change {
 }
 
 impl World for Subscribing {
+    const STEPS: u64 = 1_000;
     const WANTED: &'static [&'static str] = &[
         "topic deleted",
         "discarded for want of interest",
         "somebody moved back",
+        "nobody was left",
         "made",
         "committed",
         "committed while paused",
         "commit refused",
         "moved",
+        "moved, and the oldest change forgotten",
         "undone",
         "undone to the nearest",
         "NothingToUndo",
@@ -826,16 +876,20 @@ impl World for Subscribing {
             (2..8, _) => self.pass_time(),
             (8..11, _) => self.look_for_expired(),
             (11..14, _) => self.expire(),
-            (14..18, _) => self.decide(),
-            (18..22, _) => self.sync(),
+            (14..16, _) => self.decide(),
+            (16..20, _) => self.sync(),
+            (20..22, Some(id)) => self.seek(id),
             (22, _) if self.random.one_in(2) => self.crash(),
             (23, Some(id)) if self.random.one_in(4) => self.delete_topic(id),
             (24..34, Some(id)) => self.publish(id),
+            (34, Some(id)) if self.random.one_in(3) => self.doubt_end(id),
             (34, Some(id)) => self.discard(id),
             (35..39, Some(id)) => self.plan(id),
             (39..49, Some(id)) => self.create(id),
+            (49, Some(id)) if self.random.one_in(3) => self.delete_all(id),
             (49, Some(id)) => self.delete(id),
             (50..68, Some(id)) => self.commit(id),
+            (68, Some(id)) if self.random.one_in(4) => (0..15).for_each(|_| self.seek(id)),
             (68..73, Some(id)) => self.seek(id),
             (73..81, Some(id)) => self.undo(id),
             (81..87, Some(id)) => self.set(id),

@@ -78,8 +78,10 @@ impl Disk {
             for entry in self.sealed.get(number).into_iter().flatten() {
                 let next = Extent::of_entry(&entry.header, position);
                 position += next.length;
-                let is_joined = extents.last_mut().is_some_and(|last| last.join(&next));
-                if entry.header.topic == topic && !is_joined {
+                if entry.header.topic != topic {
+                    continue;
+                }
+                if !extents.last_mut().is_some_and(|last| last.join(&next)) {
                     extents.push(next);
                 }
             }
