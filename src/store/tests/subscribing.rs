@@ -913,5 +913,5 @@ impl World for Subscribing {
 
 #[test]
 fn subscriptions_are_what_their_model_is() {
-    worlds::walk::<Subscribing>(20_000);
+    worlds::walk::<Subscribing>(30_000);
 }
