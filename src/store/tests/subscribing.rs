@@ -236,15 +236,15 @@ impl Subscribing {
         if holds {
             topic.advance_start(confirmed.min(Offset::new(model.readable)), 0);
         }
+        let is_confirmed = model.lowest() >= Some(confirmed.get());
+        let is_as_planned = model.start == from.get() && model.interest;
+        assert_eq!(holds, is_as_planned && is_confirmed, "R2, R3");
         let start = topic.row.start.get();
+        assert!(start == model.start || holds, "{start}");
+        assert!(start == model.start || model.lowest() >= Some(start));
         if start > model.start {
-            let lowest = model.lowest();
-            assert!(model.interest, "nothing goes for want of interest");
-            assert!(lowest >= Some(start), "{start}, {lowest:?} (R2, R3)");
             self.seen.note("discarded for want of interest");
-        } else if !holds && model.start == from.get() && model.interest {
-            let is_confirmed = model.lowest() >= Some(confirmed.get());
-            assert!(!is_confirmed, "it was confirmed still");
+        } else if is_as_planned && !is_confirmed {
             self.seen.note(match model.lowest() {
                 Some(_) => "somebody moved back",
                 None => "nobody was left",

@@ -48,33 +48,6 @@ fn name() -> crate::types::SubscriptionName {
 }
 
 impl Groups {
-    fn begin(mut random: Random) -> Self {
-        let options = ConsumerGroupOptions {
-            ack_deadline_ms: 100,
-            deliveries_max: random.below(5) as u32,
-            backoff_ms: [vec![], vec![50], vec![10, 500]][random.below(3) as usize].clone(),
-            unacked_max: 1 + random.below(60) as u32,
-            ordered_by_key: random.below(2) == 1,
-            dead_letters: "dead".parse().expect("good"),
-        };
-        let now = Now {
-            steady: 1,
-            wall: Timestamp::from_millis(1_000_000),
-        };
-        let row = ConsumerGroupRow::new(Generation::new(1), Offset::ZERO, options, now.wall);
-        let mut stock = Consumers::default();
-        stock.put_group(&name(), Some(row.clone()));
-        Self {
-            group: Group::load(row, stock.pages_of(Generation::new(1)), now),
-            random,
-            now,
-            stock,
-            records: Vec::new(),
-            start: 0,
-            decided: BTreeMap::new(),
-        }
-    }
-
     fn below(&mut self, n: u64) -> u64 {
         self.random.below(n)
     }
@@ -91,26 +64,6 @@ impl Groups {
         let slots: Vec<Slot> = self.group.members().map(|(slot, ..)| slot).collect();
         let at = self.below(slots.len().max(1) as u64) as usize;
         slots.get(at).copied()
-    }
-
-    fn go(&mut self) {
-        match self.below(20) {
-            0 | 1 => self.publish(),
-            2 if self.group.members().count() < 5 => {
-                let id = MemberId::from_bytes([self.below(250) as u8; 16]);
-                self.group.join(id, self.now);
-            }
-            3 => self.leave(),
-            4..=8 => self.take(),
-            9..=13 => self.settle(),
-            14 => self.pass_time(),
-            15 | 16 => self.flush(),
-            17 => self.bury(),
-            18 if self.below(10) == 0 => self.crash(),
-            19 if self.below(20) == 0 => self.discard(),
-            _ => {}
-        }
-        self.check();
     }
 
     fn publish(&mut self) {
@@ -601,12 +554,51 @@ impl Groups {
 }
 
 impl World for Groups {
-    fn new(random: Random) -> Self {
-        Self::begin(random)
+    fn new(mut random: Random) -> Self {
+        let options = ConsumerGroupOptions {
+            ack_deadline_ms: 100,
+            deliveries_max: random.below(5) as u32,
+            backoff_ms: [vec![], vec![50], vec![10, 500]][random.below(3) as usize].clone(),
+            unacked_max: 1 + random.below(60) as u32,
+            ordered_by_key: random.below(2) == 1,
+            dead_letters: "dead".parse().expect("good"),
+        };
+        let now = Now {
+            steady: 1,
+            wall: Timestamp::from_millis(1_000_000),
+        };
+        let row = ConsumerGroupRow::new(Generation::new(1), Offset::ZERO, options, now.wall);
+        let mut stock = Consumers::default();
+        stock.put_group(&name(), Some(row.clone()));
+        Self {
+            group: Group::load(row, stock.pages_of(Generation::new(1)), now),
+            random,
+            now,
+            stock,
+            records: Vec::new(),
+            start: 0,
+            decided: BTreeMap::new(),
+        }
     }
 
     fn step(&mut self) {
-        self.go();
+        match self.below(20) {
+            0 | 1 => self.publish(),
+            2 if self.group.members().count() < 5 => {
+                let id = MemberId::from_bytes([self.below(250) as u8; 16]);
+                self.group.join(id, self.now);
+            }
+            3 => self.leave(),
+            4..=8 => self.take(),
+            9..=13 => self.settle(),
+            14 => self.pass_time(),
+            15 | 16 => self.flush(),
+            17 => self.bury(),
+            18 if self.below(10) == 0 => self.crash(),
+            19 if self.below(20) == 0 => self.discard(),
+            _ => {}
+        }
+        self.check();
     }
 
     fn is_full(&self) -> bool {
