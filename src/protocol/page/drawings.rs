@@ -172,7 +172,11 @@ fn taking(vectors: &Vectors) -> Vec<Drawing<'_>> {
     let run = vec![("first offset", 42), ("count", 2), ("delivery", 1)];
     vec![
         ("    TakeRecords (77), answer", taken, answer),
-        ("    an item with its runs and its batch", &taken[16..], item),
+        (
+            "    an item with its runs and its batch",
+            &taken[16..],
+            item,
+        ),
         ("    a run of an item, 16 bytes", &taken[32..48], run),
     ]
 }
