@@ -36,7 +36,7 @@ impl Delta {
     /// Only the last carries the position: rows hold absolute values, so being
     /// ahead of the position after a crash does them no harm.
     pub fn into_pieces(self) -> Vec<Self> {
-        self.cut(limits::STORE_DELTA_BYTES_MAX / 2)
+        self.cut(limits::STORE_PIECE_BYTES)
     }
 
     pub(super) fn cut(self, piece_bytes: usize) -> Vec<Self> {

@@ -108,6 +108,9 @@ pub const RUINED_STORES_KEPT: usize = 2;
 /// Largest change of a store applied at once, keys and values together, in bytes. Until it is applied sled keeps
 /// a copy of the whole leaf page for every row of it, so it lies in memory some twenty times.
 pub const STORE_DELTA_BYTES_MAX: usize = 4 * MIB;
+/// A larger change is applied in pieces of so many bytes where that is allowed. 10,000 subscriptions made within a second
+/// take 39 MiB of memory so, and 107 MiB in pieces of 2 MiB; smaller pieces take as much and sync more often.
+pub const STORE_PIECE_BYTES: usize = MIB / 8;
 /// Rows of a new store written at once while it is built, in bytes.
 pub const STORE_BUILD_BYTES: usize = MIB / 4;
 /// Rows of a store read at once while it is loaded, in bytes.
