@@ -115,6 +115,46 @@ fn a_compacted_topic_keeps_the_newest_of_each_key_whatever_is_killed() {
     cluster.index.stop();
 }
 
+/// Keys out of the messages themselves, a deletion among them.
+#[test]
+fn keys_are_read_from_the_messages() {
+    let cluster = Cluster::start();
+    let publish = ["pub", "prices", "--create", "-q", "--key-from"];
+    let before = [&publish[..], &["before:\\t"]].concat();
+    cluster
+        .feed(&before, b"rye\t17.20\noats\ta\tb\nrye\t\n")
+        .ok();
+    let json = [&publish[..], &["json:of.truck"]].concat();
+    cluster.feed(&json, b"{\"of\":{\"truck\":38}}\n").ok();
+    let read = [
+        "sub",
+        "prices",
+        "--from",
+        "beginning",
+        "--until-end",
+        "-q",
+        "-f",
+        "%k|%p%n",
+    ];
+    let expected = "rye|17.20\noats|a\tb\nrye|\n38|{\"of\":{\"truck\":38}}\n";
+    assert_eq!(cluster.run(&read).ok(), expected);
+
+    let error = cluster
+        .feed(&json, b"{\"of\":{\"truck\":1}}\n{\"of\":7}\n")
+        .fails(2);
+    assert!(
+        error.contains("message 2 has no key where --key-from says"),
+        "{error}"
+    );
+    let error = cluster.feed(&before, b"\t17.20\n").fails(2);
+    assert!(error.contains("message 1 has no key"), "{error}");
+    let both = ["pub", "prices", "--key", "a", "--key-from", "json:id", "x"];
+    cluster.run(&both).fails(2);
+    cluster
+        .run(&["pub", "prices", "--key-from", "payload", "x"])
+        .fails(2);
+}
+
 #[test]
 fn a_key_is_purged_for_good() {
     let mut cluster = Cluster::start();

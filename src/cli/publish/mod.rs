@@ -25,7 +25,7 @@ use crate::client::{
 use crate::limits;
 use crate::types::{Offset, ProducerName, Sequence, TopicName};
 use feed::{Feed, Pace};
-use recipe::{IdPlace, Recipe};
+use recipe::{IdPlace, KeyPlace, Recipe};
 use report::{Outcome, Stall, collector, progress, report};
 
 /// Arguments of `pub`.
@@ -42,6 +42,9 @@ pub struct Publish {
     /// Key of every message
     #[arg(short, long)]
     key: Option<String>,
+    /// Where each message has its key: json:FIELD, or before:TEXT, which is taken off with the text behind it
+    #[arg(long, value_name = "PLACE", value_parser = recipe::key_place, conflicts_with = "key")]
+    key_from: Option<KeyPlace>,
     /// Header of every message; may be given more than once
     #[arg(short = 'H', long = "header", value_name = "NAME:VALUE", value_parser = values::header)]
     headers: Vec<(String, String)>,

@@ -37,10 +37,31 @@ pub fn id_place(text: &str) -> std::result::Result<IdPlace, String> {
     }
 }
 
+/// Where a message has its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyPlace {
+    /// A field of the payload, which is a JSON object; parts of it between dots.
+    Json(String),
+    /// In front of the payload, and this between them.
+    Before(String),
+}
+
+/// Parses `json:FIELD`, `before:TEXT`; in the text `\t` is a tabulator.
+pub fn key_place(text: &str) -> std::result::Result<KeyPlace, String> {
+    match text.split_once(':') {
+        Some(("json", field)) if !field.is_empty() => Ok(KeyPlace::Json(field.to_owned())),
+        Some(("before", between)) if !between.is_empty() => {
+            Ok(KeyPlace::Before(between.replace("\\t", "\t")))
+        }
+        _ => Err("expected json:FIELD such as json:id, or before:TEXT such as before:=".to_owned()),
+    }
+}
+
 /// What messages have beside their payload.
 #[derive(Debug)]
 pub(super) struct Recipe {
     key: Option<Bytes>,
+    key_from: Option<KeyPlace>,
     headers: Vec<Header>,
     /// Of the one message there is.
     id: Option<Bytes>,
@@ -61,6 +82,7 @@ impl Recipe {
         }
         let recipe = Self {
             key: args.key.clone().map(Bytes::from),
+            key_from: args.key_from.clone(),
             headers: args.headers.iter().map(header).collect(),
             id: args.id.clone().map(Bytes::from),
             id_from: args.id_from.clone(),
@@ -69,9 +91,9 @@ impl Recipe {
             ttl: args.ttl,
         };
         match &recipe.id_from {
-            Some(IdPlace::Key) if recipe.key.is_none() => {
-                Err(Failure::usage("--id-from key wants a key: -k KEY"))
-            }
+            Some(IdPlace::Key) if recipe.key.is_none() && recipe.key_from.is_none() => Err(
+                Failure::usage("--id-from key wants a key: -k KEY or --key-from PLACE"),
+            ),
             Some(IdPlace::Header(name)) if recipe.header_value(name).is_none() => {
                 let text = format!("--id-from header:{name} wants that header: -H {name}:VALUE");
                 Err(Failure::usage(text))
@@ -82,9 +104,10 @@ impl Recipe {
 
     /// The message of a payload, before which there were so many others.
     pub fn message(&self, payload: Bytes, before: u64) -> Result<Message> {
+        let (key, payload) = self.keyed(payload, before)?;
         let id = match &self.id_from {
             None => self.id.clone(),
-            Some(place) => Some(self.id_at(place, &payload).ok_or_else(|| {
+            Some(place) => Some(self.id_at(place, (&key, &payload)).ok_or_else(|| {
                 Failure::usage(format!(
                     "message {} has no id where --id-from says: expected {}",
                     before + 1,
@@ -93,7 +116,7 @@ impl Recipe {
             })?),
         };
         let message = Message {
-            key: self.key.clone(),
+            key,
             headers: self.headers.clone(),
             id: id.map(|id| id.as_ref().into()),
             ttl: self.ttl,
@@ -121,10 +144,29 @@ impl Recipe {
         found.map(|header| header.value.clone())
     }
 
-    fn id_at(&self, place: &IdPlace, payload: &Bytes) -> Option<Bytes> {
+    /// The key of a payload, and what is left of it.
+    fn keyed(&self, payload: Bytes, before: u64) -> Result<(Option<Bytes>, Bytes)> {
+        let Some(place) = &self.key_from else {
+            return Ok((self.key.clone(), payload));
+        };
+        let found = match place {
+            KeyPlace::Json(field) => json_field(&payload, field).map(|key| (key, payload)),
+            KeyPlace::Before(between) => cut(&payload, between.as_bytes()),
+        };
+        let found = found.filter(|(key, _)| !key.is_empty());
+        let (key, payload) = found.ok_or_else(|| {
+            let (number, expected) = (before + 1, expected_key(place));
+            let text =
+                format!("message {number} has no key where --key-from says: expected {expected}");
+            Failure::usage(text)
+        })?;
+        Ok((Some(key), payload))
+    }
+
+    fn id_at(&self, place: &IdPlace, (key, payload): (&Option<Bytes>, &Bytes)) -> Option<Bytes> {
         let id = match place {
             IdPlace::Payload => payload.clone(),
-            IdPlace::Key => self.key.clone()?,
+            IdPlace::Key => key.clone()?,
             IdPlace::Header(name) => self.header_value(name)?,
             IdPlace::Json(field) => json_field(payload, field)?,
         };
@@ -144,6 +186,21 @@ fn json_field(payload: &[u8], field: &str) -> Option<Bytes> {
         b'"' => serde_json::from_str::<String>(text).ok().map(Bytes::from),
         b'-' | b'0'..=b'9' => Some(Bytes::copy_from_slice(text.as_bytes())),
         _ => None,
+    }
+}
+
+/// What lies before the first `between`, and what behind it.
+fn cut(payload: &Bytes, between: &[u8]) -> Option<(Bytes, Bytes)> {
+    let at = payload
+        .windows(between.len())
+        .position(|window| window == between)?;
+    Some((payload.slice(..at), payload.slice(at + between.len()..)))
+}
+
+fn expected_key(place: &KeyPlace) -> String {
+    match place {
+        KeyPlace::Json(field) => expected(&IdPlace::Json(field.clone())),
+        KeyPlace::Before(between) => format!("a key, {between:?} and the payload"),
     }
 }
 
@@ -168,6 +225,29 @@ fn header((name, value): &(String, String)) -> Header {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_are_found_where_they_are_said_to_be() {
+        let before = |text: &str| KeyPlace::Before(text.to_owned());
+        assert_eq!(key_place("before:="), Ok(before("=")));
+        assert_eq!(key_place("before::"), Ok(before(":")));
+        assert_eq!(key_place("before:\\t"), Ok(before("\t")));
+        assert_eq!(key_place("json:a.b"), Ok(KeyPlace::Json("a.b".to_owned())));
+        for bad in ["", "key", "json", "json:", "before", "before:", "header:a"] {
+            assert!(key_place(bad).is_err(), "{bad}");
+        }
+        let parts = |payload: &'static str, between: &str| {
+            let found = cut(&Bytes::from_static(payload.as_bytes()), between.as_bytes());
+            found.map(|(key, rest)| (key.to_vec(), rest.to_vec()))
+        };
+        let both = |key: &str, rest: &str| Some((key.into(), rest.into()));
+        assert_eq!(parts("rye=1=2", "="), both("rye", "1=2"));
+        assert_eq!(parts("rye: 1", ": "), both("rye", "1"));
+        assert_eq!(parts("rye=", "="), both("rye", ""));
+        assert_eq!(parts("=1", "="), both("", "1"));
+        assert_eq!(parts("rye", "="), None);
+        assert_eq!(parts("", "="), None);
+    }
 
     #[test]
     fn ids_are_found_where_they_are_said_to_be() {
