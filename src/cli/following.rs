@@ -33,6 +33,8 @@ struct Following<'a> {
     is_dirty: bool,
     /// Something was printed and not written out.
     is_waiting: bool,
+    /// Writing failed: of what was handed out last nobody knows what was seen.
+    is_torn: bool,
     printed: u64,
     failed: Option<ClientError>,
 }
@@ -61,6 +63,7 @@ pub(super) async fn follow(pattern: &TopicPattern, args: Subscribe, context: &Co
         commits: args.name.is_some(),
         is_dirty: false,
         is_waiting: false,
+        is_torn: false,
         printed: 0,
         failed: None,
     };
@@ -116,9 +119,12 @@ async fn tell_absence(mut away: watch::Receiver<Vec<PeerName>>, output: &Output)
 }
 
 impl Following<'_> {
-    /// Prints until it is time to stop, then commits, whatever the reason was.
+    /// Prints until it is time to stop, then commits, whatever the reason was but that nobody saw what was printed.
     async fn run(&mut self, count: Option<u64>, stop: &CancellationToken) -> Result {
         let followed = self.flow(count, stop).await;
+        if self.is_torn {
+            return followed;
+        }
         let committed = self.commit(self.timeout).await;
         followed.and(committed)?;
         match self.failed.take() {
@@ -191,7 +197,7 @@ impl Following<'_> {
                 Delivery::Record(record) => {
                     self.printed += 1;
                     self.is_waiting = true;
-                    self.printer.print(&Message {
+                    let printed = self.printer.print(&Message {
                         topic: &some.topic,
                         offset: record.offset,
                         timestamp: record.timestamp,
@@ -200,7 +206,9 @@ impl Following<'_> {
                         payload: &record.value,
                         delivery: None,
                         expires: None,
-                    })?;
+                    });
+                    self.is_torn |= printed.is_err();
+                    printed?;
                 }
                 Delivery::Gap(gap) => {
                     let (from, to, reason) = (gap.from, gap.to, gap.reason);
@@ -215,7 +223,9 @@ impl Following<'_> {
 
     fn flush(&mut self) -> Result {
         self.is_waiting = false;
-        self.printer.flush()
+        let written = self.printer.flush();
+        self.is_torn |= written.is_err();
+        written
     }
 
     /// Commits what was written out, waiting so long for peers that are away.

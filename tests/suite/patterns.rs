@@ -284,6 +284,27 @@ fn a_durable_pattern_loses_nothing_over_kills() {
     up.stop();
 }
 
+/// What was to be written when the pipe broke was confirmed, and never seen by anybody.
+#[test]
+fn what_nobody_took_out_of_the_pipe_is_not_confirmed() {
+    let up = Up::start();
+    up.run(&["topic", "create", "q.a", "-q"]).ok();
+    up.feed(&["pub", "q.a", "-q"], &lines(50)).ok();
+    let args = ["q.*", "--as", "map", "--from", "beginning", "--until-end"];
+    let mut unread = sub(up.dir.path(), &up.index, &args)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    // Long before anything is written.
+    drop(unread.stdout.take());
+    let status = unread.wait().expect("it ends");
+    assert!(status.success(), "{status}");
+    let read = run_with(sub(up.dir.path(), &up.index, &args), b"");
+    let told = offsets(&read.ok().lines().map(str::to_owned).collect::<Vec<_>>());
+    dense(told.get("q.a").map_or(&[], Vec::as_slice), 0..50);
+    up.stop();
+}
+
 #[test]
 fn a_thousand_topics_are_read_to_their_ends_and_followed() {
     let up = Up::start();
