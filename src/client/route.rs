@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::client::ClientError;
 use crate::client::backoff::Backoff;
@@ -29,6 +30,9 @@ pub(super) struct Route {
     /// Failures since the last progress.
     trouble: Option<Backoff>,
     attempts: u32,
+    /// When the pause after the last failure is over, until it was waited for and acted upon: whoever waits for a
+    /// little at a time goes on with it.
+    due: Option<Instant>,
 }
 
 impl Route {
@@ -46,6 +50,7 @@ impl Route {
             away: watch::Sender::new(false),
             trouble: None,
             attempts: 0,
+            due: None,
         }
     }
 
@@ -107,7 +112,7 @@ impl Route {
     }
 
     /// After a failure: waits a little and finds out where to go on. Fails when the patience is
-    /// over, or when trying again cannot help.
+    /// over, or when trying again cannot help. May be dropped while it waits: after the next failure it goes on.
     pub async fn recover(&mut self, error: CallError) -> Result<(), ClientError> {
         if let CallError::Api(error) = &error
             && !is_transient(error)
@@ -118,11 +123,18 @@ impl Route {
         self.tell_away(true);
         let is_redirect = matches!(error.as_api(), Some(ApiError::NotHosted { .. }));
         let is_first = self.trouble.is_none();
+        if is_first {
+            self.due = None;
+        }
         let waited = match &error {
             CallError::TimedOut { after, .. } => *after,
             _ => Duration::ZERO,
         };
-        self.attempts = if is_first { 1 } else { self.attempts + 1 };
+        self.attempts = match (is_first, self.due) {
+            (true, _) => 1,
+            (false, None) => self.attempts + 1,
+            (false, Some(_)) => self.attempts,
+        };
         let trouble = self.trouble.get_or_insert_with(|| Backoff::after(waited));
         let since = trouble.since();
         if since.elapsed() >= self.timeout {
@@ -131,9 +143,20 @@ impl Route {
             return Err(self.cluster.explain(&self.location, error, effect));
         }
         if !(is_redirect && is_first) {
-            let pause = trouble.pause();
-            tokio::time::sleep(pause).await;
+            let due = (self.due).get_or_insert_with(|| Instant::now() + trouble.pause());
+            tokio::time::sleep_until(*due).await;
         }
+        let found = self.look_again(error, since).await;
+        self.due = None;
+        found
+    }
+
+    /// Finds out where to go on.
+    async fn look_again(
+        &mut self,
+        error: CallError,
+        since: std::time::Instant,
+    ) -> Result<(), ClientError> {
         // A lost connection is first dialled again where it led: most often the host is just back,
         // and whoever could say otherwise may be away.
         let is_lost = error.as_api().is_none();

@@ -8,7 +8,7 @@ use crate::client::{
     SubscriberOptions,
 };
 use crate::limits;
-use crate::protocol::api::Position;
+use crate::protocol::api::{Position, Role};
 use crate::types::{Gap, GapReason, LeaderEpoch, Offset, SubscriptionName};
 
 async fn publish(client: &Client, range: std::ops::Range<usize>) {
@@ -366,6 +366,45 @@ async fn restarts_and_moves_of_the_host_are_not_noticed() {
     publish(&client, 150..200).await;
     expect(&mut reader, 150..200).await;
     assert_eq!(reader.commit().await, Ok(Offset::new(200)));
+}
+
+/// Whoever waits for a little at a time never came so far as to ask where the topic is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_little_at_a_time_finds_a_host_that_moved() {
+    const LITTLE: Duration = Duration::from_millis(50);
+    let index = Running::start(Role::Index, "index", &[], Vec::new()).await;
+    let old = Running::peer("a", &["t"]).await;
+    let here = |host: &Running| {
+        let location = host.location(&name("t")).expect("it hosts it");
+        index.disk().elsewhere.insert(name("t"), location);
+    };
+    here(&old);
+    let client = index.client().await;
+    publish(&client, 0..10).await;
+    let mut reader = subscriber(&client, from_beginning()).await;
+    expect(&mut reader, 0..10).await;
+    let old = old.kill().await;
+    // Until it tries again more seldom than it is waited for.
+    let lookups = index.disk().lookups;
+    for _ in 0..20 {
+        assert_eq!(reader.next_within(LITTLE).await, Ok(None));
+    }
+    assert!(index.disk().lookups > lookups);
+    let new = Running::peer("newer", &["t"]).await;
+    old.change(&name("t"), |from| {
+        new.change(&name("t"), |to| std::mem::swap(from, to));
+    });
+    here(&new);
+    publish(&new.client().await, 10..20).await;
+    let deadline = std::time::Instant::now() + SOON;
+    let mut seen = 10;
+    while seen < 20 {
+        assert!(std::time::Instant::now() < deadline, "it is not found");
+        if let Some(delivery) = reader.next_within(LITTLE).await.expect("no error") {
+            assert!(matches!(delivery, Delivery::Record(r) if r.offset.get() == seen));
+            seen += 1;
+        }
+    }
 }
 
 #[tokio::test]
