@@ -139,11 +139,11 @@ impl Cluster {
 
     // --- connections ---------------------------------------------------------
 
-    /// An open connection, dialled if need be.
+    /// An open connection, dialled if need be. May be dropped while it waits: the dialling goes on, and who asks next
+    /// has what comes of it.
     pub async fn connection(&self, address: &Address, lane: Lane) -> Result<Connection, CallError> {
         let asked = Instant::now();
-        let slot = self.slot(address, lane);
-        let mut slot = slot.lock().await;
+        let mut slot = self.slot(address, lane).lock_owned().await;
         if let Some(connection) = slot.connection.as_ref().filter(|open| !open.is_closed()) {
             return Ok(connection.clone());
         }
@@ -152,18 +152,19 @@ impl Cluster {
         {
             return Err(failure.clone());
         }
-        match Connection::connect(address, &dial_options(&self.options)).await {
-            Ok(connection) => {
-                slot.connection = Some(connection.clone());
-                slot.failure = None;
-                Ok(connection)
-            }
-            Err(error) => {
-                slot.connection = None;
-                slot.failure = Some((Instant::now(), error.clone()));
-                Err(error)
-            }
-        }
+        let (to, options) = (address.clone(), dial_options(&self.options));
+        let dialling = tokio::spawn(async move {
+            let dialled = Connection::connect(&to, &options).await;
+            slot.connection = dialled.as_ref().ok().cloned();
+            slot.failure = dialled.as_ref().err().map(|e| (Instant::now(), e.clone()));
+            dialled
+        });
+        dialling.await.unwrap_or_else(|error| {
+            Err(CallError::Unreachable {
+                address: address.clone(),
+                reason: error.to_string(),
+            })
+        })
     }
 
     /// A connection that is shared with nobody: what lasts as long as it ends with its owner.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::net::{TcpListener, TcpStream};
+
 use super::node::{FetchFault, Running, SOON, name};
 use crate::client::{
     Client, ClientError, Compression, Delivery, DeliveryRef, Message, PublisherOptions, Subscriber,
@@ -9,7 +11,7 @@ use crate::client::{
 };
 use crate::limits;
 use crate::protocol::api::{Position, Role};
-use crate::types::{Gap, GapReason, LeaderEpoch, Offset, SubscriptionName};
+use crate::types::{Address, Gap, GapReason, LeaderEpoch, Offset, SubscriptionName};
 
 async fn publish(client: &Client, range: std::ops::Range<usize>) {
     let options = PublisherOptions {
@@ -401,6 +403,49 @@ async fn who_waits_for_a_little_at_a_time_finds_a_host_that_moved() {
     while seen < 20 {
         assert!(std::time::Instant::now() < deadline, "it is not found");
         if let Some(delivery) = reader.next_within(LITTLE).await.expect("no error") {
+            assert!(matches!(delivery, Delivery::Record(r) if r.offset.get() == seen));
+            seen += 1;
+        }
+    }
+}
+
+/// A way to a node on which the hello takes that long.
+async fn long_way_to(host: &Running, delay: Duration) -> Address {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound").into();
+    let host = host.address();
+    tokio::spawn(async move {
+        while let Ok((mut from, _)) = listener.accept().await {
+            let host = host.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(delay).await;
+                let mut to = TcpStream::connect(host.as_str()).await.expect("it runs");
+                let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+            });
+        }
+    });
+    address
+}
+
+/// Each wait began to dial anew.
+#[tokio::test]
+async fn who_waits_for_a_little_at_a_time_gets_over_a_long_way() {
+    let host = Running::peer("a", &["t"]).await;
+    publish(&host.client().await, 0..10).await;
+    let mut location = host.location(&name("t")).expect("it hosts it");
+    location.address = long_way_to(&host, Duration::from_millis(300)).await;
+    let client = host.client().await;
+    client.cluster.learn(location);
+    let mut reader = subscriber(&client, from_beginning()).await;
+    let deadline = std::time::Instant::now() + SOON;
+    let mut seen = 0;
+    while seen < 10 {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "it does not get there"
+        );
+        let within = Duration::from_millis(50);
+        if let Some(delivery) = reader.next_within(within).await.expect("no error") {
             assert!(matches!(delivery, Delivery::Record(r) if r.offset.get() == seen));
             seen += 1;
         }
