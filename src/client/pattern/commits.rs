@@ -107,7 +107,10 @@ impl PatternSubscriber {
                 self.doubt(id);
             }
             Err(error) if is_away(&error) => self.suspect_host_of(id),
-            Err(error) => self.give_up(id, error),
+            Err(error) => {
+                self.dirty.remove(&id);
+                self.give_up(id, error);
+            }
         }
     }
 
@@ -128,6 +131,7 @@ impl PatternSubscriber {
             }
             Ok(None) => {
                 let name = self.options.name.clone();
+                self.dirty.remove(&id);
                 if let Some(name) = name {
                     let error = ApiError::SubscriptionNotFound { topic, name };
                     self.give_up(id, error.into());
@@ -139,6 +143,9 @@ impl PatternSubscriber {
 
     fn trouble_with_work(&mut self, id: TopicId, error: ClientError) {
         self.stop_work(id);
+        if !is_away(&error) {
+            self.dirty.remove(&id);
+        }
         self.trouble_with(id, error);
     }
 }

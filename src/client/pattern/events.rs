@@ -405,7 +405,6 @@ impl PatternSubscriber {
     pub(super) fn give_up(&mut self, id: TopicId, error: ClientError) {
         self.stop_work(id);
         self.set_activity(id, Activity::Stopped);
-        self.dirty.remove(&id);
         if let Some(topic) = self.topics.get_mut(id) {
             let was_counted = std::mem::replace(&mut topic.is_counted, true);
             let topic = topic.name.clone();

@@ -413,6 +413,25 @@ async fn what_is_damaged_is_given_up_and_told_and_others_go_on() {
     until(&mut all, &mut Positions::new(), &[("q.b", 10)]).await;
 }
 
+/// What came before the damage was forgotten, and came again each time.
+#[tokio::test]
+async fn what_was_handed_out_of_a_topic_that_is_given_up_can_be_confirmed() {
+    let peer = Running::peer("a", &["q.a"]).await;
+    let index = index_of(&[&peer]).await;
+    let client = index.client().await;
+    publish(&client, "q.a", 0..10).await;
+    let mut all = follow(&client, "q.*", durable(Some(Position::Beginning))).await;
+    until(&mut all, &mut Positions::new(), &[("q.a", 10)]).await;
+    peer.disk().fetch_fault = Some(super::node::FetchFault::Corrupt);
+    publish(&client, "q.a", 10..20).await;
+    let event = next(&mut all).await;
+    assert!(matches!(event, PatternEvent::Failed { .. }), "{event:?}");
+    assert_eq!(all.commit().await, Ok(0));
+    let disk = peer.disk();
+    let committed = &disk.topics[&name("q.a")].subscriptions[&subscription()];
+    assert_eq!(committed.committed_offset, Offset::new(10));
+}
+
 #[tokio::test]
 async fn what_has_to_end_does_not_wait_for_a_peer_for_ever() {
     let peer = Running::peer("a", &["q.a"]).await;
