@@ -31,6 +31,7 @@ impl PatternSubscriber {
         self.place_unreached();
         self.phase = Phase::Placing;
         self.place_all().await;
+        self.place_lost();
         self.phase = Phase::Following;
         let all: Vec<TopicId> = self.topics.iter().map(|(id, _)| id).collect();
         self.started.topics = all.len();
@@ -160,6 +161,16 @@ impl PatternSubscriber {
         for id in away {
             if let Some(topic) = self.topics.get_mut(id) {
                 topic.place = Place::Wanted(of_unreached(self.options.from, self.since));
+            }
+        }
+    }
+
+    /// So do those whose hosts went away meanwhile.
+    fn place_lost(&mut self) {
+        let (from, since) = (self.options.from, self.since);
+        for topic in self.topics.iter_mut() {
+            if matches!(topic.place, Place::Wanted(_)) {
+                topic.place = Place::Wanted(of_unreached(from, since));
             }
         }
     }

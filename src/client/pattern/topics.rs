@@ -140,6 +140,10 @@ impl Topics {
         self.by_id.iter().map(|(id, followed)| (*id, followed))
     }
 
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Followed> {
+        self.by_id.values_mut()
+    }
+
     /// The topics at a host.
     pub fn at(&self, host: &Address) -> Vec<TopicId> {
         let there = self.by_id.iter().filter(|(_, topic)| topic.host == *host);

@@ -294,6 +294,8 @@ pub struct Disk {
     pub publishes: u64,
     /// Control requests are taken and never answered.
     pub is_silent: bool,
+    /// Subscriptions are not made here now.
+    pub makes_no_subscriptions: bool,
     unanswered: Vec<Reply>,
     /// What this node knows of other nodes' topics.
     pub elsewhere: BTreeMap<TopicName, TopicLocation>,
@@ -591,6 +593,9 @@ impl Node {
         &self,
         request: CreateSubscription,
     ) -> Result<SubscriptionInfo, ApiError> {
+        if self.disk().makes_no_subscriptions {
+            return Err(ApiError::Unanswered);
+        }
         self.named(&request.topic, |topic| {
             let offset = topic.find(request.from);
             let (id, epoch, start, end) = (topic.id, topic.epoch, topic.start, topic.end);
@@ -786,6 +791,7 @@ impl Running {
             fetch_fault: None,
             publishes: 0,
             is_silent: false,
+            makes_no_subscriptions: false,
             unanswered: Vec::new(),
             elsewhere: BTreeMap::new(),
             peers: vec![info.clone()],

@@ -432,6 +432,19 @@ async fn what_was_handed_out_of_a_topic_that_is_given_up_can_be_confirmed() {
     assert_eq!(committed.committed_offset, Offset::new(10));
 }
 
+/// What was published between the start and the return of such a peer was passed over without a word.
+#[tokio::test]
+async fn a_peer_that_goes_away_while_it_begins_is_followed_from_then_on() {
+    let peer = Running::peer("a", &["q.a"]).await;
+    let index = index_of(&[&peer]).await;
+    let client = index.client().await;
+    peer.disk().makes_no_subscriptions = true;
+    let mut all = follow(&client, "q.*", durable(None)).await;
+    publish(&client, "q.a", 0..10).await;
+    peer.disk().makes_no_subscriptions = false;
+    until(&mut all, &mut Positions::new(), &[("q.a", 10)]).await;
+}
+
 #[tokio::test]
 async fn what_has_to_end_does_not_wait_for_a_peer_for_ever() {
     let peer = Running::peer("a", &["q.a"]).await;
