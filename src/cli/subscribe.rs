@@ -435,7 +435,7 @@ impl<'a> Flow<'a> {
             first = self.subscriber.next_within(wait) => match first? {
                 Some(delivery) => {
                     self.print(&delivery)?;
-                    self.flush()
+                    self.flush(self.subscriber.position())
                 }
                 None => Ok(()),
             },
@@ -455,10 +455,12 @@ impl<'a> Flow<'a> {
                 deliveries = self.subscriber.next_many(wanted) => deliveries?,
                 () = tokio::time::sleep_until(commit_due), if self.is_dirty() => Vec::new(),
             };
-            for delivery in &deliveries {
+            let (wanted, further) = until.split(&deliveries);
+            for delivery in wanted {
                 self.print(delivery)?;
             }
-            self.flush()?;
+            let to = further.first().map_or(self.subscriber.position(), begin_of);
+            self.flush(to)?;
             if Instant::now() >= commit_due {
                 self.commit().await?;
                 commit_due = Instant::now() + COMMIT_EVERY;
@@ -490,9 +492,10 @@ impl<'a> Flow<'a> {
         }
     }
 
-    fn flush(&mut self) -> Result {
+    /// Writes out what was printed, which is everything before that offset.
+    fn flush(&mut self, to: Offset) -> Result {
         self.printer.flush()?;
-        self.written = self.subscriber.position();
+        self.written = to;
         Ok(())
     }
 
@@ -531,5 +534,42 @@ impl Until {
             .min(to_end.unwrap_or(u64::MAX))
             .min(MESSAGES_AT_ONCE as u64);
         wanted as usize
+    }
+
+    /// Parts what came from what lies behind the end: a gap is one of those that were asked for, and may be many offsets.
+    fn split<'a>(&self, deliveries: &'a [Delivery]) -> (&'a [Delivery], &'a [Delivery]) {
+        let is_before = |end: Offset| deliveries.partition_point(|next| begin_of(next) < end);
+        deliveries.split_at(self.end.map_or(deliveries.len(), is_before))
+    }
+}
+
+fn begin_of(delivery: &Delivery) -> Offset {
+    match delivery {
+        Delivery::Record(record) => record.offset,
+        Delivery::Gap(gap) => gap.from,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Gap, GapReason};
+
+    /// What was published after the end was looked up came along where there was a gap before it.
+    #[test]
+    fn what_lies_behind_the_end_is_not_wanted() {
+        let gap = |from, to| {
+            Delivery::Gap(Gap {
+                from: Offset::new(from),
+                to: Offset::new(to),
+                reason: GapReason::Purged,
+            })
+        };
+        let came = [gap(0, 90), gap(90, 95), gap(95, 100), gap(100, 101)];
+        for (end, wanted) in [(None, 4), (Some(100), 3), (Some(92), 2), (Some(0), 0)] {
+            let end = end.map(Offset::new);
+            let until = Until { count: None, end };
+            assert_eq!(until.split(&came), came.split_at(wanted), "{end:?}");
+        }
     }
 }

@@ -373,6 +373,12 @@ impl PatternSubscriber {
                 host.suspicion = None;
             }
             topic.end = topic.end.max(reader.end_offset());
+            let goal = topic.goal.unwrap_or(Offset::new(u64::MAX));
+            let is_wanted = |delivery: &Delivery| match delivery {
+                Delivery::Record(record) => record.offset < goal,
+                Delivery::Gap(gap) => gap.from < goal,
+            };
+            let wanted = deliveries.into_iter().take_while(is_wanted).collect();
             if self.turn.is_some() {
                 // Somebody else's is not over: this one is read again.
                 self.set_activity(id, Activity::Resting);
@@ -381,7 +387,7 @@ impl PatternSubscriber {
             self.turn = Some(Turn {
                 id,
                 topic: topic.name.clone(),
-                deliveries: deliveries.into(),
+                deliveries: wanted,
                 reader,
             });
         }

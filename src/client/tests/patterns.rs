@@ -445,6 +445,31 @@ async fn a_peer_that_goes_away_while_it_begins_is_followed_from_then_on() {
     until(&mut all, &mut Positions::new(), &[("q.a", 10)]).await;
 }
 
+/// Records behind the end came along with a gap in front of it.
+#[tokio::test]
+async fn what_is_to_end_ends_there_behind_a_gap_too() {
+    let peer = Running::peer("a", &["q.a"]).await;
+    let index = index_of(&[&peer]).await;
+    let client = index.client().await;
+    publish(&client, "q.a", 0..5).await;
+    peer.change(&name("q.a"), |topic| topic.lose(10));
+    publish(&client, "q.a", 15..20).await;
+    let options = PatternOptions {
+        until_end: true,
+        ..from(Position::Beginning)
+    };
+    let mut some = follow(&client, "q.*", options).await;
+    publish(&client, "q.a", 20..40).await;
+    let mut positions = Positions::new();
+    loop {
+        match next(&mut some).await {
+            PatternEvent::Ended => break,
+            event => _ = take(&event, &mut positions),
+        }
+    }
+    assert_eq!(positions[&name("q.a")], 20);
+}
+
 #[tokio::test]
 async fn what_has_to_end_does_not_wait_for_a_peer_for_ever() {
     let peer = Running::peer("a", &["q.a"]).await;
