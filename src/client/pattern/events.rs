@@ -191,7 +191,10 @@ impl PatternSubscriber {
             }
             Ok(other) => {
                 self.let_go(id);
-                if self.pattern.matches(&other.name) && self.take_in(&other, Position::Beginning) {
+                // What has to end counts the topics of its start, and leaves others to the next time.
+                let is_late = self.options.until_end && self.phase == Phase::Following;
+                let is_wanted = self.pattern.matches(&other.name) && !is_late;
+                if is_wanted && self.take_in(&other, Position::Beginning) {
                     self.note(PatternEvent::Found(other.name));
                 }
             }

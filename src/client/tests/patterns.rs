@@ -470,6 +470,41 @@ async fn what_is_to_end_ends_there_behind_a_gap_too() {
     assert_eq!(positions[&name("q.a")], 20);
 }
 
+/// The one made anew was counted in the place of one that was still to be read.
+#[tokio::test]
+async fn what_is_to_end_waits_for_all_of_its_topics_where_one_is_made_anew() {
+    let peer = Running::peer("a", &["q.a"]).await;
+    let other = Running::peer("bb", &["q.b"]).await;
+    let index = index_of(&[&peer, &other]).await;
+    let client = index.client().await;
+    publish(&client, "q.a", 0..5).await;
+    publish(&client, "q.b", 0..5).await;
+    let other = other.kill().await;
+    let options = PatternOptions {
+        until_end: true,
+        ..from(Position::Beginning)
+    };
+    let mut all = follow(&client, "q.*", options).await;
+    peer.disk().topics.remove(&name("q.a"));
+    let made = peer.client().await;
+    let made = made.create_topic(&NewTopic::new(name("q.a"))).await;
+    made.expect("made");
+    tell(&index, &[&peer], &[]);
+    let location = other.location(&name("q.b")).expect("it hosts it");
+    index.disk().elsewhere.insert(name("q.b"), location);
+    let mut events = Vec::new();
+    while let Ok(event) = tokio::time::timeout(Duration::from_secs(2), all.next_event(100)).await {
+        let event = event.expect("an event");
+        assert_ne!(event, PatternEvent::Ended, "after {events:?}");
+        events.push(event);
+    }
+    assert_eq!(events, [PatternEvent::Gone(name("q.a"))]);
+    let _other = Running::restart(other).await;
+    let mut positions = Positions::new();
+    until(&mut all, &mut positions, &[("q.b", 5)]).await;
+    assert_eq!(next(&mut all).await, PatternEvent::Ended);
+}
+
 #[tokio::test]
 async fn what_has_to_end_does_not_wait_for_a_peer_for_ever() {
     let peer = Running::peer("a", &["q.a"]).await;
