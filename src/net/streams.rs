@@ -38,7 +38,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::limits;
 use crate::net::admission::{Shared, Ticket};
@@ -113,6 +113,8 @@ pub(super) struct Streams {
     open: Mutex<Open>,
     /// Those whose end is not written yet.
     count: AtomicUsize,
+    /// They are to be looked after more often than so far.
+    sooner: Notify,
 }
 
 impl Streams {
@@ -232,6 +234,7 @@ impl Listed {
                 reason: format!("{correlation} is that of a stream that is open: take another one"),
             });
         }
+        let before = open.keep_alive;
         open.keep_alive = match open.streams.is_empty() {
             true => keep_alive,
             false => open.keep_alive.min(keep_alive),
@@ -242,6 +245,9 @@ impl Listed {
         };
         open.streams.insert(correlation, entry);
         let is_tended = std::mem::replace(&mut open.is_tended, true);
+        if is_tended && open.keep_alive < before {
+            shared.streams.sooner.notify_one();
+        }
         drop(open);
         if !is_tended {
             let (gone, tended) = (shared.gone.clone(), shared.clone());
@@ -288,7 +294,10 @@ async fn tend(shared: Arc<Shared>) {
     let mut heard = shared.heard.count();
     let mut silent = Duration::ZERO;
     while let Some(every) = streams.tended_every() {
-        tokio::time::sleep(every).await;
+        tokio::select! {
+            () = tokio::time::sleep(every) => {}
+            () = streams.sooner.notified() => continue,
+        }
         // Where something waits to be written, that is the next sign of life.
         let is_quiet = outbox.rounds() == sent && outbox.bytes() == 0;
         sent = outbox.rounds();

@@ -295,6 +295,31 @@ async fn a_client_of_which_nothing_is_heard_loses_its_streams_and_one_that_speak
     assert!(read_frame(&mut silent).await.is_some());
 }
 
+/// The first stream's long time had to be over before the second one's short one counted.
+#[tokio::test]
+async fn the_shortest_time_that_was_asked_for_counts_from_the_moment_it_is() {
+    let server = Setup::default().start().await;
+    let mut stream = server.greeted().await;
+    for (correlation, keep_alive_ms) in [(5, 10_000), (6, 100)] {
+        let open = Stream {
+            keep_alive_ms,
+            ..stream_of(1, Credit::default())
+        };
+        let open = request(correlation, Api::Stream, open.encode());
+        stream.write_all(&open).await.expect("open");
+        let stands = read_frame(&mut stream).await.expect("it stands");
+        assert!(stands.body.is_empty());
+        // The one that looks after them sleeps by now.
+        tokio::task::yield_now().await;
+    }
+    let alive = tokio::time::timeout(Duration::from_secs(5), read_frame(&mut stream));
+    let alive = alive.await.expect("within the short one").expect("open");
+    assert!(
+        alive.header.has_more() && alive.body.is_empty(),
+        "{alive:?}"
+    );
+}
+
 #[tokio::test]
 async fn streams_end_with_the_server_and_with_the_client_s_sending_side() {
     let server = Setup::default().start().await;
