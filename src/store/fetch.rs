@@ -40,8 +40,13 @@ impl Store {
                 || result.is_full
                 || !is_only_batches(&result.items);
             if enough || wait.is_zero() || !self.wait_for_more(&topic, &mut end, deadline).await {
-                // What lay here while more was waited for may be over by now.
-                let result = match !enough && self.some_is_over(&result.items) {
+                // What lay here while more was waited for may be over by now, purged or discarded.
+                let is_old = || {
+                    topic.start() > fetch.offset
+                        || topic.purges() != result.purges
+                        || self.some_is_over(&result.items)
+                };
+                let result = match !enough && is_old() {
                     true => self.read(&topic, &fetch).await?,
                     false => result,
                 };

@@ -454,6 +454,47 @@ async fn a_key_that_was_purged_is_read_by_nobody_and_its_bytes_go() {
     }
 }
 
+/// A fetch that waited for more answered with what it had read before.
+#[tokio::test]
+async fn what_was_purged_or_discarded_while_a_fetch_waited_is_not_answered_with() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (store, _) = open(dir.path());
+    let id = create(&store, "a", Durability::Fsync).await;
+    for n in [1, 2, 1] {
+        let value = b"value".to_vec();
+        publish(&store, id, keyed(&[(Some(key(n)), value)])).await;
+    }
+    let waiting = Fetch {
+        min_bytes: 1 << 20,
+        max_wait_ms: 1_000,
+        ..fetch(id, 0)
+    };
+    let told = |fetched: Fetched| {
+        let told = fetched.items.into_iter().map(|item| match item {
+            FetchItem::Batch(batch) => (batch.base_offset.get(), None),
+            FetchItem::Gap(gap) => (gap.from.get(), Some(gap.reason)),
+        });
+        told.collect::<Vec<_>>()
+    };
+    let purge = store.purge_key(name("a"), key(1));
+    let (fetched, purged) = tokio::join!(store.fetch(waiting), purge);
+    purged.expect("purged");
+    let purged = Some(GapReason::Purged);
+    let expected = [(0, purged), (1, None), (2, purged)];
+    assert_eq!(told(fetched.expect("read")), expected);
+    publish(&store, id, keyed(&[(None, b"value".to_vec())])).await;
+    let next = Fetch {
+        offset: Offset::new(3),
+        ..waiting
+    };
+    let discard = store.purge_topic(name("a"), Position::Offset(Offset::new(4)));
+    let (fetched, discarded) = tokio::join!(store.fetch(next), discard);
+    discarded.expect("discarded");
+    let expected = [(3, Some(GapReason::Discarded))];
+    assert_eq!(told(fetched.expect("read")), expected);
+    store.stop().expect("a clean stop");
+}
+
 async fn check_counts_of_purged(store: &Store, id: TopicId) {
     let deadline = std::time::Instant::now() + Duration::from_secs(60);
     while info(store, "a").await.purges > 0 {
