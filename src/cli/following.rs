@@ -50,7 +50,11 @@ pub(super) async fn follow(pattern: &TopicPattern, args: Subscribe, context: &Co
         pass_damage: args.look.pass_damage,
         timeout: Some(args.timeout),
     };
-    let subscriber = context.client.pattern_subscriber(pattern, options).await?;
+    let opening = context.client.pattern_subscriber(pattern, options);
+    let Some(subscriber) = stop.run_until_cancelled(opening).await else {
+        return Ok(());
+    };
+    let subscriber = subscriber?;
     let how = (args.name.is_some(), args.until_end);
     tell_start(pattern, &subscriber, how, &context.output);
     let away = subscriber.watch_away();

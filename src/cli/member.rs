@@ -76,18 +76,23 @@ pub async fn sub(
     let stop = signals::listen()?;
     let buffer = limits::MEMBER_BUFFER_RECORDS_DEFAULT as u64;
     let buffer = wanted.count.map_or(buffer, |count| count.min(buffer));
-    let options = MemberOptions {
-        create: new_group(&wanted, &name, flags, context).await?,
-        buffer_records: buffer as usize,
-        // Whoever reads what is printed may be slow; the deadline is for those who work on it.
-        keep: true,
-        timeout: Some(wanted.timeout),
-        ..MemberOptions::default()
+    let joining = async {
+        let options = MemberOptions {
+            create: new_group(&wanted, &name, flags, context).await?,
+            buffer_records: buffer as usize,
+            // Whoever reads what is printed may be slow; the deadline is for those who work on it.
+            keep: true,
+            timeout: Some(wanted.timeout),
+            ..MemberOptions::default()
+        };
+        let client = &context.client;
+        let member = client.join_group(&wanted.topic, &name, options).await?;
+        Ok::<_, Failure>(member)
     };
-    let member = context
-        .client
-        .join_group(&wanted.topic, &name, options)
-        .await?;
+    let Some(member) = stop.run_until_cancelled(joining).await else {
+        return Ok(());
+    };
+    let member = member?;
     let absence = Absence::new(member.watch_absence(), &context.output, wanted.timeout);
     let mut flow = Flow {
         member,

@@ -168,18 +168,23 @@ pub async fn sub(args: Subscribe, context: &Context) -> Result {
         return member::sub(wanted, name, &args.group, context).await;
     }
     let stop = signals::listen()?;
-    let mut options = match args.name {
-        None => SubscriberOptions::passing(args.from.unwrap_or(Position::End)),
-        Some(name) => {
-            let from = begin(&topic, &name, args.from, context).await?;
-            SubscriberOptions::durable(name, from)
-        }
+    let opening = async {
+        let mut options = match args.name {
+            None => SubscriberOptions::passing(args.from.unwrap_or(Position::End)),
+            Some(name) => {
+                let from = begin(&topic, &name, args.from, context).await?;
+                SubscriberOptions::durable(name, from)
+            }
+        };
+        options.pass_damage = args.look.pass_damage;
+        options.timeout = Some(args.timeout);
+        options.expire = args.expire;
+        open(&topic, options, context).await
     };
-    options.pass_damage = args.look.pass_damage;
-    options.timeout = Some(args.timeout);
-    options.expire = args.expire;
-    let subscriber = context.client.subscriber(&topic, options).await?;
-    warn_of_quarantine(&topic, context).await;
+    let Some(subscriber) = stop.run_until_cancelled(opening).await else {
+        return Ok(());
+    };
+    let subscriber = subscriber?;
     let until = Until {
         count: args.count,
         end: args.until_end.then(|| subscriber.end_offset()),
@@ -338,6 +343,16 @@ async fn begin(
     }
 }
 
+async fn open(
+    topic: &TopicName,
+    options: SubscriberOptions,
+    context: &Context,
+) -> Result<Subscriber> {
+    let subscriber = context.client.subscriber(topic, options).await?;
+    warn_of_quarantine(topic, context).await;
+    Ok(subscriber)
+}
+
 /// Says that more was published than there is to read: nothing else would tell that from a topic at rest.
 async fn warn_of_quarantine(topic: &TopicName, context: &Context) {
     // Reading goes on whether or not this is known; what keeps it from being known will be told by the reading.
@@ -372,8 +387,11 @@ pub async fn pull(args: Pull, context: &Context) -> Result {
     }
     options.pass_damage = args.look.pass_damage;
     options.timeout = Some(args.timeout);
-    let subscriber = context.client.subscriber(&topic, options).await?;
-    warn_of_quarantine(&topic, context).await;
+    let opening = open(&topic, options, context);
+    let Some(subscriber) = stop.run_until_cancelled(opening).await else {
+        return Ok(());
+    };
+    let subscriber = subscriber?;
     let pause = Pause::of(&subscriber, &context.output);
     let mut flow = Flow::new(subscriber, printer, &context.output);
     flow.commits = !args.no_commit;

@@ -1,6 +1,7 @@
 //! Streams between real processes: peers that die, stall and come back, clients that do not take what they
 //! asked for, topics that go away meanwhile.
 
+use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -15,6 +16,7 @@ use tidings::protocol::frame::{Frame, FrameHeader};
 use tidings::types::Offset;
 
 use crate::cluster::{Cluster, Server, Steady};
+use crate::support::signal;
 use crate::wire::Wire;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -428,4 +430,49 @@ fn what_goes_missing_under_a_waiting_stream_is_told_before_the_next_record() {
             records(&mut reader, start..600).await;
         }
     });
+}
+
+/// Whether a process catches SIGTERM by now.
+fn catches_term(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = u64::from_str_radix(caught.expect("Linux tells").trim(), 16).expect("a mask");
+    caught & 1 << (Signal::TERM.as_raw() - 1) != 0
+}
+
+fn ends_within(mut child: Child, patience: Duration) -> ExitStatus {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(status) = child.try_wait().expect("it can be asked") {
+            return status;
+        }
+        if Instant::now() >= deadline {
+            child.kill().expect("killed");
+            child.wait().expect("it ends");
+            panic!("it goes on");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Ctrl-C went unheard for as long as the peer was waited for.
+#[test]
+fn who_stops_a_sub_that_has_not_begun_is_heard() {
+    let mut cluster = Cluster::start();
+    cluster.run(&["topic", "create", "t", "-q"]).ok();
+    cluster.peer.kill();
+    for args in [
+        &["sub", "t"][..],
+        &["pull", "t", "--as", "map", "--timeout", "1m"],
+    ] {
+        let child = cluster.command(args).spawn().expect("it starts");
+        let deadline = Instant::now() + SOON;
+        while !catches_term(child.id()) {
+            assert!(Instant::now() < deadline, "{args:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        signal(&child, Signal::TERM);
+        let status = ends_within(child, Duration::from_secs(10));
+        assert!(status.success(), "{args:?}: {status}");
+    }
 }
