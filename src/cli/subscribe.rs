@@ -134,6 +134,8 @@ struct Flow<'a> {
     commits: bool,
     moved: Moved,
     printed: u64,
+    /// A commit failed, after all the patience there is.
+    gave_up: bool,
 }
 
 /// Runs `sub`.
@@ -435,12 +437,16 @@ impl<'a> Flow<'a> {
             committed: position,
             moved: Moved::GoThere,
             printed: 0,
+            gave_up: false,
         }
     }
 
-    /// Prints until it is time to stop, then commits, whatever the reason was.
+    /// Prints until it is time to stop, then commits, whatever the reason was but a commit that failed.
     async fn run(&mut self, until: Until, stop: &CancellationToken) -> Result {
         let flowed = self.flow(until, stop).await;
+        if self.gave_up {
+            return flowed;
+        }
         let committed = self.commit().await;
         flowed.and(committed)
     }
@@ -536,7 +542,10 @@ impl<'a> Flow<'a> {
                 ));
                 (self.written, self.committed) = (offset, offset);
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                self.gave_up = true;
+                return Err(error.into());
+            }
         }
         Ok(())
     }

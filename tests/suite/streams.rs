@@ -1,7 +1,8 @@
 //! Streams between real processes: peers that die, stall and come back, clients that do not take what they
 //! asked for, topics that go away meanwhile.
 
-use std::process::{Child, ExitStatus};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -475,4 +476,38 @@ fn who_stops_a_sub_that_has_not_begun_is_heard() {
         let status = ends_within(child, Duration::from_secs(10));
         assert!(status.success(), "{args:?}: {status}");
     }
+}
+
+/// It tried to confirm for as long as it should, and then once more.
+#[test]
+fn a_sub_whose_peer_stays_away_waits_for_it_once() {
+    const TIMEOUT: Duration = Duration::from_secs(8);
+    let mut cluster = Cluster::start();
+    cluster.run(&["topic", "create", "t", "-q"]).ok();
+    cluster.run(&["pub", "t", "one", "-q"]).ok();
+    let args = [
+        "sub",
+        "t",
+        "--as",
+        "map",
+        "--from",
+        "beginning",
+        "--timeout",
+        "8s",
+    ];
+    let mut child = cluster
+        .command(&args)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut out = BufReader::new(child.stdout.take().expect("it is piped"));
+    let mut line = String::new();
+    out.read_line(&mut line).expect("it is written");
+    assert_eq!(line, "one\n");
+    let began = Instant::now();
+    cluster.peer.kill();
+    let status = ends_within(child, 2 * TIMEOUT);
+    assert!(!status.success(), "the peer is away");
+    let took = began.elapsed();
+    assert!(took >= TIMEOUT && took < 2 * TIMEOUT, "{took:?}");
 }
