@@ -294,7 +294,7 @@ async fn what_fails_comes_again_with_its_count() {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let (peer, topic) = begin(dir.path()).await;
     peer.make_group(ConsumerGroupChanges {
-        ack_deadline_ms: Some(300),
+        ack_deadline_ms: Some(600),
         deliveries_max: Some(0),
         ..options()
     })
@@ -330,7 +330,7 @@ async fn what_fails_comes_again_with_its_count() {
     peer.put(topic, &[""]).await;
     let got = first.takes(1).await;
     for _ in 0..8 {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(150)).await;
         assert_eq!(first.say(&got, Verdict::Extend).await, []);
     }
     assert_eq!(first.say(&got, Verdict::Ack).await, []);
