@@ -79,6 +79,15 @@ impl Rates {
     }
 }
 
+/// Notes, where it is dropped, that everything has to be told again.
+struct HalfTold<'a>(&'a AtomicBool);
+
+impl Drop for HalfTold<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 /// Longest time an index may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Registering a hundred thousand topics makes the index write them all.
@@ -191,10 +200,7 @@ impl Registrar {
     /// One heartbeat, or a registration where one is due.
     async fn tell(&self) -> Result<(), CallError> {
         if self.stale.swap(false, Ordering::AcqRel) {
-            if let Err(error) = self.register(None).await {
-                self.stale.store(true, Ordering::Release);
-                return Err(error);
-            }
+            self.register(None).await?;
             self.learn_peers().await;
             return Ok(());
         }
@@ -249,6 +255,15 @@ impl Registrar {
         if seen.is_some_and(|seen| seen != self.registrations.load(Ordering::Acquire)) {
             return Ok(());
         }
+        // Once introduced a peer is heard, whatever became of its list: nobody but itself knows that it has to
+        // be told again, and whoever asked for it may go away in the middle.
+        let half_told = HalfTold(&self.stale);
+        self.tell_everything().await?;
+        std::mem::forget(half_told);
+        Ok(())
+    }
+
+    async fn tell_everything(&self) -> Result<(), CallError> {
         let store = &self.options.store;
         let introduction = RegisterPeer {
             peer: store.peer(),

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 use super::*;
 use crate::net::{Call, CallError, Connection, DialOptions, Handling, Reply, Service};
@@ -33,8 +34,15 @@ struct Inner {
     /// Names that belong to somebody else.
     taken: HashSet<TopicName>,
     registered: bool,
+    /// Connections to the peer, as of its last heartbeat.
+    connections: u64,
     /// No name is granted.
     refuse_claims: bool,
+    /// So many lists are not taken, of a peer that is heard from then on.
+    refuse_lists: usize,
+    lists_taken: usize,
+    /// What is said of a name, claims aside, is answered when this is told, and then refused.
+    hold_names: Option<Arc<Notify>>,
 }
 
 impl FakeIndex {
@@ -82,9 +90,15 @@ impl Service for FakeIndex {
             true => Ok(Done {}),
             false => Err(ApiError::NotRegistered),
         };
+        let held = self.lock().hold_names.clone();
         match call.api {
             Api::RegisterPeer => {
                 Handling::answer::<RegisterPeer>(reply, Ok(Registered { lease_ms: 10_000 }))
+            }
+            Api::RegisterTopics if self.lock().refuse_lists > 0 => {
+                self.lock().refuse_lists -= 1;
+                self.lock().registered = true;
+                Handling::answer::<RegisterTopics>(reply, Err(ApiError::ShuttingDown))
             }
             Api::RegisterTopics => {
                 let asked = call.decode::<RegisterTopics>().expect("well formed");
@@ -94,10 +108,15 @@ impl Service for FakeIndex {
                     // As long as an index takes that has something to write.
                     tokio::time::sleep(Duration::from_millis(30)).await;
                     this.lock().registered = true;
+                    this.lock().lists_taken += 1;
                     Ok(RegisteredTopics { conflicts })
                 })
             }
-            Api::Heartbeat => Handling::answer::<Heartbeat>(reply, known()),
+            Api::Heartbeat => {
+                let asked = call.decode::<Heartbeat>().expect("well formed");
+                self.lock().connections = asked.load.connections;
+                Handling::answer::<Heartbeat>(reply, known())
+            }
             Api::ClaimTopic if self.lock().refuse_claims => {
                 let name = call.decode::<ClaimTopic>().expect("well formed").name;
                 Handling::answer::<ClaimTopic>(reply, Err(ApiError::TopicExists { name }))
@@ -108,7 +127,9 @@ impl Service for FakeIndex {
                 });
                 Handling::answer::<ClaimTopic>(reply, claimed)
             }
+            Api::ConfirmTopic if held.is_some() => refuse_later::<ConfirmTopic>(reply, held),
             Api::ConfirmTopic => Handling::answer::<ConfirmTopic>(reply, known()),
+            Api::DropTopic if held.is_some() => refuse_later::<DropTopic>(reply, held),
             Api::DropTopic => Handling::answer::<DropTopic>(reply, known()),
             Api::Depart => Handling::answer::<Depart>(reply, Ok(Done {})),
             Api::ListPeers => Handling::answer::<ListPeers>(reply, Ok(Vec::new())),
@@ -123,6 +144,15 @@ impl Service for FakeIndex {
             other => panic!("no test has the peer ask {}", other.name()),
         }
     }
+}
+
+fn refuse_later<R: Request>(reply: Reply, held: Option<Arc<Notify>>) -> Handling {
+    Handling::finish::<R>(reply, async move {
+        if let Some(held) = held {
+            held.notified().await;
+        }
+        Err(ApiError::ShuttingDown)
+    })
 }
 
 fn elsewhere(name: TopicName) -> TopicLocation {
@@ -142,6 +172,7 @@ fn elsewhere(name: TopicName) -> TopicLocation {
 struct Running {
     index: Arc<FakeIndex>,
     store: Store,
+    address: Address,
     connection: Connection,
     stop: CancellationToken,
     serving: tokio::task::JoinHandle<Result<(), PeerError>>,
@@ -186,6 +217,7 @@ async fn start(dir: &std::path::Path, choose: impl FnOnce(&mut PeerOptions)) -> 
     Running {
         index,
         store,
+        address,
         connection,
         stop,
         serving,
@@ -322,6 +354,25 @@ async fn one_registration_at_a_time_serves_all_who_want_one() {
         );
     }
     peer.stop().await;
+}
+
+/// A peer that had introduced itself was heard by the index, which then never got to know its topics.
+#[tokio::test]
+async fn a_list_that_was_not_taken_is_told_again() {
+    for is_found_by_a_claim in [false, true] {
+        let dir = tempfile::tempdir().expect("a scratch directory");
+        let peer = start(dir.path(), |_| ()).await;
+        eventually("registered", async || peer.index.lock().registered).await;
+        peer.index.lock().lists_taken = 0;
+        peer.index.lock().refuse_lists = 1;
+        peer.index.lock().registered = false;
+        if is_found_by_a_claim {
+            let _ = peer.create("quakes.ci").await;
+        }
+        eventually("told again", async || peer.index.lock().lists_taken > 0).await;
+        assert_eq!(peer.index.lock().refuse_lists, 0);
+        peer.stop().await;
+    }
 }
 
 #[tokio::test]
