@@ -1,6 +1,7 @@
 //! A peer on a real socket and a real disk, with an index that does what a test wants.
 
 mod consumers;
+mod leaving;
 
 use std::collections::HashSet;
 use std::sync::Mutex;
