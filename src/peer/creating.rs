@@ -58,9 +58,12 @@ async fn create(
         }
     };
     if let Err(error) = registrar.confirm(&name, id, epoch).await {
-        // Nobody was told of it: take it back rather than leave a topic that may lose its name.
-        let _ = store.delete_topic(name.clone(), Some(id)).await;
-        registrar.release(&name, id).await;
+        // Take it back rather than leave a topic that may lose its name; but not from somebody who found it
+        // here meanwhile: what was acknowledged to them stays, and is told to the index again.
+        match store.take_back_topic(id).await {
+            Ok(false) => registrar.tell_again(),
+            Ok(true) | Err(_) => registrar.release(&name, id).await,
+        }
         return Err(error);
     }
     Ok(topic)

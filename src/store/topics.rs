@@ -123,6 +123,22 @@ impl Store {
         .await
     }
 
+    /// Deletes a topic that was made just now. False: somebody has published to it, or reads it, and it stays.
+    ///
+    /// # Errors
+    /// `UnknownTopicId`.
+    pub async fn take_back_topic(&self, id: TopicId) -> Result<bool, ApiError> {
+        self.change(id, move |context| {
+            if context.state.topic(id)?.is_used() {
+                return Ok((false, Vec::new()));
+            }
+            let topic = context.state.delete_topic(id)?;
+            context.shared.remove_topic(&topic);
+            Ok((true, vec![RowKey::Topic(id)]))
+        })
+        .await
+    }
+
     /// Everything about a topic.
     ///
     /// # Errors

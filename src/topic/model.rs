@@ -75,6 +75,12 @@ impl Topic {
         of_subscriptions.chain(of_publishers).chain(of_groups)
     }
 
+    /// Whether anybody was told of something in it: a message, a position, a producer's epoch.
+    pub fn is_used(&self) -> bool {
+        let is_read = !self.subscriptions.is_empty() || self.consumers.count().0 > 0;
+        self.row.end > Offset::ZERO || is_read || !self.producers.is_empty()
+    }
+
     /// Refuses to publish, and to change what is kept, while the end is uncertain. Subscriptions are not refused:
     /// what is intact can be read, so reading it is worth remembering.
     pub fn check_writable(&self) -> Result<(), ApiError> {

@@ -118,3 +118,31 @@ async fn a_topic_that_gets_no_name_is_taken_back_although_its_client_has_gone() 
     peer.create("quakes.ci").await.expect("made");
     peer.stop().await;
 }
+
+/// Whoever finds a topic before its maker was answered may publish to it.
+#[tokio::test]
+async fn what_was_acknowledged_in_a_topic_that_gets_no_name_is_kept() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let peer = start(dir.path(), |_| ()).await;
+    eventually("registered", async || peer.index.lock().registered).await;
+    let held = hold_names(&peer);
+    let publish = async {
+        let confirmed = || peer.index.count(Api::ConfirmTopic);
+        eventually("stored", async || confirmed() == 1).await;
+        let found = CreateTopic {
+            name: name("quakes.ci"),
+            settings: TopicSettings::default(),
+            if_not_exists: true,
+        };
+        let id = peer.ask(found).await.expect("it is there").topic.id;
+        peer.publish(id, &batch(0, 10)).await.expect("acknowledged");
+        held.notify_one();
+    };
+    let (made, ()) = tokio::join!(peer.create("quakes.ci"), publish);
+    assert!(matches!(made, Err(ApiError::ShuttingDown)), "{made:?}");
+    let kept = peer.describe("quakes.ci").await.expect("it is there");
+    assert_eq!(kept.end_offset, Offset::new(1));
+    let told = || peer.index.count(Api::RegisterTopics);
+    eventually("told with the list", async || told() == 1).await;
+    peer.stop().await;
+}
