@@ -136,7 +136,7 @@ impl Desks {
         Ok(create_topic(parts, request).await?.id)
     }
 
-    /// A batch of dead letters, and whose they are: as many as fit.
+    /// A batch of dead letters, and whose they are: as many as fit. One that fits into none holds up no other.
     async fn letters(
         &self,
         desk: &Desk,
@@ -146,6 +146,7 @@ impl Desks {
         let mut builder = BatchBuilder::new(Compression::None);
         let mut buried = Vec::new();
         let mut batches = HashMap::new();
+        let mut unwritable = None;
         let room = self.store.batch_bytes_max();
         for dead in dying {
             let found = self.record_at(desk, dead.offset, &mut batches).await?;
@@ -170,11 +171,11 @@ impl Desks {
             match push(&mut builder, &record, &obituary, room) {
                 Pushed::In => buried.push(dead.offset),
                 Pushed::Full => break,
-                Pushed::Never(reason) => return Err(ApiError::BadBatch { reason }),
+                Pushed::Never(reason) => unwritable = Some(ApiError::BadBatch { reason }),
             }
         }
         if builder.is_empty() {
-            return Ok((buried, None));
+            return unwritable.map_or(Ok((buried, None)), Err);
         }
         let built = builder.build(ProducerId::zero(), Sequence::ZERO);
         let batch = built.and_then(|bytes| CheckedBatch::check(bytes, limits::MESSAGE_BYTES_MAX));

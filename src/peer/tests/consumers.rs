@@ -9,6 +9,7 @@ use crate::protocol::dead::Obituary;
 use crate::protocol::taken::Taken;
 use crate::types::{Generation, MemberId, SubscriptionName};
 
+mod burying;
 mod purging;
 
 /// A member on a connection of its own.
@@ -302,6 +303,7 @@ async fn what_fails_comes_again_with_its_count() {
     peer.put(topic, &[""; 4]).await;
     let (first, second) = (peer.member(1).await, peer.member(2).await);
     let got = first.takes(4).await;
+    let began = tokio::time::Instant::now();
     // Refused, refused for a while, acknowledged; the last one is overdue.
     assert_eq!(first.say(&got[..1], nak()).await, []);
     let later = Verdict::Nak {
@@ -309,7 +311,6 @@ async fn what_fails_comes_again_with_its_count() {
     };
     assert_eq!(first.say(&got[1..2], later).await, []);
     assert_eq!(first.say(&got[2..3], Verdict::Ack).await, []);
-    let began = tokio::time::Instant::now();
     let mut seen = Vec::new();
     while seen.len() < 3 {
         let again = second.takes(1).await;
