@@ -172,6 +172,12 @@ fn nth_record(shared: &Shared, topic: &TopicShared, records: u64) -> Offset {
         let Ok(Some((segment, extent))) = extent_from(shared, topic, at) else {
             break;
         };
+        // What lay in a segment that is ruined counts, as it does above.
+        let ruined = unaccounted(&gaps, at, extent.base);
+        if surplus <= ruined {
+            return at.saturating_add(surplus);
+        }
+        surplus -= ruined;
         let from = at;
         at = extent.end();
         for piece in pieces_of(shared, topic.id, (segment, extent, from)).unwrap_or_default() {
@@ -184,12 +190,22 @@ fn nth_record(shared: &Shared, topic: &TopicShared, records: u64) -> Offset {
     at.min(end)
 }
 
-/// Where in a piece the records end of which so many are superfluous; none if there are more behind it.
+/// How many offsets in `[from, to)` are not known to be missing.
+fn unaccounted(gaps: &[Gap], from: Offset, to: Offset) -> u64 {
+    let missing = gaps
+        .iter()
+        .map(|gap| gap.to.min(to).since(gap.from.max(from)));
+    to.since(from).saturating_sub(missing.sum())
+}
+
+/// Where in a piece the records end of which so many are superfluous; none if there are more behind it. Of a damaged
+/// one nobody knows which of its offsets had a record: all count, so nothing that can be read goes for it.
 fn nth_in(piece: &Piece, from: Offset, surplus: &mut u64) -> Option<Offset> {
-    let Piece::Entry(entry) = piece else {
-        return None;
+    let runs = match piece {
+        Piece::Entry(entry) => records_of(entry),
+        Piece::Damaged { from, to } => vec![(*from, *to)],
     };
-    for (first, to) in records_of(entry) {
+    for (first, to) in runs {
         let first = first.max(from);
         let here = to.since(first);
         if *surplus < here {
@@ -559,6 +575,24 @@ mod tests {
         }
         assert_eq!(nth_from_end(&[], end, 7).get(), 993);
         assert_eq!(nth_from_end(&[gap(500, 1000)], end, 7).get(), 493);
+    }
+
+    #[test]
+    fn what_is_damaged_counts_as_records() {
+        let damaged = |from, to| Piece::Damaged {
+            from: Offset::new(from),
+            to: Offset::new(to),
+        };
+        let (start, mut surplus) = (Offset::new(10), 100);
+        assert_eq!(nth_in(&damaged(0, 70), start, &mut surplus), None);
+        assert_eq!(surplus, 40, "60 of them were there");
+        let found = nth_in(&damaged(70, 200), start, &mut surplus);
+        assert_eq!(found, Some(Offset::new(110)));
+
+        let gaps = [gap(5, 10), gap(90, 120)];
+        let at = |from, to| unaccounted(&gaps, Offset::new(from), Offset::new(to));
+        assert_eq!((at(0, 100), at(8, 9), at(10, 90)), (85, 0, 80));
+        assert_eq!((at(50, 40), at(120, 130)), (0, 10));
     }
 
     #[test]
