@@ -442,11 +442,55 @@ impl Compaction {
     /// What every copy takes away meanwhile.
     pub fn add_to(&self, sieve: &mut Sieve) {
         let Some(pass) = &self.pass else { return };
-        let cleaning = (pass.found.as_ref()).and_then(|found| found.verdict.cleaning.as_ref());
-        if let Some(cleaning) = cleaning
+        // First of all: a sieve takes so many topics, and what of this one is not taken away would pass for gone.
+        if let Some(found) = &pass.found
             && let Some(verdict) = sieve.of(pass.topic)
         {
-            verdict.cleaning = Some(cleaning.clone());
+            *verdict = found.verdict.clone();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sieve::Verdict;
+    use super::*;
+    use crate::topic::PurgeRow;
+
+    /// What a copy leaves in a topic for want of room in the sieve would pass for erased at the end of its pass.
+    #[test]
+    fn what_a_purge_was_read_for_goes_whoever_else_is_purged() {
+        let topic = TopicId::from_bytes([9; 16]);
+        let purge = PurgeRow::new((b"ann", [7; 16]), Offset::new(10), Timestamp::default());
+        let compaction = Compaction {
+            pass: Some(Pass {
+                topic,
+                found: Some(Found {
+                    verdict: Verdict {
+                        purges: Some([(1, purge)].into()),
+                        ..Verdict::default()
+                    },
+                    end: Offset::new(10),
+                    segments: vec![3],
+                    tombstones: None,
+                }),
+                left: BTreeSet::from([3]),
+            }),
+            ..Compaction::default()
+        };
+        let mut sieve = Sieve::default();
+        compaction.add_to(&mut sieve);
+        for n in 0..limits::SIFTED_TOPICS_MAX {
+            let mut id = [1; 16];
+            id[..8].copy_from_slice(&n.to_le_bytes());
+            let _ = sieve.of(TopicId::from_bytes(id));
+        }
+        let verdict = sieve.of(topic).expect("there is room for it");
+        assert!(
+            verdict
+                .purges
+                .as_ref()
+                .is_some_and(|purges| purges.len() == 1)
+        );
     }
 }
