@@ -391,6 +391,12 @@ impl Compaction {
             if let Some(segment) = open {
                 return Some(Step::Seal(segment));
             }
+            // What is on its way to the disk lies in no segment yet, and one that was sealed just now was not
+            // measured: neither would be read, and what lies there would come back when the purge is done.
+            let is_measured = self.measured.map(|(_, version, _)| version);
+            if topic.durable_end() < end || is_measured != Some(shared.segments.version()) {
+                continue;
+            }
             self.pass = Some(Pass {
                 topic: *id,
                 found: None,
