@@ -102,19 +102,8 @@ pub(super) fn read(
         .into());
     }
     let mut reading = Reading {
-        shared,
-        topic,
-        purges: topic.purges(),
-        request,
         end,
-        at: request.from,
-        items: Vec::new(),
-        records: 0,
-        bytes: 0,
-        passed: 0,
-        is_full: false,
-        hits: 0,
-        misses: 0,
+        ..Reading::new(shared, topic, request)
     };
     if reading.at < start {
         reading.gap(start, GapReason::Discarded);
@@ -151,6 +140,26 @@ pub(super) fn read(
         is_full: reading.is_full,
         purges: reading.purges,
     })
+}
+
+impl<'a> Reading<'a> {
+    fn new(shared: &'a Shared, topic: &'a TopicShared, request: ReadRequest) -> Self {
+        Self {
+            shared,
+            topic,
+            purges: topic.purges(),
+            request,
+            end: topic.readable_end(),
+            at: request.from,
+            items: Vec::new(),
+            records: 0,
+            bytes: 0,
+            passed: 0,
+            is_full: false,
+            hits: 0,
+            misses: 0,
+        }
+    }
 }
 
 impl Reading<'_> {
@@ -431,6 +440,12 @@ impl Reading<'_> {
         error: &JournalError,
         next: Offset,
     ) -> Result<bool, ReadError> {
+        if !error.is_damage() {
+            // It passes. Told as a gap it would be gone for good for whoever asked.
+            tracing::error!(segment = segment.number, %error, "cannot read a footer now");
+            let (from, to) = (self.at, next);
+            return Err(ApiError::Damaged { from, to }.into());
+        }
         self.shared.report_damage(format!(
             "segment {}: its footer cannot be read: {error}",
             segment.number
@@ -483,5 +498,44 @@ fn stored(entry: StoredEntry) -> StoredBatch {
         epoch: entry.header.epoch,
         append_time: entry.header.append_time,
         batch,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::{batch, create, open, publish};
+    use crate::types::Durability;
+
+    /// A group that shares the topic would have settled all of it.
+    #[tokio::test]
+    async fn what_cannot_be_read_now_is_no_gap() {
+        let dir = tempfile::tempdir().expect("a scratch directory");
+        let (store, _) = open(dir.path());
+        let id = create(&store, "a", Durability::Fsync).await;
+        publish(&store, id, batch(1, 0, &[b"x"])).await;
+        let topic = store.shared.topic(id).expect("made");
+        let segment = store.shared.segments.all().pop().expect("one");
+        let request = ReadRequest {
+            from: Offset::ZERO,
+            max_bytes: 1000,
+            pass_damage: true,
+            memory_only: false,
+            as_stored: false,
+        };
+        for (errno, is_gap) in [
+            (rustix::io::Errno::NFILE, false),
+            (rustix::io::Errno::IO, true),
+        ] {
+            let mut reading = Reading::new(&store.shared, &topic, request);
+            let source = std::io::Error::from_raw_os_error(errno.raw_os_error());
+            let error = JournalError::io("open", dir.path())(source);
+            let told = reading.unreadable(&segment, &error, Offset::new(1));
+            assert_eq!(
+                (told.is_ok(), reading.items.len()),
+                (is_gap, usize::from(is_gap))
+            );
+        }
+        store.stop().expect("a clean stop");
     }
 }
