@@ -228,6 +228,8 @@ pub const UNACKED_DEFAULT: u32 = 1_000;
 pub const SETTLED_RUNS_MAX: usize = 4_096;
 /// Longest reason of a rejected record, in bytes: it becomes a header of the dead letter.
 pub const REJECT_REASON_BYTES_MAX: usize = KIB;
+/// Reasons that a group keeps until their dead letters are written; of further records only how often they were delivered.
+pub const REJECT_REASONS_KEPT: u64 = 16_384;
 /// Shortest time after which an unused subscription may expire: whoever reads through it reconnects sooner.
 pub const SUBSCRIPTION_EXPIRE_MIN: Duration = Duration::from_secs(1);
 /// Subscriptions that expire at once, at most; the next look goes on.

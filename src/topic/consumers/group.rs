@@ -37,8 +37,8 @@ pub struct Member {
 pub(super) enum Cause {
     /// Its member refused it, for so long.
     Refused(Option<Millis>),
-    /// Its member said that nobody should get it again.
-    Rejected(Arc<str>),
+    /// Its member said that nobody should get it again, and why, if that is kept.
+    Rejected(Option<Arc<str>>),
     /// Its deadline has passed.
     Overdue,
     /// Its member was lost.
@@ -300,7 +300,7 @@ impl Group {
         let delay = match cause {
             Cause::GivenBack => 0,
             Cause::Rejected(reason) => {
-                let reason = Some(reason.clone());
+                let reason = reason.clone();
                 return Place::Dying { reason };
             }
             _ if dies => return Place::Dying { reason: None },

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::ahead::Now;
 use super::group::{Cause, Group};
 use super::runs::{Place, Run, Slot};
+use crate::limits;
 use crate::protocol::api::{Instead, NotHeld, SettledRun, Verdict};
 use crate::types::Offset;
 
@@ -90,7 +91,9 @@ impl Group {
                 self.drop_piece(first, piece, &Cause::Refused(*delay_ms), now);
             }
             Verdict::Reject { reason } => {
-                let cause = Cause::Rejected(Arc::from(reason.as_str()));
+                // They are kept until the letters are written, which may not be possible for long.
+                let is_kept = self.runs.counts().dying < limits::REJECT_REASONS_KEPT;
+                let cause = Cause::Rejected(is_kept.then(|| Arc::from(reason.as_str())));
                 self.drop_piece(first, piece, &cause, now);
             }
             Verdict::Extend => self.extend((first, run), piece, now),

@@ -51,6 +51,35 @@ fn ack(group: &mut Group, member: Slot, first: u64, count: u32) {
     assert_eq!(not_held, []);
 }
 
+/// Where dead letters could not be written a member that rejects all it gets filled the memory with its reasons.
+#[test]
+fn so_many_reasons_are_kept_and_no_more() {
+    let mut group = group(options());
+    let member = group.join(MemberId::from_bytes([1; 16]), now(0));
+    let kept = limits::REJECT_REASONS_KEPT;
+    for first in 0..kept + 9 {
+        assert_eq!(give(&mut group, member, (first, 1), 1), 1);
+        let said = SettledRun {
+            first: Offset::new(first),
+            count: 1,
+            delivery: 1,
+            verdict: Verdict::Reject {
+                reason: format!("no {first}"),
+            },
+        };
+        group.settle(member, &said, now(2), &mut Vec::new());
+    }
+    let dying = group.dying(usize::MAX);
+    let reasons = dying.iter().filter(|dying| dying.reason.is_some());
+    assert_eq!(
+        (dying.len() as u64, reasons.count() as u64),
+        (kept + 9, kept)
+    );
+    // Room comes with each letter that is written.
+    group.bury(Offset::ZERO, now(3));
+    assert_eq!(group.tally(Offset::new(kept + 9)).dying, kept + 8);
+}
+
 #[test]
 fn options_out_of_bounds_are_refused_by_name() {
     let topic = "t".parse().expect("good");
