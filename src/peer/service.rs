@@ -601,9 +601,9 @@ impl PeerService {
                     .inspect(|purged| peer.later.changed(purged.id));
                 peer.or_redirect(&asked.name, purged).await
             }),
-            Api::PurgeKey => answer!(call, reply, self, PurgeKey, |peer, asked| peer
-                .purge_key(asked)
-                .await),
+            Api::PurgeKey => answer!(call, reply, self, PurgeKey, |peer, asked| {
+                to_its_end(async move { peer.purge_key(asked).await }).await
+            }),
             Api::AcceptLoss => answer!(call, reply, self, AcceptLoss, |peer, asked| {
                 let accepted = peer.store.accept_loss(asked.name.clone()).await;
                 peer.or_redirect(&asked.name, accepted)
