@@ -31,7 +31,6 @@ mod flags;
 mod following;
 mod format;
 mod group;
-mod history;
 mod in_file;
 mod input;
 mod later;

@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 
-use clap::Args;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::bench::ledger::Ledger;
 use crate::cli::bench::load::Loaded;
-use crate::cli::bench::messages::{Bench, FILL_BYTES_MAX, Outcome, Shape};
+use crate::cli::bench::messages::{Bench, Crew, FILL_BYTES_MAX, Outcome};
 use crate::cli::bench::progress::{Counter, Goal, Progress};
 use crate::cli::bench::report::{Latencies, Measured};
 use crate::cli::bench::sampler::Sampler;
 use crate::cli::fail::{Failure, Result};
-use crate::cli::{output, values};
+use crate::cli::output;
 use crate::client::{Member, MemberOptions, NewGroup};
 use crate::limits;
 use crate::protocol::api::{ConsumerGroupChanges, Position};
@@ -22,21 +21,6 @@ use crate::types::{SubscriptionName, TopicName};
 
 /// Messages that a member takes from its buffer at once.
 const MESSAGES_AT_ONCE: usize = 1024;
-
-/// What the groups look like.
-#[derive(Debug, Clone, Args)]
-pub struct Crew {
-    #[command(flatten)]
-    pub(super) shape: Shape,
-    /// Members of each topic's group
-    #[arg(long, value_name = "N", default_value_t = 8)]
-    #[arg(value_parser = values::number_up_to::<1_000>)]
-    members: u32,
-    /// Most messages that one member holds
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
-    #[arg(value_parser = values::number_up_to::<{ limits::UNACKED_MAX }>)]
-    max_unacked: u32,
-}
 
 /// What all members know.
 #[derive(Clone)]

@@ -8,7 +8,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::bench::alarm::Due;
-use crate::cli::bench::group::Crew;
 use crate::cli::bench::ledger::{Ledger, STAMP_BYTES, Stamp};
 use crate::cli::bench::load::{Load, Loaded};
 use crate::cli::bench::progress::{Counter, Goal, Progress};
@@ -76,6 +75,21 @@ pub struct Shape {
     /// Read everything back: is it all there, once, in order?
     #[arg(long)]
     verify: bool,
+}
+
+/// What the groups look like.
+#[derive(Debug, Clone, Args)]
+pub struct Crew {
+    #[command(flatten)]
+    pub(super) shape: Shape,
+    /// Members of each topic's group
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(value_parser = values::number_up_to::<1_000>)]
+    pub(super) members: u32,
+    /// Most messages that one member holds
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    #[arg(value_parser = values::number_up_to::<{ limits::UNACKED_MAX }>)]
+    pub(super) max_unacked: u32,
 }
 
 impl Shape {

@@ -32,8 +32,8 @@ use crate::cli::fail::Result;
 use crate::cli::{Context, signals};
 use crate::net::budget::raise_descriptor_limit;
 use connections::Crowd;
-use group::Crew;
 use lookup::Lookups;
+use messages::Crew;
 use messages::{Kind, Shape};
 pub use scratch::Scratch;
 

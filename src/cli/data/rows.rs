@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::cli::history::ChangeRow;
 use crate::cli::output::{self, Column, Row, left, right};
+use crate::cli::subscription::history::ChangeRow;
 use crate::journal::Kind;
 use crate::store::offline::{
     ListedSegment, ListedTopic, SegmentStats, SegmentUse, TopicStats, Weight,

@@ -4,12 +4,20 @@ use std::sync::Arc;
 
 use super::Desks;
 use super::desk::Desk;
-use super::taking::Plan;
 use crate::limits;
 use crate::protocol::batch::{BatchHeader, CheckedBatch, OpenedBatch};
 use crate::protocol::data::{FetchItem, StoredBatch};
 use crate::protocol::error::ApiError;
 use crate::types::Offset;
+
+/// What an attempt began with.
+pub(super) struct Plan {
+    pub again: Vec<(Offset, Offset)>,
+    pub new: Option<Offset>,
+    pub new_first: bool,
+    pub records: u64,
+    pub ordered: bool,
+}
 
 /// A batch of which something may be given out.
 pub(super) struct Found {

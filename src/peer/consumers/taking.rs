@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::Desks;
 use super::desk::{Desk, Inner, Seat};
-use super::reading::{Found, Reading, Wanted};
+use super::reading::{Found, Plan, Reading, Wanted};
 use crate::limits;
 use crate::net::{Body, ClientInfo, Reply};
 use crate::protocol::api::TakeRecords;
@@ -31,15 +31,6 @@ const ATTEMPTS: u32 = 3;
 
 /// What is given out of a batch.
 type Given<'a> = (&'a Found, Vec<TakenRun>);
-
-/// What an attempt began with.
-pub(super) struct Plan {
-    pub again: Vec<(Offset, Offset)>,
-    pub new: Option<Offset>,
-    pub new_first: bool,
-    pub records: u64,
-    pub ordered: bool,
-}
 
 impl Desks {
     /// Answers a take.

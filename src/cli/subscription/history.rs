@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::cli::Context;
 use crate::cli::fail::Result;
 use crate::cli::output::{self, Column, Row, left, right};
-use crate::cli::subscription::{One, SubscriptionRow};
+use crate::cli::subscription::row::{One, SubscriptionRow};
 use crate::protocol::api::{ChangeKind, PlaceChange, Undone};
 use crate::time::Timestamp;
 use crate::types::{Generation, Offset, SubscriptionName, TopicName};
