@@ -266,11 +266,17 @@ impl Client {
 
     /// Deletes a topic with all its records and subscriptions.
     pub async fn delete_topic(&self, topic: &TopicName) -> Result<(), ClientError> {
-        let request = DeleteTopic {
-            name: topic.clone(),
-            id: None,
-        };
-        self.change(topic, &request).await?;
+        self.delete(topic, None).await
+    }
+
+    /// Deletes a topic if it is still the one of that id: one that was made under the name since then stays.
+    pub async fn delete_topic_of(&self, topic: &TopicName, id: TopicId) -> Result<(), ClientError> {
+        self.delete(topic, Some(id)).await
+    }
+
+    async fn delete(&self, topic: &TopicName, id: Option<TopicId>) -> Result<(), ClientError> {
+        let name = topic.clone();
+        self.change(topic, &DeleteTopic { name, id }).await?;
         self.cluster.forget(topic);
         Ok(())
     }

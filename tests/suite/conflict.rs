@@ -7,7 +7,9 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Ran, command, ready, run_with, signal};
+use tidings::client::{Client, ConnectOptions};
+
+use crate::support::{Ran, Up, command, ready, run_with, signal};
 
 /// An index and peers as processes of their own.
 struct Cluster {
@@ -221,4 +223,34 @@ fn the_name_goes_back_when_its_holder_drops_it() {
     });
     cluster.feed(&["pub", "quakes.ci"], b"more\n").ok();
     assert_eq!(cluster.read("quakes.ci"), "old\nmore\n");
+}
+
+/// Whoever was asked about a topic deletes that one, and not one that got its name meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_was_made_anew_is_not_deleted_for_the_old_one() {
+    let up = Up::start();
+    let id = || up.run(&["topic", "info", "t", "-o", "json"]).json()["id"].clone();
+    up.run(&["topic", "create", "t"]).ok();
+    let old = id();
+    up.run(&["topic", "rm", "t", "--force"]).ok();
+    up.run(&["topic", "create", "t"]).ok();
+    let new = id();
+    let options = ConnectOptions::new(vec![up.index.parse().expect("an address")]);
+    let client = Client::connect(options).await.expect("it runs");
+    let (topic, of) = ("t".parse().expect("good"), |id: &Value| {
+        id.as_str().and_then(|id| id.parse().ok()).expect("an id")
+    });
+    let error = client.delete_topic_of(&topic, of(&old)).await;
+    let error = error.expect_err("it is gone");
+    assert!(
+        ["TopicNotFound", "UnknownTopicId"].contains(&error.name()),
+        "{error}"
+    );
+    assert_eq!(id(), new);
+    client
+        .delete_topic_of(&topic, of(&new))
+        .await
+        .expect("it is that one");
+    up.run(&["topic", "info", "t"]).fails(1);
+    up.stop();
 }

@@ -430,7 +430,8 @@ async fn rm(args: Rm, context: &Context) -> Result {
                 let (name, id) = (&row.name, row.id);
                 context.client.delete_topic_on(peer, name, id).await?;
             }
-            None => context.client.delete_topic(&row.name).await?,
+            // It is the one that was asked about, or none.
+            None => context.client.delete_topic_of(&row.name, row.id).await?,
         }
         context.output.note(format!("deleted {}", row.name));
         if let Some(left) = pending {
