@@ -203,8 +203,8 @@ Examples:
   tidings pub logs < app.log
   tidings pub quakes.ci --file all.ndjson --producer import    goes on where it stopped
   tidings pub quakes.ci --file all.ndjson --id-from json:id    what is there is not stored again
-  tidings pub fleet --file trucks.ndjson --key-from json:truck keys are in the messages
-  tidings pub prices --key-from before:= < prices.txt          as in rye=17.20, of which rye is the key
+  tidings pub fleet --file gps.ndjson --key-from json:truck    the key is in each message
+  tidings pub prices --key-from before:= < prices.txt          rye is the key of rye=17.20
   tidings pub orders --file order.ndjson --atomic              all of its lines, or none
   tidings pub ledger 'paid 17' --expect-end 42                 unless somebody was faster
   tidings pub orders 'remind them' --deliver-at +10m           stored now, visible then
