@@ -221,8 +221,9 @@ impl Ticket {
             return;
         }
         self.answer_bytes -= bytes;
-        self.shared.answers.give(bytes);
+        // In the other order than they are taken: a connection never has more of the process than of its own.
         self.shared.server.budget.answers.give(bytes);
+        self.shared.answers.give(bytes);
     }
 
     fn give_spare(&mut self) {

@@ -247,7 +247,9 @@ async fn a_stream_that_is_not_taken_holds_bounded_memory_and_is_cut_off() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     server.settles().await;
-    assert_eq!(server.traffic.streams(), 0);
+    server
+        .wait_for("the streams to end", |s| s.traffic.streams() == 0)
+        .await;
 }
 
 #[tokio::test]
