@@ -87,20 +87,23 @@ impl Later {
                 told.take(limits::DELAYED_PER_PAGE_MAX).collect()
             }
         };
-        let mut after = request.after;
+        let (mut after, mut window) = (request.after, limit);
         loop {
-            let mut chosen = choose(&known, after.as_ref(), limit + 1);
-            let more = limit > 0 && chosen.len() > limit;
-            chosen.truncate(limit);
+            let mut chosen = choose(&known, after.as_ref(), window + 1);
+            let more = limit > 0 && chosen.len() > window;
+            chosen.truncate(window);
             let last = chosen
                 .last()
                 .map(|last| place(&known[last.from].0, &last.due));
-            let messages = self.messages(&known, chosen).await?;
+            let mut messages = self.messages(&known, chosen).await?;
             if more && messages.is_empty() {
-                // None of these is there to be read; whoever asks goes on behind what he was told.
-                after = last;
+                // None of these is there to be read, nor perhaps of many behind them; whoever asks goes on behind what
+                // he was told.
+                (after, window) = (last, limits::DELAYED_PER_PAGE_MAX);
                 continue;
             }
+            let more = more || messages.len() > limit;
+            messages.truncate(limit);
             return Ok(LaterPage {
                 messages,
                 topics,

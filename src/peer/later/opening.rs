@@ -118,7 +118,7 @@ impl Later {
             },
             if_not_exists: true,
         };
-        let parts = (&self.store, &self.registrar, &self.directory);
+        let parts = (&self.store, &*self.registrar, &*self.directory);
         create_topic(parts, request).await
     }
 
