@@ -1,10 +1,7 @@
 //! Creating a topic: the index grants the name, the store keeps the topic, the index is told.
 //!
-//! Whoever asked may go away at any moment, and its request with it. What was begun goes on: a topic that the
-//! store has and the index was not told of would be found by nobody, and a name that the index was not told to
-//! be free would be given to nobody.
-
-use std::sync::Arc;
+//! Whoever asked may go away at any moment. What was begun goes on, as every request that is to be finished does: a
+//! topic that the store has and the index was not told of would be found by nobody.
 
 use super::directory::Directory;
 use super::registrar::Registrar;
@@ -13,25 +10,8 @@ use crate::protocol::error::ApiError;
 use crate::store::{NewTopic, Store, random_id};
 use crate::types::TopicId;
 
-/// Goes on with what was begun, whether or not anybody waits for it.
-pub(super) async fn to_its_end<T: Send + 'static>(
-    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
-) -> Result<T, ApiError> {
-    tokio::spawn(work)
-        .await
-        .unwrap_or(Err(ApiError::Unanswered))
-}
-
 /// Makes a topic that is not stored here.
 pub(super) async fn create_topic(
-    (store, registrar, directory): (&Store, &Arc<Registrar>, &Arc<Directory>),
-    request: CreateTopic,
-) -> Result<TopicInfo, ApiError> {
-    let (store, registrar, directory) = (store.clone(), registrar.clone(), directory.clone());
-    to_its_end(async move { create((&store, &registrar, &directory), request).await }).await
-}
-
-async fn create(
     (store, registrar, directory): (&Store, &Registrar, &Directory),
     request: CreateTopic,
 ) -> Result<TopicInfo, ApiError> {

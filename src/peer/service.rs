@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::PeerOptions;
 use super::consumers::Desks;
-use super::creating::{create_topic, to_its_end};
+use super::creating::create_topic;
 use super::directory::Directory;
 use super::ends::EndsService;
 use super::figures::PeerFigures;
@@ -215,7 +215,7 @@ impl PeerService {
                 Err(ApiError::TopicExists { name: request.name })
             };
         }
-        let parts = (&self.store, &self.registrar, &self.directory);
+        let parts = (&self.store, &*self.registrar, &*self.directory);
         let topic = create_topic(parts, request).await?;
         Ok(CreatedTopic {
             topic,
@@ -562,9 +562,9 @@ impl PeerService {
             Api::CreateTopic => answer!(call, reply, self, CreateTopic, |peer, asked| peer
                 .create(asked)
                 .await),
-            Api::DeleteTopic => answer!(call, reply, self, DeleteTopic, |peer, asked| {
-                to_its_end(async move { peer.delete(asked).await }).await
-            }),
+            Api::DeleteTopic => answer!(call, reply, self, DeleteTopic, |peer, asked| peer
+                .delete(asked)
+                .await),
             Api::DescribeTopic => {
                 answer!(call, reply, self, DescribeTopic, |peer, asked| peer
                     .describe(asked.name)
@@ -590,9 +590,9 @@ impl PeerService {
                     .inspect(|set| peer.later.changed(set.id));
                 peer.or_redirect(&asked.name, set).await
             }),
-            Api::RenameTopic => answer!(call, reply, self, RenameTopic, |peer, asked| {
-                to_its_end(async move { peer.rename(asked).await }).await
-            }),
+            Api::RenameTopic => answer!(call, reply, self, RenameTopic, |peer, asked| peer
+                .rename(asked)
+                .await),
             Api::PurgeTopic => answer!(call, reply, self, PurgeTopic, |peer, asked| {
                 let purged = peer
                     .store
@@ -601,9 +601,9 @@ impl PeerService {
                     .inspect(|purged| peer.later.changed(purged.id));
                 peer.or_redirect(&asked.name, purged).await
             }),
-            Api::PurgeKey => answer!(call, reply, self, PurgeKey, |peer, asked| {
-                to_its_end(async move { peer.purge_key(asked).await }).await
-            }),
+            Api::PurgeKey => answer!(call, reply, self, PurgeKey, |peer, asked| peer
+                .purge_key(asked)
+                .await),
             Api::AcceptLoss => answer!(call, reply, self, AcceptLoss, |peer, asked| {
                 let accepted = peer.store.accept_loss(asked.name.clone()).await;
                 peer.or_redirect(&asked.name, accepted)

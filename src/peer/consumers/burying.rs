@@ -132,7 +132,7 @@ impl Desks {
         if let Ok(id) = self.store.id_of(name) {
             return Ok(id);
         }
-        let parts = (&self.store, &self.registrar, &self.directory);
+        let parts = (&self.store, &*self.registrar, &*self.directory);
         Ok(create_topic(parts, request).await?.id)
     }
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::net::{Call, Handling, Reply};
-use crate::peer::creating::to_its_end;
 use crate::peer::service::PeerService;
 use crate::protocol::api::{
     Api, CreateConsumerGroup, DeleteConsumerGroup, DescribeConsumerGroup, JoinConsumerGroup,
@@ -135,18 +134,14 @@ impl PeerService {
                     .list(asked))
             }
             Api::DeleteConsumerGroup => {
-                answer!(call, reply, self, DeleteConsumerGroup, |peer, asked| {
-                    let desks = peer.consumers.clone();
-                    // The desk has to hear of it, whoever does not wait for that.
-                    to_its_end(async move { desks.delete(asked).await })
-                })
+                answer!(call, reply, self, DeleteConsumerGroup, |peer, asked| peer
+                    .consumers
+                    .delete(asked))
             }
             Api::SeekConsumerGroup => {
-                answer!(call, reply, self, SeekConsumerGroup, |peer, asked| {
-                    let desks = peer.consumers.clone();
-                    // The desk has to hear of it, whoever does not wait for that.
-                    to_its_end(async move { desks.seek(asked).await })
-                })
+                answer!(call, reply, self, SeekConsumerGroup, |peer, asked| peer
+                    .consumers
+                    .seek(asked))
             }
             _ => answer!(call, reply, self, ReplayDeadLetters, |peer, asked| peer
                 .consumers
