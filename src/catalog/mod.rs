@@ -78,6 +78,12 @@ impl Catalog {
         self.store.apply(delta)
     }
 
+    /// Applies one delta after the other, each in one atomic step; returns when all of them are on the disk. A crash
+    /// before leaves the first ones.
+    pub fn apply_all(&mut self, deltas: Vec<Delta>) -> Result<(), CatalogError> {
+        self.store.apply_all(deltas)
+    }
+
     /// Makes a new catalog of `rows`, which the journal says up to `applied`.
     ///
     /// The old one is renamed to `catalog.ruined-N` first; the newest

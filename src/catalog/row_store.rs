@@ -160,13 +160,22 @@ impl RowStore {
 
     /// Applies the delta; returns when it is on the disk.
     pub(super) fn apply(&mut self, delta: Delta) -> Result<(), CatalogError> {
+        self.apply_all(vec![delta])
+    }
+
+    /// Applies one delta after the other; returns when all of them are on the disk.
+    pub(super) fn apply_all(&mut self, deltas: Vec<Delta>) -> Result<(), CatalogError> {
         let limit = self.options.sync_timeout;
-        delta.check_size()?;
-        let changes = self.watched()?.run("a change", limit, move |rows| {
-            rows.apply(delta, true)?;
-            Ok(rows.changes())
-        })?;
-        if let Some(counter) = &mut self.counter {
+        let count = deltas.len();
+        let mut changes = None;
+        for (delta, number) in deltas.into_iter().zip(1..) {
+            delta.check_size()?;
+            changes = Some(self.watched()?.run("a change", limit, move |rows| {
+                rows.apply(delta, number == count)?;
+                Ok(rows.changes())
+            })?);
+        }
+        if let (Some(counter), Some(changes)) = (&mut self.counter, changes) {
             counter.tell(changes);
         }
         Ok(())

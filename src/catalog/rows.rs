@@ -80,6 +80,8 @@ pub(super) struct Rows {
     db: SledDb,
     head: Head,
     totals: Totals,
+    /// Something was applied that need not be on the disk.
+    is_unsynced: bool,
 }
 
 /// The meta row, as far as it can be read.
@@ -97,6 +99,7 @@ impl Rows {
             db,
             head: Head { kind, format: 0 },
             totals: Totals::default(),
+            is_unsynced: false,
         }
     }
 
@@ -166,8 +169,17 @@ impl Rows {
         }
     }
 
-    /// Applies `delta` and the meta row for it as one batch.
+    /// Applies `delta` and the meta row for it as one batch; durably, together with what was applied before.
     pub(super) fn apply(&mut self, delta: Delta, durably: bool) -> Result<(), CatalogError> {
+        self.put(delta)?;
+        if durably && self.is_unsynced {
+            self.db.flush_durable()?;
+            self.is_unsynced = false;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, delta: Delta) -> Result<(), CatalogError> {
         let applied = delta.applied;
         let mut totals = self.totals;
         let mut batch = Batch::default();
@@ -197,9 +209,7 @@ impl Rows {
         totals.changes = totals.changes.wrapping_add(1);
         batch.put(&Key::Meta.encode(), &meta::encode(self.head, &totals))?;
         self.db.write(batch)?;
-        if durably {
-            self.db.flush_durable()?;
-        }
+        self.is_unsynced = true;
         self.totals = totals;
         Ok(())
     }

@@ -326,9 +326,7 @@ fn a_large_delta_goes_in_pieces() {
     let (last, others) = pieces.split_last().expect("some");
     assert!(others.iter().all(|piece| piece.applied.is_none()));
     assert_eq!(last.applied, Some(at(9)));
-    for piece in pieces {
-        catalog.apply(piece).expect("small enough");
-    }
+    catalog.apply_all(pieces).expect("small enough");
     catalog.close().expect("closes");
     let (_, loaded) = Catalog::open(&lock, OpenOptions::default()).expect("opens");
     assert_eq!(loaded.verdict, Verdict::Sound);

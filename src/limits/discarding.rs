@@ -4,8 +4,14 @@ use std::time::Duration;
 
 use super::*;
 
-/// Retention, freeing and copying are looked at so often, and a state snapshot is written no more often.
+/// Retention, freeing and copying are looked at so often, and a state snapshot is written no more often, unless segments
+/// fill faster.
 pub const RECLAIM_EVERY_DEFAULT: Duration = Duration::from_secs(1);
+/// Where so many segments were filled since the last look, or so many could be given up by a snapshot, it is done sooner:
+/// what is not given back in time is made anew, and written twice.
+pub const RECLAIM_SEGMENTS_PRESSED: u64 = 3;
+/// So many times sooner at the most.
+pub const RECLAIM_PRESSED_SPEED: u32 = 10;
 /// And at least so often while something of it waits for the disk.
 pub const RECLAIM_EVERY_BUSY: Duration = Duration::from_millis(50);
 /// Looking more often than this is looking all the time.
@@ -49,15 +55,20 @@ pub const SNAPSHOT_ENTRY_ROWS: usize = 64;
 pub const SNAPSHOT_GROUP_BYTES: usize = 128 * KIB;
 /// A snapshot is written where it lets go of so many times its own size.
 pub const SNAPSHOT_GAIN_MIN: u64 = 8;
+/// Time from one snapshot to the next at the least, for each row: writing, applying and reading it back take some 15 µs
+/// of a processor.
+pub const SNAPSHOT_REST_PER_ROW: Duration = Duration::from_micros(100);
+/// But no more than this.
+pub const SNAPSHOT_REST_MAX: Duration = Duration::from_secs(4);
 /// A snapshot is written at the latest after so many segments: a rebuild of the catalog reads no more than these.
 pub const SNAPSHOT_SEGMENTS_MAX: u64 = 64;
 /// Size of a row before any snapshot was written, in bytes: a guess on the large side.
 pub const SNAPSHOT_ROW_BYTES: u64 = 512;
 /// Free slots kept for the segments to come, beside the one that is ready.
 pub const FREE_SLOTS_KEPT: usize = 2;
-/// Further ones are deleted when nobody took them between so many looks of the reclaimer: a busy peer uses
-/// them before.
-pub const FREE_SLOT_KEPT_LOOKS: u32 = 2;
+/// Further ones are deleted when nobody took them between so many looks of the reclaimer, or so many snapshots where these
+/// are rarer: a busy peer uses them before, and one that is busy every few seconds need not make them anew.
+pub const FREE_SLOT_KEPT_LOOKS: u32 = 4;
 /// A segment is copied together with others when at most so much of its slot is live, in percent.
 pub const COLD_LIVE_PERCENT: u64 = 50;
 /// The same while the store takes more space than it should: beyond this copying moves more than it frees.

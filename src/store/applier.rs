@@ -100,12 +100,10 @@ impl Applier {
     pub fn run(mut self) {
         while let Ok(delta) = self.deltas.recv() {
             let applied = delta.applied;
-            for piece in delta.into_catalog() {
-                if let Err(error) = self.catalog.apply(piece) {
-                    self.shared
-                        .fail(&format!("the catalog cannot be written: {error}"));
-                    return;
-                }
+            if let Err(error) = self.catalog.apply_all(delta.into_catalog()) {
+                self.shared
+                    .fail(&format!("the catalog cannot be written: {error}"));
+                return;
             }
             self.status.finish(applied);
         }

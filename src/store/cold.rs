@@ -23,8 +23,7 @@
 //!    step, before the source is taken out of the table of segments, and its slot
 //!    is not touched while somebody reads it (J7).
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
 use super::command::Context;
 use super::copying::Copies;
@@ -32,7 +31,7 @@ use super::index::Run;
 use super::keeper::runs;
 use super::motion::Motion;
 use super::segments::{Pin, Segment};
-use super::shared::{Shared, TopicShared, count};
+use super::shared::{Shared, count};
 use super::sieve::Sifted;
 use crate::journal::{FIRST_POSITION, Footer, footer_bytes};
 use crate::limits;
@@ -111,17 +110,12 @@ impl Usage {
 pub(super) fn look(shared: &Shared, motion: &Motion) -> Vec<Usage> {
     // The segments first: a topic is published before any of its records can be in a sealed one.
     let segments = shared.segments.all();
-    let starts: HashMap<TopicId, Offset> = {
-        let topics = shared.topics();
-        let start_of = |(id, topic): (&TopicId, &Arc<TopicShared>)| (*id, topic.start());
-        topics.by_id.iter().map(start_of).collect()
-    };
     let mut usages = Vec::new();
     for segment in segments {
         let Some(row) = segment.row else { continue };
         let footer = shared.segments.footer_once(&segment, &shared.dir);
         let (live_bytes, going_bytes) = match footer {
-            Ok(Some(footer)) => live_bytes(&footer, &starts, motion),
+            Ok(Some(footer)) => live_bytes(&footer, shared, motion),
             Ok(None) | Err(_) => (u64::from(shared.dir.slot_bytes()), 0),
         };
         usages.push(Usage {
@@ -136,11 +130,15 @@ pub(super) fn look(shared: &Shared, motion: &Motion) -> Vec<Usage> {
 }
 
 /// What lives, and what of that goes soon.
-fn live_bytes(footer: &Footer, starts: &HashMap<TopicId, Offset>, motion: &Motion) -> (u64, u64) {
+fn live_bytes(footer: &Footer, shared: &Shared, motion: &Motion) -> (u64, u64) {
     let (mut bytes, mut going) = (0, 0);
-    for summary in footer.topics() {
-        let start = starts.get(&summary.topic);
-        let Some(&start) = start.filter(|start| summary.end > **start) else {
+    let starts: Vec<Option<Offset>> = {
+        let topics = shared.topics();
+        let start_of = |id| topics.by_id.get(&id).map(|topic| topic.start());
+        footer.topics().map(|of| start_of(of.topic)).collect()
+    };
+    for (summary, start) in footer.topics().zip(starts) {
+        let Some(start) = start.filter(|start| summary.end > *start) else {
             continue;
         };
         let live = footer.extents_of(summary.topic).filter(|e| e.end() > start);

@@ -93,6 +93,12 @@ impl Expiry {
         self.last_look = Instant::now();
     }
 
+    /// One look at records alone.
+    pub fn look_at_records(&mut self, asker: &mut Asker) {
+        let now = self.trusted_now(asker);
+        self.records(asker, now);
+    }
+
     /// Whether nothing was looked at for much longer than it should have been.
     fn stood_still(&self, asker: &Asker) -> bool {
         self.last_look.elapsed() > asker.shared.reclaim_every + limits::STOOD_STILL_AFTER

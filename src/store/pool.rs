@@ -162,7 +162,10 @@ impl SlotPool {
     fn kept_for(&self) -> Duration {
         match self.shared.refusal() {
             Some(_) => Duration::ZERO,
-            None => self.shared.reclaim_every * limits::FREE_SLOT_KEPT_LOOKS,
+            None => {
+                let given_back_every = self.shared.reclaim_every.max(self.shared.snapshot_rest());
+                given_back_every * limits::FREE_SLOT_KEPT_LOOKS
+            }
         }
     }
 

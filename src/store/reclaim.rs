@@ -6,7 +6,7 @@
 //!                                 └─ held back by the snapshot: a new one
 //! ```
 //!
-//! One thread, which sleeps most of the time, and another that copies
+//! One thread, which sleeps most of the time, less where segments fill fast, and another that copies
 //! ([`copier`](super::copier)), which nothing here waits for. They compute; the
 //! writer decides, as with every change. In what order, and why that is safe:
 //!
@@ -64,6 +64,14 @@ enum Phase {
     Naming(SnapshotWritten),
 }
 
+/// When was looked, how long that took, and the newest segment then.
+#[derive(Default)]
+struct Look {
+    ended: Option<Instant>,
+    took: Duration,
+    newest: u64,
+}
+
 /// The reclaimer's side of things.
 pub(super) struct Reclaimer {
     asker: Asker,
@@ -83,6 +91,8 @@ pub(super) struct Reclaimer {
     newest: (u64, Option<Instant>),
     /// Not to be looked again before: looking at many segments takes long.
     look_after: Instant,
+    /// The last look at what retention says of records.
+    records: Look,
     /// `None`: nothing is copied.
     copies: Option<Copies>,
     copy_after: Instant,
@@ -121,6 +131,7 @@ impl Reclaimer {
             looked_at: None,
             newest: (0, None),
             look_after: Instant::now(),
+            records: Look::default(),
             copies,
             copy_after: Instant::now(),
             compaction: Compaction::default(),
@@ -132,26 +143,71 @@ impl Reclaimer {
     pub fn run(mut self) {
         let stop = self.asker.stop.clone();
         let every = self.asker.shared.reclaim_every;
-        let mut next_expiry = Instant::now();
+        let (mut next_expiry, mut next_round) = (Instant::now(), Instant::now());
         loop {
-            if next_expiry <= Instant::now() {
-                self.expiry.look(&mut self.asker);
+            let is_due = next_expiry <= Instant::now();
+            let is_pressed = !is_due && self.is_pressed();
+            if is_due {
                 next_expiry = Instant::now() + every;
             }
-            self.round();
-            let idle = matches!(self.phase, Phase::Idle)
-                && !self.asker.is_releasing()
-                && !self.copies.as_ref().is_some_and(Copies::is_busy);
-            let wait = if idle {
-                every
-            } else {
-                limits::RECLAIM_EVERY_BUSY.min(every)
-            };
+            if is_due || is_pressed {
+                self.look_at_records(is_pressed);
+            }
+            if is_due || is_pressed || next_round <= Instant::now() {
+                self.round();
+                next_round = Instant::now() + self.rest();
+            }
+            let rest = next_round.saturating_duration_since(Instant::now());
             let failed = self.asker.shared.failure().is_some();
-            if stop.wait(wait) || failed {
+            if stop.wait(rest.min(self.soon())) || failed {
                 return;
             }
         }
+    }
+
+    /// How long to rest from one round to the next.
+    fn rest(&self) -> Duration {
+        let every = self.asker.shared.reclaim_every;
+        let idle = matches!(self.phase, Phase::Idle)
+            && !self.asker.is_releasing()
+            && !self.copies.as_ref().is_some_and(Copies::is_busy);
+        match idle {
+            true => every,
+            false => limits::RECLAIM_EVERY_BUSY.min(every),
+        }
+    }
+
+    /// After how long it is looked again where segments fill fast.
+    fn soon(&self) -> Duration {
+        let soon = self.asker.shared.reclaim_every / limits::RECLAIM_PRESSED_SPEED;
+        soon.max(limits::RECLAIM_EVERY_MIN)
+    }
+
+    /// Looks what retention says of records; unless they are all it is looked at, of everything else, too.
+    fn look_at_records(&mut self, of_records_alone: bool) {
+        let (begun, newest) = (Instant::now(), self.asker.shared.segments.newest());
+        match of_records_alone {
+            true => self.expiry.look_at_records(&mut self.asker),
+            false => self.expiry.look(&mut self.asker),
+        }
+        self.records = Look {
+            ended: Some(Instant::now()),
+            took: begun.elapsed(),
+            newest,
+        };
+    }
+
+    /// Whether segments fill so fast that what they push out is to be given back sooner than at the next look.
+    fn is_pressed(&self) -> bool {
+        let Look {
+            ended,
+            took,
+            newest,
+        } = self.records;
+        let filled = self.asker.shared.segments.newest().saturating_sub(newest);
+        let rest = self.soon().max(took.saturating_mul(LOOK_SHARE));
+        filled >= limits::RECLAIM_SEGMENTS_PRESSED
+            && ended.is_none_or(|ended| ended.elapsed() >= rest)
     }
 
     fn round(&mut self) {
@@ -568,10 +624,14 @@ impl Reclaimer {
     /// Whether a snapshot would let go of enough to be worth writing.
     fn wants_snapshot(&self) -> bool {
         let starved = self.is_starved();
-        let recent = |begun: Instant| begun.elapsed() < self.asker.shared.reclaim_every;
-        if (self.snapshot_begun.is_some_and(recent) && !starved)
-            || Instant::now() < self.snapshot_after
-        {
+        let (every, rest) = (
+            self.asker.shared.reclaim_every,
+            self.asker.shared.snapshot_rest(),
+        );
+        let has_rested = |rest: Duration| {
+            starved || (self.snapshot_begun).is_none_or(|begun| begun.elapsed() >= rest)
+        };
+        if !has_rested(self.soon().max(rest)) || Instant::now() < self.snapshot_after {
             return false;
         }
         let from = self.snapshot.map_or(0, |at| at.place.segment);
@@ -583,6 +643,9 @@ impl Reclaimer {
             .gain
             .saturating_sub(self.choice(self.horizon()).gain);
         let freed = dead.count() as u64 + gain;
+        if freed < limits::RECLAIM_SEGMENTS_PRESSED && !has_rested(every.max(rest)) {
+            return false;
+        }
         let passed = self.usages.iter().filter(is_held).count() as u64;
         let rows = self.asker.shared.rows.load(Ordering::Acquire);
         let size = self.snapshot_bytes.max(rows * limits::SNAPSHOT_ROW_BYTES);

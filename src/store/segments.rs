@@ -142,6 +142,12 @@ impl Segments {
             .collect()
     }
 
+    /// The highest number; 0 if there is none.
+    pub fn newest(&self) -> u64 {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.last_key_value().map_or(0, |(number, _)| *number)
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.table

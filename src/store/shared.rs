@@ -363,6 +363,14 @@ impl Shared {
         }
     }
 
+    /// How long to rest between state snapshots at the least: they cost so much for each row.
+    pub fn snapshot_rest(&self) -> Duration {
+        let rows = self.rows.load(Ordering::Acquire);
+        let rest =
+            limits::SNAPSHOT_REST_PER_ROW.saturating_mul(u32::try_from(rows).unwrap_or(u32::MAX));
+        rest.min(limits::SNAPSHOT_REST_MAX)
+    }
+
     /// The wall clock, unless it jumped: then nothing is over.
     pub fn trusted_now(&self) -> Option<Timestamp> {
         let now = Timestamp::now();

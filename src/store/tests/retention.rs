@@ -234,6 +234,37 @@ async fn old_batches_go_and_young_ones_stay() {
     store.stop().expect("a clean stop");
 }
 
+/// What is pushed out by a fast publisher makes room for what follows, and does not wait for the next look.
+#[tokio::test]
+async fn where_segments_fill_fast_space_comes_back_before_the_next_look() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let every = Duration::from_secs(40);
+    let options = StoreOptions {
+        reclaim_every: every,
+        ..options(dir.path())
+    };
+    let begun = std::time::Instant::now();
+    let (store, _) = Store::open(&options).expect("opens");
+    let id = create(&store, "a", Durability::Fsync).await;
+    let changes = TopicChanges {
+        retain_bytes: Some(Some(1_000_000)),
+        ..TopicChanges::default()
+    };
+    keep(&store, "a", changes).await;
+    fill(&store, id, 0..1500, 10_000).await;
+    let full = slots(dir.path());
+    assert!(full >= 15, "{full} slots");
+    until("most is dead and given up", || {
+        store.figures().segments <= 4
+    })
+    .await;
+    assert!(begun.elapsed() < every, "it was not the next look");
+    until("slots are free", || store.figures().free_slots >= 8).await;
+    fill(&store, id, 1500..2000, 10_000).await;
+    assert_eq!(slots(dir.path()), full, "they are used again");
+    store.stop().expect("a clean stop");
+}
+
 #[tokio::test]
 async fn purged_and_deleted_topics_give_their_space_back() {
     let dir = tempfile::tempdir().expect("a scratch directory");
