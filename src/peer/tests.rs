@@ -563,8 +563,12 @@ async fn without_an_index_a_peer_tells_what_it_has() {
     let peer = start(dir.path(), |_| ()).await;
     let id = peer.create("quakes.ci").await.expect("made").topic.id;
     peer.stop().await;
-    let (listener, nobody) = listen().await;
-    drop(listener);
+    // A port that is taken, so that nobody else comes to listen at it, and not listened at.
+    let taken = tokio::net::TcpSocket::new_v4().expect("a socket");
+    let any = "127.0.0.1:0".parse().expect("an address");
+    taken.bind(any).expect("a port");
+    let nobody = taken.local_addr().expect("bound").to_string();
+    let nobody = nobody.parse().expect("an address");
     let peer = start(dir.path(), |options| options.indexes = vec![nobody]).await;
     let lookup = |topic, local_only| Lookup {
         name: name(topic),

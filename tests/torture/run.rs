@@ -133,9 +133,11 @@ pub fn live(plan: &Plan, kill: Kill<'_>, log: Option<&Path>) -> Result<Life, Str
         };
         let known = said.iter().position(gone).unwrap_or(said.len());
         said.truncate(known);
-        said.retain(
-            |said| !matches!(said, Said::Refused { why, .. } if why.starts_with("DiskReserve")),
-        );
+        // No slot can be prepared on it: until that is known for what it is, it is told as want of space.
+        said.retain(|said| match said {
+            Said::Refused { why, .. } | Said::NotDone(why) => !why.starts_with("DiskReserve"),
+            _ => true,
+        });
     }
     Ok(Life {
         said,
