@@ -163,7 +163,9 @@ impl RowStore {
         self.apply_all(vec![delta])
     }
 
-    /// Applies one delta after the other; returns when all of them are on the disk.
+    /// Applies one delta after the other; returns when all of them are on the disk. Some are synced together, but not all
+    /// of many: sled overwrites in place what it freed, and what replaced it may lie in a part of the file that only a sync
+    /// makes last.
     pub(super) fn apply_all(&mut self, deltas: Vec<Delta>) -> Result<(), CatalogError> {
         let limit = self.options.sync_timeout;
         let count = deltas.len();
@@ -171,7 +173,10 @@ impl RowStore {
         for (delta, number) in deltas.into_iter().zip(1..) {
             delta.check_size()?;
             changes = Some(self.watched()?.run("a change", limit, move |rows| {
-                rows.apply(delta, number == count)?;
+                rows.apply(
+                    delta,
+                    number == count || number % limits::STORE_PIECES_SYNCED == 0,
+                )?;
                 Ok(rows.changes())
             })?);
         }

@@ -109,8 +109,10 @@ pub const RUINED_STORES_KEPT: usize = 2;
 /// a copy of the whole leaf page for every row of it, so it lies in memory some twenty times.
 pub const STORE_DELTA_BYTES_MAX: usize = 4 * MIB;
 /// A larger change is applied in pieces of so many bytes where that is allowed. 10,000 subscriptions made within a second
-/// take 39 MiB of memory so, and 107 MiB in pieces of 2 MiB; smaller pieces take as much and sync more often.
+/// take 39 MiB of memory so, and 107 MiB in pieces of 2 MiB; smaller pieces take as much.
 pub const STORE_PIECE_BYTES: usize = MIB / 8;
+/// So many pieces are synced together: what a segment of sled holds. The segments it frees it overwrites in place.
+pub const STORE_PIECES_SYNCED: usize = 4;
 /// Rows of a new store written at once while it is built, in bytes.
 pub const STORE_BUILD_BYTES: usize = MIB / 4;
 /// Rows of a store read at once while it is loaded, in bytes.

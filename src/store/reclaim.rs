@@ -147,11 +147,11 @@ impl Reclaimer {
         loop {
             let is_due = next_expiry <= Instant::now();
             let is_pressed = !is_due && self.is_pressed();
-            if is_due {
-                next_expiry = Instant::now() + every;
-            }
             if is_due || is_pressed {
                 self.look_at_records(is_pressed);
+            }
+            if is_due {
+                next_expiry = Instant::now() + every;
             }
             if is_due || is_pressed || next_round <= Instant::now() {
                 self.round();
@@ -628,8 +628,9 @@ impl Reclaimer {
             self.asker.shared.reclaim_every,
             self.asker.shared.snapshot_rest(),
         );
+        let is_short = starved || self.asker.shared.is_short_of_space();
         let has_rested = |rest: Duration| {
-            starved || (self.snapshot_begun).is_none_or(|begun| begun.elapsed() >= rest)
+            is_short || (self.snapshot_begun).is_none_or(|begun| begun.elapsed() >= rest)
         };
         if !has_rested(self.soon().max(rest)) || Instant::now() < self.snapshot_after {
             return false;

@@ -316,7 +316,7 @@ pub(super) struct Shared {
     clocks: ClockWatch,
     /// Wall clock and monotonic clock have parted: nothing expires by age.
     pub clocks_apart: AtomicBool,
-    /// Publishing is refused: free bytes, and what is needed; both 0 while there is room.
+    /// Free bytes, and what has to be free for publishing to go on, as of when a slot was last prepared.
     pub reserve_free: AtomicU64,
     pub reserve_needed: AtomicU64,
     pub reserve_reached: AtomicBool,
@@ -361,6 +361,15 @@ impl Shared {
             damage: Mutex::default(),
             failure: watch::Sender::new(None),
         }
+    }
+
+    /// Whether publishing will be refused soon, for want of space.
+    pub fn is_short_of_space(&self) -> bool {
+        let free = self.reserve_free.load(Ordering::Relaxed);
+        free < self
+            .reserve_needed
+            .load(Ordering::Relaxed)
+            .saturating_mul(2)
     }
 
     /// How long to rest between state snapshots at the least: they cost so much for each row.
