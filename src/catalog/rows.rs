@@ -141,8 +141,10 @@ impl Rows {
         self.db.scan(after, limits::STORE_SCAN_BYTES)
     }
 
-    pub(super) fn flush_durable(&self) -> Result<(), CatalogError> {
-        self.db.flush_durable()
+    pub(super) fn flush_durable(&mut self) -> Result<(), CatalogError> {
+        self.db.flush_durable()?;
+        self.is_unsynced = false;
+        Ok(())
     }
 
     /// Reads the meta row and remembers it.
@@ -172,11 +174,10 @@ impl Rows {
     /// Applies `delta` and the meta row for it as one batch; durably, together with what was applied before.
     pub(super) fn apply(&mut self, delta: Delta, durably: bool) -> Result<(), CatalogError> {
         self.put(delta)?;
-        if durably && self.is_unsynced {
-            self.db.flush_durable()?;
-            self.is_unsynced = false;
+        match durably && self.is_unsynced {
+            true => self.flush_durable(),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     fn put(&mut self, delta: Delta) -> Result<(), CatalogError> {

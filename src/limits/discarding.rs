@@ -7,13 +7,13 @@ use super::*;
 /// Retention, freeing and copying are looked at so often, and a state snapshot is written no more often, unless segments
 /// fill faster.
 pub const RECLAIM_EVERY_DEFAULT: Duration = Duration::from_secs(1);
+/// And at least so often while something of it waits for the disk.
+pub const RECLAIM_EVERY_BUSY: Duration = Duration::from_millis(50);
 /// Where so many segments were filled since the last look, or so many could be given up by a snapshot, it is done sooner:
 /// what is not given back in time is made anew, and written twice.
 pub const RECLAIM_SEGMENTS_PRESSED: u64 = 3;
 /// So many times sooner at the most.
 pub const RECLAIM_PRESSED_SPEED: u32 = 10;
-/// And at least so often while something of it waits for the disk.
-pub const RECLAIM_EVERY_BUSY: Duration = Duration::from_millis(50);
 /// Looking more often than this is looking all the time.
 pub const RECLAIM_EVERY_MIN: Duration = Duration::from_millis(1);
 /// A repair waits so long for its state snapshot to be relied on.
@@ -69,6 +69,8 @@ pub const FREE_SLOTS_KEPT: usize = 2;
 /// Further ones are deleted when nobody took them between so many looks of the reclaimer, or so many snapshots where these
 /// are rarer: a busy peer uses them before, and one that is busy every few seconds need not make them anew.
 pub const FREE_SLOT_KEPT_LOOKS: u32 = 4;
+/// With room for so many slots and no more above the reserve space is short: what would keep slots waiting does not.
+pub const SHORT_OF_SPACE_SLOTS: u64 = 8;
 /// A segment is copied together with others when at most so much of its slot is live, in percent.
 pub const COLD_LIVE_PERCENT: u64 = 50;
 /// The same while the store takes more space than it should: beyond this copying moves more than it frees.

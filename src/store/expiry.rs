@@ -97,6 +97,8 @@ impl Expiry {
     pub fn look_at_records(&mut self, asker: &mut Asker) {
         let now = self.trusted_now(asker);
         self.records(asker, now);
+        // However long it took: this was no standing still.
+        self.last_look = Instant::now();
     }
 
     /// Whether nothing was looked at for much longer than it should have been.

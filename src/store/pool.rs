@@ -161,13 +161,11 @@ impl SlotPool {
     /// How long a free slot too many waits for somebody who takes it; where space is short, not at all.
     fn kept_for(&self) -> Duration {
         let shared = &self.shared;
-        match shared.refusal().is_some() || shared.is_short_of_space() {
-            true => Duration::ZERO,
-            false => {
-                let given_back_every = shared.reclaim_every.max(shared.snapshot_rest());
-                given_back_every * limits::FREE_SLOT_KEPT_LOOKS
-            }
+        if shared.is_short_of_space() {
+            return Duration::ZERO;
         }
+        let given_back_every = shared.reclaim_every.max(shared.snapshot_rest());
+        given_back_every * limits::FREE_SLOT_KEPT_LOOKS
     }
 
     fn last_given(&self) -> u64 {

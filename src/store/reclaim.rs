@@ -628,9 +628,8 @@ impl Reclaimer {
             self.asker.shared.reclaim_every,
             self.asker.shared.snapshot_rest(),
         );
-        let is_short = starved || self.asker.shared.is_short_of_space();
         let has_rested = |rest: Duration| {
-            is_short || (self.snapshot_begun).is_none_or(|begun| begun.elapsed() >= rest)
+            starved || (self.snapshot_begun).is_none_or(|begun| begun.elapsed() >= rest)
         };
         if !has_rested(self.soon().max(rest)) || Instant::now() < self.snapshot_after {
             return false;

@@ -316,7 +316,7 @@ pub(super) struct Shared {
     clocks: ClockWatch,
     /// Wall clock and monotonic clock have parted: nothing expires by age.
     pub clocks_apart: AtomicBool,
-    /// Free bytes, and what has to be free for publishing to go on, as of when a slot was last prepared.
+    /// Free bytes, and what has to be free for publishing to go on, as of the last look; everything and nothing before.
     pub reserve_free: AtomicU64,
     pub reserve_needed: AtomicU64,
     pub reserve_reached: AtomicBool,
@@ -355,7 +355,7 @@ impl Shared {
             live_bytes: Arc::default(),
             clocks: ClockWatch::new(Timestamp::now(), Instant::now()),
             clocks_apart: AtomicBool::new(false),
-            reserve_free: AtomicU64::new(0),
+            reserve_free: AtomicU64::new(u64::MAX),
             reserve_needed: AtomicU64::new(0),
             reserve_reached: AtomicBool::new(false),
             damage: Mutex::default(),
@@ -363,20 +363,23 @@ impl Shared {
         }
     }
 
-    /// Whether publishing will be refused soon, for want of space.
+    /// Whether publishing is refused for want of space, or will be soon.
     pub fn is_short_of_space(&self) -> bool {
+        let slots = limits::SHORT_OF_SPACE_SLOTS * u64::from(self.dir.slot_bytes());
+        let needed = self.reserve_needed.load(Ordering::Relaxed);
         let free = self.reserve_free.load(Ordering::Relaxed);
-        free < self
-            .reserve_needed
-            .load(Ordering::Relaxed)
-            .saturating_mul(2)
+        self.refusal().is_some() || free < needed.saturating_add(slots)
     }
 
-    /// How long to rest between state snapshots at the least: they cost so much for each row.
+    /// How long to rest between state snapshots at the least: they cost so much for each row. Where space is short, not at
+    /// all.
     pub fn snapshot_rest(&self) -> Duration {
+        if self.is_short_of_space() {
+            return Duration::ZERO;
+        }
         let rows = self.rows.load(Ordering::Acquire);
-        let rest =
-            limits::SNAPSHOT_REST_PER_ROW.saturating_mul(u32::try_from(rows).unwrap_or(u32::MAX));
+        let rows = u32::try_from(rows).unwrap_or(u32::MAX);
+        let rest = limits::SNAPSHOT_REST_PER_ROW.saturating_mul(rows);
         rest.min(limits::SNAPSHOT_REST_MAX)
     }
 

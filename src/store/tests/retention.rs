@@ -261,7 +261,8 @@ async fn where_segments_fill_fast_space_comes_back_before_the_next_look() {
     assert!(begun.elapsed() < every, "it was not the next look");
     until("slots are free", || store.figures().free_slots >= 8).await;
     fill(&store, id, 1500..2000, 10_000).await;
-    assert_eq!(slots(dir.path()), full, "they are used again");
+    // One may have been on its way to being made when they were counted.
+    assert!(slots(dir.path()) <= full + 1, "they are used again");
     store.stop().expect("a clean stop");
 }
 
