@@ -1,7 +1,7 @@
 //! `connections`: what many of them cost the server, and those who work beside them.
 //!
 //! ```text
-//!   acknowledgements of a publisher | open N | the same again | close | 8 publishers | N publishers
+//!   acknowledgements of a publisher | open N, rest | the same again | close | 8 publishers | N publishers
 //! ```
 
 use std::time::Duration;
@@ -27,6 +27,10 @@ use crate::types::{Address, Durability};
 
 /// How many are opened at the same time.
 const OPENED_AT_ONCE: u32 = 32;
+/// How long nothing happens between opening and measuring. Opening keeps this process busy, and where the
+/// system then lets its threads run differs for some seconds from where they ran before: without the rest
+/// a message takes a tenth longer, even if all connections are closed again.
+const REST: Duration = Duration::from_secs(4);
 /// So many publishers the others are compared with.
 const FEW_PUBLISHERS: u32 = 8;
 
@@ -130,6 +134,7 @@ impl Measurement<'_> {
         let began = Instant::now();
         let (lines, accepted) = self.open(&peer).await?;
         let open_seconds = report::seconds(began.elapsed());
+        self.rest().await;
         let rss_bytes_with = self.rss_bytes(&peer).await?;
         let with = self.one_publisher("publishing beside them").await?;
         let closed = lines.iter().filter(|line| !line.is_idle()).count();
@@ -165,6 +170,14 @@ impl Measurement<'_> {
     async fn rss_bytes(&self, peer: &Address) -> Result<u64> {
         let figures = self.context.client.figures(peer).await?;
         Ok(figures.get("rss_bytes").unwrap_or(0))
+    }
+
+    async fn rest(&self) {
+        self.context.output.note("resting");
+        tokio::select! {
+            () = tokio::time::sleep(REST) => {}
+            () = self.stop.cancelled() => {}
+        }
     }
 
     fn load(&self, publishers: u32, clients: Vec<Client>) -> Load {

@@ -119,7 +119,7 @@ pub struct Sizes {
     #[arg(value_parser = clap::value_parser!(u32).range(8..=5_000))]
     pub publishers: u32,
     /// connections: records those send with one call, each with one call unacknowledged
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=2_000))]
     pub batch: u32,
     /// slow: payload that is read from its beginning meanwhile
