@@ -52,6 +52,8 @@ pub const READ_ITEMS_MAX: usize = 16_384;
 pub const READ_PASSED_BYTES_MAX: usize = 4 * MIB;
 /// Answers read before they were asked for, in bytes, all readers together.
 pub const READ_AHEAD_BYTES_MAX: usize = 8 * MIB;
+/// Most of them for one reader that comes for them.
+pub const READ_AHEAD_ANSWERS_MAX: usize = 3;
 /// How long such an answer waits for its reader.
 pub const READ_AHEAD_KEPT: Duration = Duration::from_secs(2);
 /// Readers in order that are remembered, to know them by where they go on.

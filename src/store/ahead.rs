@@ -4,6 +4,14 @@
 //! disk ended reads in order, and what follows is read before it asks. It asks for less, comes from elsewhere,
 //! or not at all: then what was read is let go after a while.
 //!
+//! Who comes for what was read ahead is read ahead of further, so that neither disk nor reader waits for the other, as long as
+//! half of the room is free:
+//!
+//! ```text
+//!   asked:                on its way │
+//!   a chain ahead of it:             │ at hand ─► at hand ─► being read ─► (begun when that one ends)
+//! ```
+//!
 //! Invariants:
 //!
 //! 1. What was read ahead is handed out only for the very request it was read for, and only once.
@@ -11,14 +19,17 @@
 //!    discarded or purged is told as such.
 //! 3. At most [`limits::READ_AHEAD_BYTES_MAX`] are asked for in advance, all readers together.
 //! 4. An error or an empty answer is never handed out: the request is then read as if nothing had been read ahead.
+//! 5. A chain has at most [`limits::READ_AHEAD_ANSWERS_MAX`] answers, and one before its reader came for the first. It goes on
+//!    from where it ended, never twice from the same place.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use super::reader::{ReadError, ReadRequest, ReadResult};
-use super::shared::TopicShared;
+use super::reader::{self, ReadError, ReadRequest, ReadResult};
+use super::shared::{Shared, TopicShared};
 use crate::limits;
 use crate::types::{Offset, TopicId};
 
@@ -42,9 +53,28 @@ struct State {
 /// A read that was begun.
 struct Begun {
     number: u64,
+    chain: u64,
     topic: TopicId,
     request: ReadRequest,
+    /// Where the chain goes on, once that is known.
+    next: Option<Offset>,
     reading: JoinHandle<Result<ReadResult, ReadError>>,
+}
+
+/// What is read from, and how many may at once.
+#[derive(Clone)]
+pub(super) struct Source {
+    pub shared: Arc<Shared>,
+    pub topic: Arc<TopicShared>,
+    pub readers: Arc<Semaphore>,
+}
+
+/// How a chain goes on.
+struct Link {
+    chain: u64,
+    request: ReadRequest,
+    /// Most answers it may have.
+    answers_max: usize,
 }
 
 impl State {
@@ -53,6 +83,42 @@ impl State {
         let begun = self.begun.swap_remove(at);
         self.bytes -= begun.request.max_bytes;
         Some(begun)
+    }
+
+    /// The end of the chain that begins with `request`, which begins a new one if there is none. `None`: its last answer
+    /// is being read, and it goes on by itself.
+    fn end_of_chain(&mut self, topic: TopicId, request: ReadRequest) -> Option<(u64, ReadRequest)> {
+        let mut chain = None;
+        let mut at = request;
+        while let Some(begun) = self.begun.iter().find(|begun| begun.is(topic, &at)) {
+            chain = Some(begun.chain);
+            at.from = begun.next?;
+        }
+        let chain = chain.unwrap_or_else(|| {
+            self.number += 1;
+            self.number
+        });
+        Some((chain, at))
+    }
+
+    /// Whether a chain may have one more answer: the first of another reader comes before the second of one.
+    fn has_room(&self, link: &Link) -> bool {
+        let of_chain = self.begun.iter().filter(|begun| begun.chain == link.chain);
+        let answers = of_chain.count();
+        let bytes_max = match answers {
+            0 => limits::READ_AHEAD_BYTES_MAX,
+            _ => limits::READ_AHEAD_BYTES_MAX / 2,
+        };
+        answers < link.answers_max && self.bytes + link.request.max_bytes <= bytes_max
+    }
+}
+
+impl Begun {
+    /// Whether it is what somebody asks for who asks for that.
+    fn is(&self, topic: TopicId, request: &ReadRequest) -> bool {
+        self.topic == topic
+            && self.request.from == request.from
+            && self.request.pass_damage == request.pass_damage
     }
 }
 
@@ -69,11 +135,7 @@ impl ReadAhead {
 
     /// The answer to `request`, if it was read ahead.
     pub async fn take(&self, topic: &TopicShared, request: &ReadRequest) -> Option<ReadResult> {
-        let begun = self.lock().remove(|begun| {
-            begun.topic == topic.id
-                && begun.request.from == request.from
-                && begun.request.pass_damage == request.pass_damage
-        })?;
+        let begun = self.lock().remove(|begun| begun.is(topic.id, request))?;
         if begun.request.max_bytes > request.max_bytes {
             return None;
         }
@@ -100,27 +162,68 @@ impl ReadAhead {
         known.is_some() && state.bytes < limits::READ_AHEAD_BYTES_MAX
     }
 
-    /// Reads for `request` on a thread that may block.
-    pub fn begin(
+    /// Begins to read what a reader that goes on in order asks for next, while this answer is on its way to it, and more if it
+    /// came for what was read ahead.
+    pub fn read_on(
         self: &Arc<Self>,
-        topic: TopicId,
-        request: ReadRequest,
-        read: impl FnOnce() -> Result<ReadResult, ReadError> + Send + 'static,
+        source: Source,
+        request: &ReadRequest,
+        result: &ReadResult,
+        was_ahead: bool,
     ) {
-        let mut state = self.lock();
-        if state.bytes + request.max_bytes > limits::READ_AHEAD_BYTES_MAX {
+        let topic = source.topic.id;
+        if !self.goes_on(topic, request.from, result) {
             return;
         }
-        state.bytes += request.max_bytes;
+        let next = ReadRequest {
+            from: result.next,
+            ..*request
+        };
+        let mut state = self.lock();
+        if let Some((chain, request)) = state.end_of_chain(topic, next) {
+            let link = Link {
+                chain,
+                request,
+                answers_max: if was_ahead {
+                    limits::READ_AHEAD_ANSWERS_MAX
+                } else {
+                    1
+                },
+            };
+            self.begin(&mut state, source, link);
+        }
+    }
+
+    /// Reads on a thread that may block, if there is room. Only where a place among the readers is free: what was asked for
+    /// comes first.
+    fn begin(self: &Arc<Self>, state: &mut State, source: Source, link: Link) {
+        if !state.has_room(&link) {
+            return;
+        }
+        let Ok(permit) = source.readers.clone().try_acquire_owned() else {
+            return;
+        };
+        state.bytes += link.request.max_bytes;
         state.number += 1;
         let number = state.number;
+        let (chain, topic, request) = (link.chain, source.topic.id, link.request);
+        let this = Arc::downgrade(self);
+        let reading = tokio::task::spawn_blocking(move || {
+            let result = reader::read(&source.shared, &source.topic, request);
+            drop(permit);
+            if let (Some(this), Ok(result)) = (this.upgrade(), &result) {
+                this.has_read(number, source, link, result);
+            }
+            result
+        });
         state.begun.push(Begun {
             number,
+            chain,
             topic,
             request,
-            reading: tokio::task::spawn_blocking(read),
+            next: None,
+            reading,
         });
-        drop(state);
         let this = Arc::downgrade(self);
         tokio::spawn(async move {
             tokio::time::sleep(limits::READ_AHEAD_KEPT).await;
@@ -129,5 +232,93 @@ impl ReadAhead {
                 drop(late);
             }
         });
+    }
+
+    /// An answer was read, whether its reader waits for it or not: its chain goes on.
+    fn has_read(self: &Arc<Self>, number: u64, source: Source, link: Link, result: &ReadResult) {
+        let from = link.request.from;
+        if !result.is_full || result.next <= from {
+            return;
+        }
+        let request = ReadRequest {
+            from: result.next,
+            ..link.request
+        };
+        let mut state = self.lock();
+        let this = state.begun.iter_mut().find(|begun| begun.number == number);
+        if let Some(this) = this {
+            this.next = Some(result.next);
+        }
+        let topic = source.topic.id;
+        if !state.begun.iter().any(|begun| begun.is(topic, &request)) {
+            self.begin(&mut state, source, Link { request, ..link });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOPIC: TopicId = TopicId::from_bytes([7; 16]);
+
+    fn link(chain: u64, from: u64, max_bytes: usize) -> Link {
+        Link {
+            chain,
+            request: ReadRequest {
+                from: Offset::new(from),
+                max_bytes,
+                pass_damage: false,
+                memory_only: false,
+                as_stored: false,
+            },
+            answers_max: limits::READ_AHEAD_ANSWERS_MAX,
+        }
+    }
+
+    /// As if it were being read.
+    fn begin(state: &mut State, link: &Link, next: Option<u64>) {
+        state.number += 1;
+        state.bytes += link.request.max_bytes;
+        state.begun.push(Begun {
+            number: state.number,
+            chain: link.chain,
+            topic: TOPIC,
+            request: link.request,
+            next: next.map(Offset::new),
+            reading: tokio::spawn(std::future::pending()),
+        });
+    }
+
+    #[tokio::test]
+    async fn the_first_answer_of_one_reader_comes_before_the_second_of_another() {
+        let mut state = State::default();
+        let half = limits::READ_AHEAD_BYTES_MAX / 2;
+        begin(&mut state, &link(1, 0, half), None);
+        assert!(!state.has_room(&link(1, 10, 1)), "half of it is used");
+        assert!(state.has_room(&link(2, 10, half)), "the first of another");
+        assert!(!state.has_room(&link(2, 10, half + 1)), "more than is left");
+    }
+
+    #[tokio::test]
+    async fn a_chain_has_an_end() {
+        let mut state = State::default();
+        let most = limits::READ_AHEAD_ANSWERS_MAX as u64;
+        for answer in 0..most {
+            assert!(state.has_room(&link(1, answer, 1)));
+            begin(&mut state, &link(1, answer, 1), Some(answer + 1));
+        }
+        assert!(!state.has_room(&link(1, most, 1)));
+        let end = |state: &mut State, from| {
+            let end = state.end_of_chain(TOPIC, link(0, from, 1).request);
+            end.map(|(chain, request)| (chain, request.from.get()))
+        };
+        assert_eq!(end(&mut state, 0), Some((1, most)));
+        assert_eq!(end(&mut state, most - 1), Some((1, most)));
+        state.begun[most as usize - 1].next = None;
+        assert_eq!(end(&mut state, 0), None, "it goes on by itself");
+        let (chain, from) = end(&mut state, most).expect("a chain of its own");
+        assert_eq!(from, most);
+        assert_ne!(chain, 1);
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Store;
+use super::ahead::Source;
 use super::reader::{self, ReadError, ReadRequest, ReadResult};
 use super::shared::{Shared, TopicShared};
 use super::told;
@@ -157,6 +158,7 @@ impl Store {
                 };
                 let ahead = self.ahead.take(topic, &request).await;
                 let ahead = ahead.filter(|result| !self.some_is_over(&result.items));
+                let was_ahead = ahead.is_some();
                 let result = match ahead {
                     Some(result) => {
                         self.shared.meters.was_ahead();
@@ -169,7 +171,12 @@ impl Store {
                         .await?
                     }
                 };
-                self.read_on(topic, &request, &result);
+                let source = Source {
+                    shared: self.shared.clone(),
+                    topic: topic.clone(),
+                    readers: self.readers.clone(),
+                };
+                self.ahead.read_on(source, &request, &result, was_ahead);
                 Ok(result)
             }
         }
@@ -186,26 +193,6 @@ impl Store {
             FetchItem::Batch(_) | FetchItem::Gap(_) => false,
         };
         items.iter().any(is_over)
-    }
-
-    /// Begins to read what a reader that goes on in order asks for next, while this answer is on its way to it.
-    /// Only where a place among the readers is free: what was asked for comes first.
-    fn read_on(&self, topic: &Arc<TopicShared>, request: &ReadRequest, result: &ReadResult) {
-        if !self.ahead.goes_on(topic.id, request.from, result) {
-            return;
-        }
-        let Ok(permit) = self.readers.clone().try_acquire_owned() else {
-            return;
-        };
-        let request = ReadRequest {
-            from: result.next,
-            ..*request
-        };
-        let (shared, of_topic) = (self.shared.clone(), topic.clone());
-        self.ahead.begin(topic.id, request, move || {
-            let _permit = permit;
-            reader::read(&shared, &of_topic, request)
-        });
     }
 
     /// Runs something that reads the disk on a thread that may block; only so many at once. Whoever waits for it

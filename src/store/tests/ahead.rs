@@ -79,6 +79,56 @@ async fn a_reader_in_order_is_read_ahead_of() {
     store.stop().expect("a clean stop");
 }
 
+/// Reads in order until a whole chain of answers is at hand.
+async fn with_a_chain(store: &Store, id: TopicId) -> u64 {
+    let at = two_in_order(store, id, 0, 100_000).await;
+    let at = check(&read(store, id, at, 100_000).await, at);
+    let most = limits::READ_AHEAD_ANSWERS_MAX;
+    until("a chain", || store.ahead.waiting() == most).await;
+    at
+}
+
+#[tokio::test]
+async fn who_comes_for_it_is_read_ahead_of_further() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (store, id) = on_disk(dir.path()).await;
+    let mut at = with_a_chain(&store, id).await;
+    // What one reader came for is gone; who follows it reads for itself, and reads ahead once.
+    let before = ahead(&store);
+    let again = check(&read(&store, id, 0, 100_000).await, 0);
+    assert_eq!(ahead(&store), before);
+    assert!(again < at);
+    let most = limits::READ_AHEAD_ANSWERS_MAX as u64;
+    for answer in 1..=2 * most {
+        at = check(&read(&store, id, at, 100_000).await, at);
+        assert_eq!(ahead(&store), before + answer);
+        assert!(store.ahead.waiting() as u64 <= most);
+    }
+    store.stop().expect("a clean stop");
+}
+
+#[tokio::test]
+async fn what_is_purged_is_not_handed_out_of_a_chain() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (store, id) = on_disk(dir.path()).await;
+    let at = with_a_chain(&store, id).await;
+    let before = ahead(&store);
+    let start = Offset::new(at + 5);
+    let purged = store
+        .purge_topic(name("orders"), Position::Offset(start))
+        .await;
+    purged.expect("it is purged");
+    let fetched = read(&store, id, at, 100_000).await;
+    assert!(matches!(fetched.items[0], FetchItem::Gap(gap) if gap.to == start));
+    assert_eq!(ahead(&store), before);
+    // From where the chain's second answer begins nothing was purged.
+    let mut at = fetched.next_offset.get();
+    while at < RECORDS {
+        at = check(&read(&store, id, at, 100_000).await, at);
+    }
+    store.stop().expect("a clean stop");
+}
+
 #[tokio::test]
 async fn what_was_purged_meanwhile_is_not_handed_out() {
     let dir = tempfile::tempdir().expect("a scratch directory");
