@@ -75,9 +75,9 @@ pub fn check_extent<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::footer::Extent;
     use crate::journal::header::FIRST_POSITION;
     use crate::journal::header::Kind;
+    use crate::journal::listing::Extent;
     use crate::journal::testing::{Scratch, batch, records, topic};
 
     /// Three neighbours, and where each ends.

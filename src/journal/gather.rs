@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use super::checksum::Seed;
 use super::entry::{EntryHeader, EntryKind};
 use super::fields::{put, to_u32};
-use super::footer::{
-    EXTENT_BYTES, Extent, FOOTER_HEADER_BYTES, Footer, MAGIC, SegmentEnd, TOPIC_BYTES,
-    TopicSummary, footer_bytes,
+use super::footer::{Footer, SegmentEnd};
+use super::listing::{
+    EXTENT_BYTES, Extent, FOOTER_HEADER_BYTES, MAGIC, TOPIC_BYTES, TopicSummary, footer_bytes,
 };
 use crate::types::TopicId;
 
@@ -167,8 +167,8 @@ mod tests {
 
     use super::*;
     use crate::journal::entry::ENTRY_HEADER_BYTES;
-    use crate::journal::footer::FooterFault;
     use crate::journal::header::FIRST_POSITION;
+    use crate::journal::listing::FooterFault;
     use crate::journal::testing::{batch, records, seed, topic};
     use crate::limits::EXTENT_BYTES_MAX;
     use crate::time::Timestamp;

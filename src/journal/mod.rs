@@ -54,6 +54,7 @@ pub mod footer;
 pub mod gather;
 pub mod group;
 pub mod header;
+pub mod listing;
 pub mod place;
 mod probe;
 pub mod read;
@@ -77,15 +78,16 @@ pub use directory::{JournalDir, JournalOptions, ListedSlot, SlotHandle};
 pub use entries::{EntryScanner, Passed};
 pub use entry::{ENTRY_HEADER_BYTES, EntryFault, EntryHeader, EntryKind, payload_crc};
 pub use error::JournalError;
-pub use footer::{Extent, Footer, FooterFault, SegmentEnd, TopicSummary, footer_bytes};
+pub use footer::{Footer, SegmentEnd};
 pub use gather::FooterBuilder;
 pub use group::{CLAIM_BYTES, Claim, GROUP_HEADER_BYTES, GroupFault, GroupHeader};
 pub use header::{
     FIRST_POSITION, FORMAT_VERSION, HeaderCopies, HeaderFault, Kind, Resume, SlotHeader, SnapshotAt,
 };
+pub use listing::{Extent, FooterFault, Listing, TopicSummary, footer_bytes};
 pub use place::{Place, round_down, round_up};
 pub use read::{ExtentRead, Piece, StoredEntry, Stretch, read_extent, read_from_group};
 pub use scan::{FoundGroup, Payloads, ScannedEntry, ScannedGroup, SegmentReader, Step, Unreadable};
-pub use slot::{Block, PrepareOptions, Slot, Via};
+pub use slot::{Block, Listed, PrepareOptions, Slot, Via};
 pub use state::{SnapshotEnd, StateFault, StateOp};
 pub use watch::{DiskWatch, LongestCall};

@@ -18,6 +18,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -28,11 +29,15 @@ use rustix::fs::{Advice, FallocateFlags, OFlags};
 use super::buffer::AlignedBuffer;
 use super::error::JournalError;
 use super::fields::{put, to_u32, to_usize};
-use super::footer::{FOOTER_HEADER_BYTES, Footer, FooterFault};
+use super::footer::Footer;
 use super::header::{FIRST_POSITION, HeaderCopies, HeaderFault, SLOT_HEADER_POSITIONS, SlotHeader};
+use super::listing::{FOOTER_HEADER_BYTES, FooterFault, Head, Listing, find_topic};
 use super::place::{round_down, round_up};
 use super::watch::DiskWatch;
-use crate::limits::{SECTOR_BYTES_MAX, SECTOR_BYTES_MIN, SLOT_HEADERS_BYTES, ZERO_FILL_BYTES};
+use crate::limits::{
+    FOOTER_BYTES_FIRST, SECTOR_BYTES_MAX, SECTOR_BYTES_MIN, SLOT_HEADERS_BYTES, ZERO_FILL_BYTES,
+};
+use crate::types::TopicId;
 
 /// How a slot is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -350,6 +355,60 @@ impl Slot {
         Ok(Footer::decode(block.into_bytes(), &header.seed(), position))
     }
 
+    /// Reads what the footer at `position` lists of `topic`, and as little else as can be: all of a short footer, of a longer one what
+    /// leads there. `Ok(Err(..))` says why there is nothing.
+    ///
+    /// # Errors
+    /// If a read fails.
+    pub fn read_listing(
+        &self,
+        header: &SlotHeader,
+        position: u32,
+        topic: TopicId,
+        via: Via,
+    ) -> Result<Result<Listed, FooterFault>, JournalError> {
+        let room = header.slot_bytes.saturating_sub(position);
+        let first = self
+            .read_at(position, room.min(FOOTER_BYTES_FIRST), via)?
+            .into_bytes();
+        let head = match Head::decode(&first, position) {
+            Ok(head) if head.length <= to_usize(room) => head,
+            Ok(_) => return Ok(Err(FooterFault::Checksum)),
+            Err(fault) => return Ok(Err(fault)),
+        };
+        if head.length <= first.len() {
+            // To be kept, and for that without what was read behind it.
+            let first = Bytes::copy_from_slice(&first[..head.length]);
+            let footer = Footer::decode(first, &header.seed(), position);
+            return Ok(footer.map(Listed::Whole));
+        }
+        let part = |range: Range<usize>| match first.get(range.clone()) {
+            Some(_) => Ok(first.slice(range)),
+            None => {
+                let (start, length) = (to_u32(range.start), to_u32(range.len()));
+                let block = self.read_at(position + start, length, via)?;
+                Ok(block.into_bytes())
+            }
+        };
+        let topics = part(head.topics())?;
+        if topics.len() < head.topics().len() {
+            return Ok(Err(FooterFault::Short));
+        }
+        let found = find_topic(&topics, topic);
+        let range = match &found {
+            Some((summary, first)) => head.extents(*first, to_usize(summary.extents)),
+            None => head.extents(0, 0),
+        };
+        let Some(range) = range else {
+            let what = "index of extents";
+            return Ok(Err(FooterFault::Value { what }));
+        };
+        let extents = part(range)?;
+        let summary = found.map(|(summary, _)| summary);
+        let listing = Listing::unchecked(extents, summary.as_ref(), head.contents_end);
+        Ok(listing.map(Listed::Part))
+    }
+
     /// The descriptor for one way of reading or writing, opened if it was not yet.
     fn file(&self, via: Via) -> Result<&File, JournalError> {
         let direct = self.access.direct && via == Via::Direct;
@@ -392,6 +451,15 @@ fn read_full(file: &File, target: &mut [u8], position: u64) -> io::Result<usize>
         }
     }
     Ok(got)
+}
+
+/// What was read of a footer.
+#[derive(Debug)]
+pub enum Listed {
+    /// All of it.
+    Whole(Footer),
+    /// What it lists of the topic, unchecked.
+    Part(Listing),
 }
 
 /// Bytes read from a slot.

@@ -45,6 +45,19 @@ pub const READ_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 pub const READ_WINDOWS_KEPT_BYTES: usize = 16 * MIB;
 /// How long they are kept when nobody reads from the disk any more.
 pub const READ_WINDOWS_KEPT: Duration = Duration::from_secs(10);
+/// What is read of a footer first, in bytes: all of one with few topics, and the rows of eighteen hundred.
+pub const FOOTER_BYTES_FIRST: u32 = 128 * 1024;
+/// How often what a footer lists of single topics is read without the rest of it, before it is read as a whole and kept: a footer of
+/// a thousand topics has two MiB, of which one topic needs a thirtieth.
+pub const FOOTER_PARTS_MAX: u32 = 16;
+/// A read of a small extent that takes so long came from the disk: the ones after it are read at the same time.
+pub const READ_TAKES_A_DISK: Duration = Duration::from_micros(50);
+/// Small extents of a topic that are read at the same time, for one answer.
+pub const READ_TOGETHER_MAX: usize = 64;
+/// Threads that help a reader with that: a disk that is asked for eight pieces at once gives three to four times as many a second.
+pub const READ_HELPERS_OF_ONE_MAX: usize = 7;
+/// Those of all readers together.
+pub const READ_HELPERS_MAX: usize = 14;
 /// Most batches and gaps in an answer with any out of thinned batches: of those there may be one for each offset.
 pub const READ_ITEMS_MAX: usize = 16_384;
 /// Batches that a reader is told as gaps, because their time is over or nothing of them is left, in bytes: after so many it is

@@ -54,6 +54,8 @@ struct State {
 struct Begun {
     number: u64,
     chain: u64,
+    /// Most answers of the chain when this one is read.
+    answers_max: usize,
     topic: TopicId,
     request: ReadRequest,
     /// Where the chain goes on, once that is known.
@@ -85,20 +87,30 @@ impl State {
         Some(begun)
     }
 
-    /// The end of the chain that begins with `request`, which begins a new one if there is none. `None`: its last answer
-    /// is being read, and it goes on by itself.
-    fn end_of_chain(&mut self, topic: TopicId, request: ReadRequest) -> Option<(u64, ReadRequest)> {
+    /// Where the chain goes on that begins with `request`, of so many answers at most; a new one if there is none. `None`: its last
+    /// answer is being read, and it goes on by itself.
+    fn end_of_chain(
+        &mut self,
+        topic: TopicId,
+        request: ReadRequest,
+        answers_max: usize,
+    ) -> Option<Link> {
         let mut chain = None;
-        let mut at = request;
-        while let Some(begun) = self.begun.iter().find(|begun| begun.is(topic, &at)) {
+        let mut request = request;
+        while let Some(begun) = self.begun.iter_mut().find(|b| b.is(topic, &request)) {
             chain = Some(begun.chain);
-            at.from = begun.next?;
+            begun.answers_max = answers_max;
+            request.from = begun.next?;
         }
         let chain = chain.unwrap_or_else(|| {
             self.number += 1;
             self.number
         });
-        Some((chain, at))
+        Some(Link {
+            chain,
+            request,
+            answers_max,
+        })
     }
 
     /// Whether a chain may have one more answer: the first of another reader comes before the second of one.
@@ -179,17 +191,12 @@ impl ReadAhead {
             from: result.next,
             ..*request
         };
+        let answers_max = match was_ahead {
+            true => limits::READ_AHEAD_ANSWERS_MAX,
+            false => 1,
+        };
         let mut state = self.lock();
-        if let Some((chain, request)) = state.end_of_chain(topic, next) {
-            let link = Link {
-                chain,
-                request,
-                answers_max: if was_ahead {
-                    limits::READ_AHEAD_ANSWERS_MAX
-                } else {
-                    1
-                },
-            };
+        if let Some(link) = state.end_of_chain(topic, next, answers_max) {
             self.begin(&mut state, source, link);
         }
     }
@@ -207,6 +214,7 @@ impl ReadAhead {
         state.number += 1;
         let number = state.number;
         let (chain, topic, request) = (link.chain, source.topic.id, link.request);
+        let answers_max = link.answers_max;
         let this = Arc::downgrade(self);
         let reading = tokio::task::spawn_blocking(move || {
             let result = reader::read(&source.shared, &source.topic, request);
@@ -219,6 +227,7 @@ impl ReadAhead {
         state.begun.push(Begun {
             number,
             chain,
+            answers_max,
             topic,
             request,
             next: None,
@@ -244,14 +253,16 @@ impl ReadAhead {
             from: result.next,
             ..link.request
         };
+        let mut link = Link { request, ..link };
         let mut state = self.lock();
         let this = state.begun.iter_mut().find(|begun| begun.number == number);
         if let Some(this) = this {
             this.next = Some(result.next);
+            link.answers_max = this.answers_max;
         }
         let topic = source.topic.id;
         if !state.begun.iter().any(|begun| begun.is(topic, &request)) {
-            self.begin(&mut state, source, Link { request, ..link });
+            self.begin(&mut state, source, link);
         }
     }
 }
@@ -283,6 +294,7 @@ mod tests {
         state.begun.push(Begun {
             number: state.number,
             chain: link.chain,
+            answers_max: link.answers_max,
             topic: TOPIC,
             request: link.request,
             next: next.map(Offset::new),
@@ -310,8 +322,8 @@ mod tests {
         }
         assert!(!state.has_room(&link(1, most, 1)));
         let end = |state: &mut State, from| {
-            let end = state.end_of_chain(TOPIC, link(0, from, 1).request);
-            end.map(|(chain, request)| (chain, request.from.get()))
+            let end = state.end_of_chain(TOPIC, link(0, from, 1).request, 3);
+            end.map(|link| (link.chain, link.request.from.get()))
         };
         assert_eq!(end(&mut state, 0), Some((1, most)));
         assert_eq!(end(&mut state, most - 1), Some((1, most)));

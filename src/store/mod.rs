@@ -57,6 +57,7 @@ mod sync;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod together;
 mod told;
 mod topics;
 mod watchdog;

@@ -7,16 +7,18 @@
 //! [stand for](super::told).
 
 use std::ops::Range;
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::index::Place as Where;
 use super::segments::Segment;
 use super::shared::{Purges, Shared, TopicShared};
+use super::together::{self, Together};
 use super::told::{concern, is_plain, told};
 use super::windows;
 use crate::journal::{
-    ENTRY_HEADER_BYTES, Extent, ExtentRead, Footer, JournalError, Piece, Place, StoredEntry,
+    ENTRY_HEADER_BYTES, Extent, ExtentRead, JournalError, Listing, Piece, Place, StoredEntry,
     Stretch, read_extent, read_from_group,
 };
 use crate::limits;
@@ -81,6 +83,9 @@ struct Reading<'a> {
     /// Bytes of what was read and is told as a gap.
     passed: usize,
     is_full: bool,
+    together: Together,
+    /// Of the segment read last, by its number.
+    listing: Option<(u64, Listing)>,
     /// Extents that were in memory, and those that had to be read.
     hits: u64,
     misses: u64,
@@ -156,6 +161,8 @@ impl<'a> Reading<'a> {
             bytes: 0,
             passed: 0,
             is_full: false,
+            together: Together::default(),
+            listing: None,
             hits: 0,
             misses: 0,
         }
@@ -200,22 +207,55 @@ impl Reading<'_> {
         if self.request.memory_only {
             return Err(ReadError::NotInMemory);
         }
-        let footer = match self.shared.segments.footer(&segment, &self.shared.dir) {
-            Ok(Some(footer)) => footer,
+        let listing = match self.listing(&segment) {
+            Ok(Some(listing)) => listing,
             Ok(None) => return self.damaged(next),
             Err(error) => return self.unreadable(&segment, &error, next),
         };
         // The extent that holds the offset, or the next one after it.
-        match footer.extent_at(self.topic.id, self.at) {
-            Some(extent) if extent.base <= self.at => {
-                if self.is_enough_before(&extent) {
-                    return Ok(false);
-                }
-                let pieces = self.pieces_from_disk(&segment, extent, Some(&footer))?;
-                self.take(pieces)
-            }
-            later => self.damaged(later.map_or(next, |extent| extent.base.min(next))),
+        let found = listing.from(self.at).next();
+        let holding = found.filter(|extent| extent.base <= self.at);
+        if holding.is_some_and(|extent| self.is_enough_before(&extent)) {
+            return Ok(false);
         }
+        let pieces = holding.map(|extent| self.pieces_from_disk(&segment, extent, Some(&listing)));
+        let is_whole =
+            |pieces: &Vec<Piece>| !pieces.iter().any(|p| matches!(p, Piece::Damaged { .. }));
+        let is_sound = matches!(&pieces, Some(Ok(pieces)) if is_whole(pieces));
+        if !is_sound && !listing.is_checked() {
+            // It may be the footer that is wrong. With the whole of it that is known.
+            return match self.check_listing(&segment) {
+                Ok(true) => self.sealed(number, Some(next)),
+                Ok(false) => self.damaged(next),
+                Err(error) => self.unreadable(&segment, &error, next),
+            };
+        }
+        match pieces {
+            Some(pieces) => self.take(pieces?),
+            None => self.damaged(found.map_or(next, |extent| extent.base.min(next))),
+        }
+    }
+
+    /// What a segment holds of the topic. `None`: it is not sealed.
+    fn listing(&mut self, segment: &Segment) -> Result<Option<Listing>, JournalError> {
+        if let Some((of, listing)) = &self.listing
+            && *of == segment.number
+        {
+            return Ok(Some(listing.clone()));
+        }
+        let (segments, dir) = (&self.shared.segments, &self.shared.dir);
+        let listing = segments.listing(segment, dir, self.topic.id)?;
+        self.listing = listing.clone().map(|listing| (segment.number, listing));
+        Ok(listing)
+    }
+
+    /// Reads the whole footer, so that what it does not list is missing. False: it is not sealed.
+    fn check_listing(&mut self, segment: &Segment) -> Result<bool, JournalError> {
+        self.together = Together::default();
+        let (segments, dir) = (&self.shared.segments, &self.shared.dir);
+        let footer = segments.footer(segment, dir)?;
+        self.listing = footer.map(|footer| (segment.number, footer.listing(self.topic.id)));
+        Ok(self.listing.is_some())
     }
 
     /// The index named a segment that is gone by now: freed, or replaced by a cold one.
@@ -269,54 +309,67 @@ impl Reading<'_> {
         &mut self,
         segment: &Segment,
         extent: Extent,
-        footer: Option<&Footer>,
+        listing: Option<&Listing>,
     ) -> Result<Vec<Piece>, ReadError> {
         let read = ExtentRead {
             topic: self.topic.id,
             extent,
             from: self.at,
         };
+        let (segment_number, position) = (segment.number, extent.position);
+        if let Some(pieces) = self.together.take(segment_number, position) {
+            self.misses += 1;
+            return Ok(pieces);
+        }
         if let Some(window) = self.shared.windows.get(segment.number, &extent) {
             return Ok(window.pieces(&segment.header, &read));
         }
-        self.misses += 1;
-        let range = match footer {
-            Some(footer) => windows::range(footer.extents_from(self.topic.id, extent.base)),
+        let range = match listing {
+            Some(listing) => windows::range(listing.from(extent.base)),
             None => extent.range(),
         };
-        self.pieces_of_window(segment, &read, range)
-            .map_err(|error| {
-                tracing::error!(segment = segment.number, %error, "cannot read a segment");
-                ApiError::Damaged {
-                    from: self.at,
-                    to: extent.end(),
-                }
-                .into()
-            })
+        self.misses += 1;
+        let alone = listing.filter(|_| range == extent.range());
+        if let Some(listing) = alone
+            && self.together.is_worth_it()
+        {
+            self.read_together(segment, listing, extent.base);
+            if let Some(pieces) = self.together.take(segment_number, position) {
+                return Ok(pieces);
+            }
+        }
+        let began = Instant::now();
+        let pieces = pieces_of_window(self.shared, segment, &read, range);
+        if alone.is_some() {
+            self.together.took(began.elapsed());
+        }
+        pieces.map_err(|error| {
+            tracing::error!(segment = segment.number, %error, "cannot read a segment");
+            ApiError::Damaged {
+                from: self.at,
+                to: extent.end(),
+            }
+            .into()
+        })
     }
 
-    fn pieces_of_window(
-        &self,
-        segment: &Segment,
-        read: &ExtentRead,
-        range: Range<u32>,
-    ) -> Result<Vec<Piece>, JournalError> {
-        let slot = segment.slot(&self.shared.dir)?;
-        let length = range.end - range.start;
-        let how = (segment.via(length), &self.shared.read_buffers);
-        let window = match Stretch::read(&slot, range, how) {
-            Ok(window) => window,
-            // What follows may lie where the device cannot read, which is not this extent's fault.
-            Err(_) if length > read.extent.length => {
-                Stretch::read(&slot, read.extent.range(), how)?
-            }
-            Err(error) => return Err(error),
-        };
-        let pieces = window.pieces(&segment.header, read);
-        for window in self.shared.windows.keep(segment.number, window) {
-            self.shared.read_buffers.give(window.into_buffer());
+    fn read_together(&mut self, segment: &Segment, listing: &Listing, from: Offset) {
+        let (shared, topic) = (self.shared, self.topic.id);
+        let left = self.request.max_bytes.saturating_sub(self.bytes);
+        let extents = together::alone(listing, from, left);
+        if extents.len() < 2 {
+            return;
         }
-        Ok(pieces)
+        let read = |extent: Extent| {
+            let read = ExtentRead {
+                topic,
+                extent,
+                from: extent.base,
+            };
+            pieces_of_window(shared, segment, &read, extent.range()).ok()
+        };
+        self.together
+            .read(&shared.read_helpers, segment.number, &extents, read);
     }
 
     /// Takes pieces up to the readable end and the wanted bytes. False: stop here.
@@ -464,6 +517,29 @@ pub(super) fn pieces_from_memory(
     read_from_group(&shared.tail.get(place)?, read)
 }
 
+/// Pieces of an extent, out of a window that is read for it and kept for those who come next.
+fn pieces_of_window(
+    shared: &Shared,
+    segment: &Segment,
+    read: &ExtentRead,
+    range: Range<u32>,
+) -> Result<Vec<Piece>, JournalError> {
+    let slot = segment.slot(&shared.dir)?;
+    let length = range.end - range.start;
+    let how = (segment.via(length), &shared.read_buffers);
+    let window = match Stretch::read(&slot, range, how) {
+        Ok(window) => window,
+        // What follows may lie where the device cannot read, which is not this extent's fault.
+        Err(_) if length > read.extent.length => Stretch::read(&slot, read.extent.range(), how)?,
+        Err(error) => return Err(error),
+    };
+    let pieces = window.pieces(&segment.header, read);
+    for window in shared.windows.keep(segment.number, window) {
+        shared.read_buffers.give(window.into_buffer());
+    }
+    Ok(pieces)
+}
+
 /// Pieces of an extent, read from the segment's slot and checked.
 pub(super) fn pieces_from_disk(
     shared: &Shared,
@@ -504,6 +580,7 @@ fn stored(entry: StoredEntry) -> StoredBatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::tests::listings::striped;
     use crate::store::tests::{batch, create, open, publish};
     use crate::types::Durability;
 
@@ -536,6 +613,36 @@ mod tests {
                 (is_gap, usize::from(is_gap))
             );
         }
+        store.stop().expect("a clean stop");
+    }
+
+    /// Records that lie apart are read at the same time, and come as if they had been read one by one.
+    #[tokio::test]
+    async fn what_is_read_together_is_what_was_read_alone() {
+        let dir = tempfile::tempdir().expect("a scratch directory");
+        let (store, ids) = striped(dir.path()).await;
+        let topic = store.shared.topic(ids[1]).expect("made");
+        let request = ReadRequest {
+            from: Offset::new(17),
+            max_bytes: 200_000,
+            pass_damage: false,
+            memory_only: false,
+            as_stored: false,
+        };
+        let Ok(alone) = read(&store.shared, &topic, request) else {
+            panic!("it can be read");
+        };
+        let mut reading = Reading::new(&store.shared, &topic, request);
+        let mut most = 0;
+        while !reading.is_full && reading.at < alone.next {
+            // However fast this disk is.
+            reading.together.took(limits::READ_TAKES_A_DISK);
+            assert!(matches!(reading.step(), Ok(true)));
+            most = most.max(reading.together.at_hand());
+        }
+        assert_eq!(most, limits::READ_TOGETHER_MAX - 1);
+        assert_eq!(reading.items, alone.items);
+        assert_eq!((reading.at, reading.bytes), (alone.next, alone.bytes));
         store.stop().expect("a clean stop");
     }
 }

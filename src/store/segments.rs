@@ -6,12 +6,15 @@
 //! segment was taken out of this table and nobody holds it any more (J7).
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
-use crate::journal::{Footer, JournalDir, JournalError, SlotHandle, SlotHeader, Via};
+use crate::journal::{
+    Footer, JournalDir, JournalError, Listed, Listing, SlotHandle, SlotHeader, Via,
+};
 use crate::limits;
 use crate::topic::SegmentRow;
+use crate::types::TopicId;
 
 /// A segment that can be read.
 pub(super) struct Segment {
@@ -22,6 +25,8 @@ pub(super) struct Segment {
     pub row: Option<SegmentRow>,
     /// Bytes of it that were read around the page cache since it was sealed.
     read_around: AtomicU64,
+    /// How often its footer was read in part since it was last read as a whole.
+    parts: AtomicU32,
     pin: Arc<()>,
 }
 
@@ -44,6 +49,7 @@ impl Segment {
             header,
             row,
             read_around: AtomicU64::new(0),
+            parts: AtomicU32::new(0),
             pin: Arc::new(()),
         }
     }
@@ -169,6 +175,41 @@ impl Segments {
         Ok(footer)
     }
 
+    /// What a sealed segment holds of `topic`; `None`: it is not sealed.
+    ///
+    /// A long footer is not read for a single topic until that was done some times: then more are likely to come, and the whole
+    /// is read and kept.
+    pub fn listing(
+        &self,
+        segment: &Segment,
+        dir: &JournalDir,
+        topic: TopicId,
+    ) -> Result<Option<Listing>, JournalError> {
+        let Some(row) = segment.row else {
+            return Ok(None);
+        };
+        if let Some(footer) = self.cached(segment.number) {
+            return Ok(Some(footer.listing(topic)));
+        }
+        if segment.parts.fetch_add(1, Ordering::Relaxed) < limits::FOOTER_PARTS_MAX {
+            let slot = segment.slot(dir)?;
+            let position = row.footer_position;
+            // What is wrong with it is told by whoever reads all of it.
+            match slot.read_listing(&segment.header, position, topic, Via::Cached) {
+                Ok(Ok(Listed::Part(listing))) => return Ok(Some(listing)),
+                Ok(Ok(Listed::Whole(footer))) => {
+                    let listing = footer.listing(topic);
+                    self.keep(segment.number, Arc::new(footer));
+                    return Ok(Some(listing));
+                }
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+        segment.parts.store(0, Ordering::Relaxed);
+        let footer = self.footer(segment, dir)?;
+        Ok(footer.map(|footer| footer.listing(topic)))
+    }
+
     /// The same, for looking at many footers once each: what is read from the disk is not kept.
     pub fn footer_once(
         &self,
@@ -192,6 +233,22 @@ impl Segments {
             }
         };
         Ok(Some(footer))
+    }
+
+    /// Whether the footer of a segment is kept.
+    #[cfg(test)]
+    pub fn is_kept(&self, number: u64) -> bool {
+        self.cached(number).is_some()
+    }
+
+    /// Keeps no footer any more, as if it had been long ago that one was read.
+    #[cfg(test)]
+    pub fn forget_footers(&self) {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        *cache = Cache::default();
+        for segment in self.all() {
+            segment.parts.store(0, Ordering::Relaxed);
+        }
     }
 
     fn cached(&self, number: u64) -> Option<Arc<Footer>> {

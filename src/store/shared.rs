@@ -20,6 +20,7 @@ use super::moves::Moves;
 use super::retention::ClockWatch;
 use super::segments::Segments;
 use super::tail::TailCache;
+use super::together::Helpers;
 use super::windows::Windows;
 use crate::journal::{BufferPool, JournalDir};
 use crate::limits;
@@ -271,6 +272,7 @@ pub(super) struct Shared {
     /// Memory for what is read from the disk.
     pub read_buffers: BufferPool,
     pub windows: Windows,
+    pub read_helpers: Helpers,
     pub segments: Segments,
     topics: RwLock<Topics>,
     /// Number of the last group that is on the disk.
@@ -332,6 +334,7 @@ impl Shared {
             read_buffers: BufferPool::new(limits::READ_BUFFERS_KEPT_BYTES)
                 .with_large_max(limits::READ_BUFFERS_LARGE_MAX),
             windows: Windows::default(),
+            read_helpers: Helpers::default(),
             segments: Segments::default(),
             topics: RwLock::default(),
             synced_group: AtomicU64::new(0),

@@ -22,6 +22,7 @@ mod full;
 mod ids;
 mod interest;
 mod lifetimes;
+pub(super) mod listings;
 mod lives;
 mod passing;
 mod pieces;

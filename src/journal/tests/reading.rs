@@ -4,9 +4,9 @@ use super::super::buffer::BufferPool;
 use super::super::cold::ColdWriter;
 use super::super::compose::Group;
 use super::super::directory::SlotHandle;
-use super::super::footer::Extent;
 use super::super::gather::FooterBuilder;
 use super::super::header::{Kind, SlotHeader};
+use super::super::listing::Extent;
 use super::super::read::{ExtentRead, Piece, read_extent, read_from_group};
 use super::super::slot::Via;
 use super::super::testing::{

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use super::super::directory::{JournalDir, JournalOptions};
 use super::super::error::JournalError;
-use super::super::footer::{FooterFault, SegmentEnd};
+use super::super::footer::SegmentEnd;
 use super::super::gather::FooterBuilder;
 use super::super::header::{FIRST_POSITION, HeaderFault, Kind};
+use super::super::listing::FooterFault;
 use super::super::scan::{Payloads, SegmentReader, Step, Unreadable};
 use super::super::slot::{Access, PrepareOptions, Slot, SlotContext, Via};
 use super::super::testing::{Groups, Scratch, batch, flip, records, scratch_directories, topic};
