@@ -18,7 +18,7 @@ use thiserror::Error;
 use super::entry::{ENTRY_HEADER_BYTES, EntryHeader};
 use super::fields::{array, get_i64, get_u32, get_u64, to_usize};
 use super::header::FIRST_POSITION;
-use crate::limits::EXTENT_BYTES_MAX;
+use crate::limits::{ENTRY_BYTES_MAX, EXTENT_BYTES_MAX};
 use crate::time::Timestamp;
 use crate::types::{Offset, TopicId};
 
@@ -267,6 +267,19 @@ impl Listing {
                 return Err(FooterFault::Short);
             }
             listing.check(summary, contents_end)?;
+            // What is not checked decides over no more memory than a right one would.
+            let is_too_long = |extent: Extent| {
+                let one = extent.entries == 1;
+                let most = if one {
+                    ENTRY_BYTES_MAX + ENTRY_HEADER_BYTES
+                } else {
+                    EXTENT_BYTES_MAX
+                };
+                to_usize(extent.length) > most.max(EXTENT_BYTES_MAX)
+            };
+            if listing.clone().into_extents().any(is_too_long) {
+                return Err(FooterFault::Value { what: "extent" });
+            }
         }
         Ok(listing)
     }

@@ -17,12 +17,15 @@
 //! 1. What was read ahead is handed out only for the very request it was read for, and only once.
 //! 2. It is not handed out if the topic begins after that offset by now, or a key was purged meanwhile: what was
 //!    discarded or purged is told as such.
-//! 3. At most [`limits::READ_AHEAD_BYTES_MAX`] are asked for in advance, all readers together.
+//! 3. At most [`limits::READ_AHEAD_BYTES_MAX`] are asked for in advance and waited for, all readers together; an answer whose
+//!    first batch alone is more counts with all of it, once that is known.
 //! 4. An error or an empty answer is never handed out: the request is then read as if nothing had been read ahead.
-//! 5. A chain has at most [`limits::READ_AHEAD_ANSWERS_MAX`] answers, and one before its reader came for the first. It goes on
+//! 5. What nobody wants any more, because its reader gave up or did not come, is read to its end and its chain goes no further.
+//! 6. A chain has at most [`limits::READ_AHEAD_ANSWERS_MAX`] answers, and one before its reader came for the first. It goes on
 //!    from where it ended, never twice from the same place.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
@@ -58,9 +61,21 @@ struct Begun {
     answers_max: usize,
     topic: TopicId,
     request: ReadRequest,
+    /// What its answer may take, or takes, in bytes.
+    bytes: usize,
     /// Where the chain goes on, once that is known.
     next: Option<Offset>,
     reading: JoinHandle<Result<ReadResult, ReadError>>,
+    wanted: Wanted,
+}
+
+/// That somebody may still come for an answer; gone when this is dropped.
+struct Wanted(Arc<AtomicBool>);
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 /// What is read from, and how many may at once.
@@ -83,7 +98,7 @@ impl State {
     fn remove(&mut self, wanted: impl Fn(&Begun) -> bool) -> Option<Begun> {
         let at = self.begun.iter().position(wanted)?;
         let begun = self.begun.swap_remove(at);
-        self.bytes -= begun.request.max_bytes;
+        self.bytes -= begun.bytes;
         Some(begun)
     }
 
@@ -145,16 +160,26 @@ impl ReadAhead {
         self.lock().begun.len()
     }
 
+    /// What they may take.
+    #[cfg(test)]
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
     /// The answer to `request`, if it was read ahead.
     pub async fn take(&self, topic: &TopicShared, request: &ReadRequest) -> Option<ReadResult> {
         let begun = self.lock().remove(|begun| begun.is(topic.id, request))?;
         if begun.request.max_bytes > request.max_bytes {
             return None;
         }
+        // Held until then: whoever gives up waiting does not want what follows either.
+        let _wanted = begun.wanted;
         let result = begun.reading.await.ok()?.ok()?;
-        let purges_are_known = topic.purges() == result.purges;
-        let is_current =
-            topic.start() <= request.from && !result.items.is_empty() && purges_are_known;
+        let is_all_there_is = result.is_full || result.next >= topic.readable_end();
+        let is_current = topic.start() <= request.from
+            && !result.items.is_empty()
+            && is_all_there_is
+            && topic.has_purges(&result.purges);
         is_current.then_some(result)
     }
 
@@ -210,28 +235,34 @@ impl ReadAhead {
         let Ok(permit) = source.readers.clone().try_acquire_owned() else {
             return;
         };
-        state.bytes += link.request.max_bytes;
         state.number += 1;
         let number = state.number;
         let (chain, topic, request) = (link.chain, source.topic.id, link.request);
         let answers_max = link.answers_max;
+        let wanted = Wanted(Arc::new(AtomicBool::new(true)));
+        let is_wanted = wanted.0.clone();
         let this = Arc::downgrade(self);
         let reading = tokio::task::spawn_blocking(move || {
             let result = reader::read(&source.shared, &source.topic, request);
             drop(permit);
-            if let (Some(this), Ok(result)) = (this.upgrade(), &result) {
+            if let (Some(this), Ok(result)) = (this.upgrade(), &result)
+                && is_wanted.load(Ordering::Relaxed)
+            {
                 this.has_read(number, source, link, result);
             }
             result
         });
+        state.bytes += request.max_bytes;
         state.begun.push(Begun {
             number,
             chain,
             answers_max,
             topic,
             request,
+            bytes: request.max_bytes,
             next: None,
             reading,
+            wanted,
         });
         let this = Arc::downgrade(self);
         tokio::spawn(async move {
@@ -245,24 +276,26 @@ impl ReadAhead {
 
     /// An answer was read, whether its reader waits for it or not: its chain goes on.
     fn has_read(self: &Arc<Self>, number: u64, source: Source, link: Link, result: &ReadResult) {
-        let from = link.request.from;
-        if !result.is_full || result.next <= from {
-            return;
-        }
+        let goes_on = result.is_full && result.next > link.request.from;
         let request = ReadRequest {
             from: result.next,
             ..link.request
         };
         let mut link = Link { request, ..link };
-        let mut state = self.lock();
+        let mut guard = self.lock();
+        let state = &mut *guard;
         let this = state.begun.iter_mut().find(|begun| begun.number == number);
         if let Some(this) = this {
-            this.next = Some(result.next);
+            // A first batch comes whatever was asked for.
+            let more = result.bytes.saturating_sub(this.bytes);
+            this.bytes += more;
+            state.bytes += more;
+            this.next = goes_on.then_some(result.next);
             link.answers_max = this.answers_max;
         }
         let topic = source.topic.id;
-        if !state.begun.iter().any(|begun| begun.is(topic, &request)) {
-            self.begin(&mut state, source, link);
+        if goes_on && !state.begun.iter().any(|begun| begun.is(topic, &request)) {
+            self.begin(state, source, link);
         }
     }
 }
@@ -297,8 +330,10 @@ mod tests {
             answers_max: link.answers_max,
             topic: TOPIC,
             request: link.request,
+            bytes: link.request.max_bytes,
             next: next.map(Offset::new),
             reading: tokio::spawn(std::future::pending()),
+            wanted: Wanted(Arc::new(AtomicBool::new(true))),
         });
     }
 
@@ -332,5 +367,18 @@ mod tests {
         let (chain, from) = end(&mut state, most).expect("a chain of its own");
         assert_eq!(from, most);
         assert_ne!(chain, 1);
+    }
+
+    /// However long it took: once it is let go nothing more is read.
+    #[tokio::test]
+    async fn what_is_let_go_or_given_up_is_not_wanted() {
+        let mut state = State::default();
+        begin(&mut state, &link(1, 0, 5), None);
+        let begun = state.remove(|_| true).expect("one");
+        let is_wanted = begun.wanted.0.clone();
+        assert!(is_wanted.load(Ordering::Relaxed));
+        drop(begun);
+        assert!(!is_wanted.load(Ordering::Relaxed));
+        assert_eq!(state.bytes, 0);
     }
 }

@@ -44,7 +44,7 @@ impl Store {
                 // What lay here while more was waited for may be over by now, purged or discarded.
                 let is_old = || {
                     topic.start() > fetch.offset
-                        || topic.purges() != result.purges
+                        || !topic.has_purges(&result.purges)
                         || self.some_is_over(&result.items)
                 };
                 let result = match !enough && is_old() {

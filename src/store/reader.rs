@@ -244,7 +244,15 @@ impl Reading<'_> {
             return Ok(Some(listing.clone()));
         }
         let (segments, dir) = (&self.shared.segments, &self.shared.dir);
-        let listing = segments.listing(segment, dir, self.topic.id)?;
+        let listing = match segments.listing(segment, dir, self.topic.id) {
+            // What it says of this topic may be intact.
+            Err(error) if error.is_damage() => {
+                report_footer(self.shared, segment, &error);
+                let part = segments.part(segment, dir, self.topic.id);
+                Some(part.ok_or(error)?)
+            }
+            listing => listing?,
+        };
         self.listing = listing.clone().map(|listing| (segment.number, listing));
         Ok(listing)
     }
@@ -499,12 +507,16 @@ impl Reading<'_> {
             let (from, to) = (self.at, next);
             return Err(ApiError::Damaged { from, to }.into());
         }
-        self.shared.report_damage(format!(
-            "segment {}: its footer cannot be read: {error}",
-            segment.number
-        ));
+        report_footer(self.shared, segment, error);
         self.damaged(next)
     }
+}
+
+fn report_footer(shared: &Shared, segment: &Segment, error: &JournalError) {
+    let number = segment.number;
+    shared.report_damage(format!(
+        "segment {number}: its footer cannot be read: {error}"
+    ));
 }
 
 /// Pieces of an extent in a group that is still in memory.

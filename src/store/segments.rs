@@ -185,29 +185,35 @@ impl Segments {
         dir: &JournalDir,
         topic: TopicId,
     ) -> Result<Option<Listing>, JournalError> {
-        let Some(row) = segment.row else {
+        if segment.row.is_none() {
             return Ok(None);
-        };
+        }
         if let Some(footer) = self.cached(segment.number) {
             return Ok(Some(footer.listing(topic)));
         }
-        if segment.parts.fetch_add(1, Ordering::Relaxed) < limits::FOOTER_PARTS_MAX {
-            let slot = segment.slot(dir)?;
-            let position = row.footer_position;
-            // What is wrong with it is told by whoever reads all of it.
-            match slot.read_listing(&segment.header, position, topic, Via::Cached) {
-                Ok(Ok(Listed::Part(listing))) => return Ok(Some(listing)),
-                Ok(Ok(Listed::Whole(footer))) => {
-                    let listing = footer.listing(topic);
-                    self.keep(segment.number, Arc::new(footer));
-                    return Ok(Some(listing));
-                }
-                Ok(Err(_)) | Err(_) => {}
-            }
+        if segment.parts.fetch_add(1, Ordering::Relaxed) < limits::FOOTER_PARTS_MAX
+            && let Some(listing) = self.part(segment, dir, topic)
+        {
+            return Ok(Some(listing));
         }
         segment.parts.store(0, Ordering::Relaxed);
         let footer = self.footer(segment, dir)?;
         Ok(footer.map(|footer| footer.listing(topic)))
+    }
+
+    /// The same out of as little of the footer as can be. `None`: whoever reads all of it is told why.
+    pub fn part(&self, segment: &Segment, dir: &JournalDir, topic: TopicId) -> Option<Listing> {
+        let (row, slot) = (segment.row?, segment.slot(dir).ok()?);
+        let position = row.footer_position;
+        let listed = slot.read_listing(&segment.header, position, topic, Via::Cached);
+        match listed.ok()?.ok()? {
+            Listed::Part(listing) => Some(listing),
+            Listed::Whole(footer) => {
+                let listing = footer.listing(topic);
+                self.keep(segment.number, Arc::new(footer));
+                Some(listing)
+            }
+        }
     }
 
     /// The same, for looking at many footers once each: what is read from the disk is not kept.

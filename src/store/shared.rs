@@ -186,6 +186,11 @@ impl TopicShared {
         purges.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether nothing was purged since these were under way: not whether they are the same again.
+    pub fn has_purges(&self, purges: &Purges) -> bool {
+        Arc::ptr_eq(&self.purges(), purges)
+    }
+
     /// Batches of it were written anew, without some of their records.
     pub fn was_thinned(&self) {
         self.thinnings.fetch_add(1, Ordering::AcqRel);

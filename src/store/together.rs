@@ -40,12 +40,12 @@ impl Default for Helpers {
 }
 
 impl Helpers {
-    /// Does all of `work`, which is numbered, with helpers if some are free. What failed is `None`.
+    /// Does all of `work`, which is numbered, with helpers if some are free; also how many did it. What failed is `None`.
     fn share<T: Send>(
         &self,
         count: usize,
         work: impl Fn(usize) -> Option<T> + Sync,
-    ) -> Vec<Option<T>> {
+    ) -> (Vec<Option<T>>, usize) {
         let wanted = count.saturating_sub(1).min(limits::READ_HELPERS_OF_ONE_MAX);
         let permits: Vec<_> = (0..wanted)
             .map_while(|_| self.0.try_acquire().ok())
@@ -62,7 +62,7 @@ impl Helpers {
             }
         };
         let mut all: Vec<_> = (0..count).map(|_| None).collect();
-        thread::scope(|scope| {
+        let at_once = thread::scope(|scope| {
             let helper = || {
                 thread::Builder::new()
                     .name("tidings-read".to_owned())
@@ -70,6 +70,7 @@ impl Helpers {
             };
             // Without a thread there is a helper less.
             let helpers: Vec<_> = permits.iter().map_while(|_| helper().ok()).collect();
+            let at_once = 1 + helpers.len();
             let mut done = take();
             // One that panicked did less.
             done.extend(
@@ -81,8 +82,9 @@ impl Helpers {
             for (number, result) in done {
                 all[number] = result;
             }
+            at_once
         });
-        all
+        (all, at_once)
     }
 }
 
@@ -136,9 +138,8 @@ impl Together {
         read: impl Fn(Extent) -> Option<Vec<Piece>> + Sync,
     ) {
         let began = std::time::Instant::now();
-        let found = helpers.share(extents.len(), |number| read(extents[number]));
-        let at_once = extents.len().min(1 + limits::READ_HELPERS_OF_ONE_MAX);
-        // As long as each of them would have taken alone, were all helpers there.
+        let (found, at_once) = helpers.share(extents.len(), |number| read(extents[number]));
+        // As long as each of them would have taken alone.
         self.took = began.elapsed() * at_once as u32 / extents.len().max(1) as u32;
         let with_places = extents.iter().zip(found);
         self.read = with_places
@@ -176,13 +177,13 @@ mod tests {
         let helpers = Helpers::default();
         let most = 1 + limits::READ_HELPERS_OF_ONE_MAX;
         let all_there = Barrier::new(most);
-        let done = helpers.share(most * 3, |number| {
+        let (done, at_once) = helpers.share(most * 3, |number| {
             // Passed only if as many are here at once.
             all_there.wait();
             (number != 4).then_some(number)
         });
         let expected: Vec<_> = (0..most * 3).map(|n| (n != 4).then_some(n)).collect();
-        assert_eq!(done, expected);
+        assert_eq!((done, at_once), (expected, most));
     }
 
     #[test]
@@ -191,8 +192,8 @@ mod tests {
         let all = helpers.0.try_acquire_many(limits::READ_HELPERS_MAX as u32);
         let all = all.expect("nobody else has one");
         let me = thread::current().id();
-        let by = helpers.share(20, |_| Some(thread::current().id()));
-        assert_eq!(by, vec![Some(me); 20]);
+        let (by, at_once) = helpers.share(20, |_| Some(thread::current().id()));
+        assert_eq!((by, at_once), (vec![Some(me); 20], 1));
         drop(all);
         assert_eq!(helpers.0.available_permits(), limits::READ_HELPERS_MAX);
     }
@@ -202,7 +203,7 @@ mod tests {
         let helpers = Helpers::default();
         let me = thread::current().id();
         let both_there = Barrier::new(2);
-        let done = helpers.share(2, |number| {
+        let (done, _) = helpers.share(2, |number| {
             both_there.wait();
             assert_eq!(thread::current().id(), me, "only the reader");
             Some(number)

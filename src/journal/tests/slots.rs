@@ -9,11 +9,13 @@ use super::super::error::JournalError;
 use super::super::footer::SegmentEnd;
 use super::super::gather::FooterBuilder;
 use super::super::header::{FIRST_POSITION, HeaderFault, Kind};
-use super::super::listing::FooterFault;
+use super::super::listing::{FooterFault, Listing, footer_bytes};
+use super::super::place::round_up;
 use super::super::scan::{Payloads, SegmentReader, Step, Unreadable};
-use super::super::slot::{Access, PrepareOptions, Slot, SlotContext, Via};
+use super::super::slot::{Access, Listed, PrepareOptions, Slot, SlotContext, Via};
 use super::super::testing::{Groups, Scratch, batch, flip, records, scratch_directories, topic};
 use crate::limits::{MIB, SLOT_BYTES_MIN, SLOTS_OPEN_MAX};
+use crate::types::{Offset, TopicId};
 
 fn reopen(scratch: &Scratch) -> (JournalDir, Vec<super::super::directory::ListedSlot>) {
     JournalDir::open(&scratch.path, &JournalOptions::default()).expect("the same journal")
@@ -293,6 +295,72 @@ fn reading_alone_writes_nothing() {
 fn free_space_is_told() {
     let scratch = Scratch::new();
     assert!(scratch.directory.free_bytes().expect("a number") > 0);
+}
+
+/// More topics than the first piece holds rows of.
+#[test]
+fn what_a_long_footer_lists_of_one_topic_is_read_without_the_rest() {
+    let scratch = Scratch::with(
+        tempfile::tempdir().expect("a directory"),
+        8 * SLOT_BYTES_MIN,
+    );
+    let (slot, header) = scratch.segment(1, Kind::Stream);
+    let payload = batch(b"records");
+    let pieces = [&payload[..]];
+    let (topics, each) = (2_000, 3);
+    let two_mib = 2 << 20;
+    let mut builder = FooterBuilder::default();
+    let mut position = FIRST_POSITION;
+    for turn in 0..each {
+        for number in 0..topics {
+            for base in [turn * 10, turn * 10 + 3] {
+                let entry = records(wide_topic(number), base, 3, &pieces).header();
+                builder.add(&entry, position);
+                position += entry.entry_bytes();
+            }
+        }
+    }
+    let end = SegmentEnd {
+        contents_end: position + two_mib,
+        groups: (1, 1),
+    };
+    let position = round_up(end.contents_end, header.sector);
+    let footer = builder.finish(&end, &header.seed(), position);
+    slot.write_padded(footer.as_bytes(), position, header.sector)
+        .expect("a write");
+    let read = |topic| {
+        let listed = slot.read_listing(&header, position, topic, Via::Cached);
+        match listed.expect("a file").expect("a footer") {
+            Listed::Part(listing) => listing,
+            Listed::Whole(_) => panic!("it is long"),
+        }
+    };
+    let extents = |listing: Listing| listing.from(Offset::ZERO).collect::<Vec<_>>();
+    for number in [0, 1, 999, 1_818, 1_819, 1_820, topics - 1] {
+        let topic = wide_topic(number);
+        let listing = read(topic);
+        assert!(!listing.is_checked());
+        let expected = extents(footer.listing(topic));
+        assert_eq!(expected.len() as u64, each);
+        assert_eq!(extents(listing), expected, "topic {number}");
+    }
+    assert_eq!(extents(read(wide_topic(topics))), []);
+    // One bit of a length, which would lead to a read of more than an extent of two entries may have.
+    let of_first = footer_bytes(topics as usize, 0);
+    let last = of_first + (each as usize - 1) * (footer_bytes(0, 1) - footer_bytes(0, 0));
+    let high = position + u32::try_from(last).expect("small") + 16 + 2;
+    flip(scratch.file(&slot), high, 1 << 5);
+    let topic = footer.topics().next().expect("one").topic;
+    let listed = slot.read_listing(&header, position, topic, Via::Cached);
+    let fault = listed.expect("a file").map(|_| ());
+    let what = "extent";
+    assert_eq!(fault, Err(FooterFault::Value { what }));
+}
+
+fn wide_topic(number: u64) -> TopicId {
+    let mut bytes = [7; TopicId::LEN];
+    bytes[..8].copy_from_slice(&number.to_be_bytes());
+    TopicId::from_bytes(bytes)
 }
 
 #[test]

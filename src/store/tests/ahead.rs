@@ -179,7 +179,9 @@ async fn what_nobody_asks_for_is_let_go() {
     let (store, id) = on_disk(dir.path()).await;
     let at = two_in_order(&store, id, 0, 100_000).await;
     assert_eq!(store.ahead.waiting(), 1);
+    assert!(store.ahead.bytes() >= 100_000);
     until("it is let go", || store.ahead.waiting() == 0).await;
+    assert_eq!(store.ahead.bytes(), 0);
     check(&read(&store, id, at, 100_000).await, at);
     assert_eq!(ahead(&store), 0);
     store.stop().expect("a clean stop");

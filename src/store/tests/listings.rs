@@ -164,3 +164,36 @@ async fn a_changed_footer_neither_hides_nor_invents_anything() {
     store.stop().expect("a clean stop");
     assert!(whole > told && told > 0, "{whole} read whole, {told} told");
 }
+
+/// Not now and then: whoever reads the whole footer is told that it is damaged, and the part is as good as before.
+#[tokio::test]
+async fn a_changed_row_of_another_topic_costs_a_reader_nothing() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (store, _) = striped(dir.path()).await;
+    let segments = store.shared.segments.all();
+    let sealed = segments.first().expect("a segment");
+    let position = sealed.row.expect("sealed").footer_position as u64;
+    let footer = store.shared.segments.footer_once(sealed, &store.shared.dir);
+    let footer = footer.expect("readable").expect("sealed");
+    let first = footer.topics().next().expect("a topic").topic;
+    let slot = sealed.slot(&store.shared.dir).expect("there");
+    let file = std::fs::OpenOptions::new().write(true).open(slot.path());
+    let at = position + footer_bytes(TOPICS - 1, 0) as u64 + 20;
+    file.expect("the slot")
+        .write_all_at(&[99], at)
+        .expect("written");
+    store.shared.segments.forget_footers();
+    for reader in 0..3 * limits::FOOTER_PARTS_MAX {
+        let fetched = store.fetch(fetch(first, 10)).await.expect("read");
+        let is_batch = |item: &FetchItem| matches!(item, FetchItem::Batch(_));
+        assert!(fetched.items.iter().all(is_batch), "reader {reader}");
+        assert!(fetched.next_offset.get() > 100);
+    }
+    let damage = store.damage();
+    assert_eq!(damage.len(), 1, "{damage:?}");
+    assert!(
+        damage[0].contains("its footer cannot be read"),
+        "{damage:?}"
+    );
+    store.stop().expect("a clean stop");
+}
