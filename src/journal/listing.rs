@@ -10,6 +10,7 @@
 //! each other, and what it leads to is checked entry by entry, so nothing wrong comes of it; but that something is missing or
 //! damaged may only be believed of a checked one.
 
+use std::convert::Infallible;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -207,6 +208,35 @@ impl Head {
         Ok(head)
     }
 
+    /// What it lists of `topic`, unchecked. `part` reads of the footer what lies in a range from its start, and less only where
+    /// the file ends.
+    pub fn listing<E>(
+        &self,
+        topic: TopicId,
+        mut part: impl FnMut(Range<usize>) -> Result<Bytes, E>,
+    ) -> Result<Result<Listing, FooterFault>, E> {
+        let topics = part(self.topics())?;
+        if topics.len() < self.topics().len() {
+            return Ok(Err(FooterFault::Short));
+        }
+        let found = find_topic(&topics, topic);
+        let range = match &found {
+            Some((summary, first)) => self.extents(*first, to_usize(summary.extents)),
+            None => self.extents(0, 0),
+        };
+        let Some(range) = range else {
+            let what = "index of extents";
+            return Ok(Err(FooterFault::Value { what }));
+        };
+        let summary = found.map(|(summary, _)| summary);
+        let extents = part(range)?;
+        Ok(Listing::unchecked(
+            extents,
+            summary.as_ref(),
+            self.contents_end,
+        ))
+    }
+
     /// Where the topics are, from its start.
     pub fn topics(&self) -> Range<usize> {
         FOOTER_HEADER_BYTES..FOOTER_HEADER_BYTES + self.topics * TOPIC_BYTES
@@ -253,7 +283,7 @@ impl Listing {
     }
 
     /// Read without the rest of its footer: the extents that `summary` is about, `None` if there are none.
-    pub(super) fn unchecked(
+    fn unchecked(
         bytes: Bytes,
         summary: Option<&TopicSummary>,
         contents_end: u32,
@@ -282,6 +312,19 @@ impl Listing {
             }
         }
         Ok(listing)
+    }
+
+    /// What a footer that lies at `position` lists of `topic`, out of its bytes and unchecked.
+    ///
+    /// # Errors
+    /// Says why there is none.
+    pub fn find(footer: &Bytes, position: u32, topic: TopicId) -> Result<Self, FooterFault> {
+        let part = |range: Range<usize>| {
+            let end = range.end.min(footer.len());
+            Ok::<_, Infallible>(footer.slice(range.start.min(end)..end))
+        };
+        let Ok(listing) = Head::decode(footer, position)?.listing(topic, part);
+        listing
     }
 
     /// Whether the checksum of its footer was right. If not, what it does not list may exist all the same.

@@ -31,7 +31,7 @@ use super::error::JournalError;
 use super::fields::{put, to_u32, to_usize};
 use super::footer::Footer;
 use super::header::{FIRST_POSITION, HeaderCopies, HeaderFault, SLOT_HEADER_POSITIONS, SlotHeader};
-use super::listing::{FOOTER_HEADER_BYTES, FooterFault, Head, Listing, find_topic};
+use super::listing::{FOOTER_HEADER_BYTES, FooterFault, Head, Listing};
 use super::place::{round_down, round_up};
 use super::watch::DiskWatch;
 use crate::limits::{
@@ -390,22 +390,7 @@ impl Slot {
                 Ok(block.into_bytes())
             }
         };
-        let topics = part(head.topics())?;
-        if topics.len() < head.topics().len() {
-            return Ok(Err(FooterFault::Short));
-        }
-        let found = find_topic(&topics, topic);
-        let range = match &found {
-            Some((summary, first)) => head.extents(*first, to_usize(summary.extents)),
-            None => head.extents(0, 0),
-        };
-        let Some(range) = range else {
-            let what = "index of extents";
-            return Ok(Err(FooterFault::Value { what }));
-        };
-        let extents = part(range)?;
-        let summary = found.map(|(summary, _)| summary);
-        let listing = Listing::unchecked(extents, summary.as_ref(), head.contents_end);
+        let listing = head.listing(topic, part)?;
         Ok(listing.map(Listed::Part))
     }
 

@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use tidings::journal::{
     CLAIM_BYTES, ENTRY_HEADER_BYTES, EntryHeader, FIRST_POSITION, Footer, GROUP_HEADER_BYTES,
-    GroupHeader, Salt, Seed, SlotHeader, SnapshotEnd, StateOp, crc32c,
+    GroupHeader, Listing, Salt, Seed, SlotHeader, SnapshotEnd, StateOp, crc32c,
 };
 use tidings::limits;
 use tidings::registry::rows::{Changes, Loader};
 use tidings::registry::{Directory, Millis, Now, Settings};
 use tidings::time::Timestamp;
 use tidings::topic::{Row, RowKey};
-use tidings::types::{Offset, TopicPattern};
+use tidings::types::{Offset, TopicId, TopicPattern};
 
 use super::{Input, names_an_error};
 
@@ -126,10 +126,28 @@ fn footer(bytes: &[u8], honest: bool) {
         let crc = SEED.crc(POSITION, covered);
         bytes[4..8].copy_from_slice(&crc.to_le_bytes());
     }
-    let footer = match Footer::decode(Bytes::from(bytes.clone()), &SEED, POSITION) {
+    let whole = Bytes::from(bytes.clone());
+    // A topic of those it names, in its first row or, if there is no such row, one it cannot know.
+    let first = whole.get(40..56).and_then(|id| id.try_into().ok());
+    let topic = TopicId::from_bytes(first.unwrap_or([0; 16]));
+    let part = Listing::find(&whole, POSITION, topic);
+    if let Ok(listing) = &part {
+        assert!(!listing.is_checked());
+        let mut before = (Offset::ZERO, 0);
+        for extent in listing.from(Offset::ZERO) {
+            assert!(extent.base >= before.0 && extent.position >= before.1);
+            before = (extent.end(), extent.range().end);
+            assert!(extent.payload_bytes() > 0 && before.1 <= POSITION);
+        }
+    }
+    let footer = match Footer::decode(whole, &SEED, POSITION) {
         Ok(footer) => footer,
         Err(error) => return names_an_error(&error),
     };
+    if let Ok(listing) = part {
+        let extents: Vec<_> = listing.from(Offset::ZERO).collect();
+        assert!(footer.extents_of(topic).eq(extents));
+    }
     assert!(bytes.starts_with(footer.as_bytes()));
     for summary in footer.topics() {
         assert_eq!(footer.topic(summary.topic), Some(summary));
