@@ -4,7 +4,7 @@ use std::os::unix::fs::FileExt;
 
 use super::retention::{until, value};
 use super::*;
-use crate::journal::footer_bytes;
+use crate::journal::{Footer, footer_bytes};
 
 const SLOT_BYTES: u64 = 4 << 20;
 /// Records of each topic.
@@ -106,21 +106,28 @@ async fn a_long_footer_is_read_in_parts_until_that_is_more_than_all_of_it() {
     store.stop().expect("a clean stop");
 }
 
+/// The first segment's footer as it is, the file it lies in, and where.
+fn long_footer(store: &Store) -> (Arc<Footer>, std::fs::File, u64) {
+    let segments = store.shared.segments.all();
+    let sealed = segments.first().expect("a segment");
+    let position = sealed.row.expect("sealed").footer_position;
+    let footer = store.shared.segments.footer_once(sealed, &store.shared.dir);
+    let footer = footer.expect("readable").expect("sealed");
+    assert!(footer.as_bytes().len() > limits::FOOTER_BYTES_FIRST as usize);
+    let slot = sealed.slot(&store.shared.dir).expect("there");
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.read(true).write(true).open(slot.path());
+    (footer, file.expect("the slot"), position.into())
+}
+
 /// What a part says is believed where it leads to the records, and nowhere else.
 #[tokio::test]
 async fn a_changed_footer_neither_hides_nor_invents_anything() {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let (store, _) = striped(dir.path()).await;
-    let segments = store.shared.segments.all();
-    let sealed = segments.first().expect("a segment");
-    let position = sealed.row.expect("sealed").footer_position as u64;
-    let footer = store.shared.segments.footer_once(sealed, &store.shared.dir);
-    let footer = footer.expect("readable").expect("sealed");
+    let (footer, file, position) = long_footer(&store);
     let topics: Vec<_> = footer.topics().collect();
-    assert!(footer.as_bytes().len() > limits::FOOTER_BYTES_FIRST as usize);
     let read: Vec<_> = [topics[0], topics[7], topics[TOPICS - 1]].into();
-    let slot = sealed.slot(&store.shared.dir).expect("there");
-    let path = slot.path().to_owned();
     // The head, the row of each topic that is read and of the one before the last, and some extents of each.
     let mut places: Vec<usize> = (0..footer_bytes(0, 0)).step_by(5).collect();
     let mut first = 0;
@@ -136,11 +143,6 @@ async fn a_changed_footer_neither_hides_nor_invents_anything() {
             places.extend((of(extent)..of(extent + 1)).step_by(9));
         }
     }
-    let file = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(&path);
-    let file = file.expect("the slot");
     let (mut whole, mut told) = (0, 0);
     for (turn, place) in places.into_iter().enumerate() {
         let mut byte = [0];
@@ -170,18 +172,10 @@ async fn a_changed_footer_neither_hides_nor_invents_anything() {
 async fn a_changed_row_of_another_topic_costs_a_reader_nothing() {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let (store, _) = striped(dir.path()).await;
-    let segments = store.shared.segments.all();
-    let sealed = segments.first().expect("a segment");
-    let position = sealed.row.expect("sealed").footer_position as u64;
-    let footer = store.shared.segments.footer_once(sealed, &store.shared.dir);
-    let footer = footer.expect("readable").expect("sealed");
+    let (footer, file, position) = long_footer(&store);
     let first = footer.topics().next().expect("a topic").topic;
-    let slot = sealed.slot(&store.shared.dir).expect("there");
-    let file = std::fs::OpenOptions::new().write(true).open(slot.path());
     let at = position + footer_bytes(TOPICS - 1, 0) as u64 + 20;
-    file.expect("the slot")
-        .write_all_at(&[99], at)
-        .expect("written");
+    file.write_all_at(&[99], at).expect("written");
     store.shared.segments.forget_footers();
     for reader in 0..3 * limits::FOOTER_PARTS_MAX {
         let fetched = store.fetch(fetch(first, 10)).await.expect("read");
