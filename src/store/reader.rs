@@ -219,10 +219,11 @@ impl Reading<'_> {
             return Ok(false);
         }
         let pieces = holding.map(|extent| self.pieces_from_disk(&segment, extent, Some(&listing)));
-        let is_whole =
-            |pieces: &Vec<Piece>| !pieces.iter().any(|p| matches!(p, Piece::Damaged { .. }));
-        let is_sound = matches!(&pieces, Some(Ok(pieces)) if is_whole(pieces));
-        if !is_sound && !listing.is_checked() {
+        let is_sound = || match &pieces {
+            Some(Ok(pieces)) => !pieces.iter().any(|p| matches!(p, Piece::Damaged { .. })),
+            Some(Err(_)) | None => false,
+        };
+        if !listing.is_checked() && !is_sound() {
             // It may be the footer that is wrong. With the whole of it that is known.
             return match self.check_listing(&segment) {
                 Ok(true) => self.sealed(number, Some(next)),

@@ -10,7 +10,7 @@
 //!                                                     ■────  by the reader and helpers, while there are any
 //! ```
 //!
-//! Where the page cache has them a read takes less than a helper; then they are read one after the other.
+//! Where the page cache has them they are read one after the other, without helpers.
 //!
 //! Invariants:
 //!
@@ -124,7 +124,7 @@ impl Together {
         self.took = time;
     }
 
-    /// Whether a read takes longer than a helper.
+    /// Whether a read takes as long as a disk does.
     pub fn is_worth_it(&self) -> bool {
         self.took >= limits::READ_TAKES_A_DISK
     }

@@ -1,6 +1,6 @@
 //! Cold segments, and space on disk: what lives is copied together, byte for byte, and nothing grows without end.
 
-use super::retention::{check, fill, info, journal_bytes, slots, until};
+use super::retention::{check, fill, info, journal_bytes, slots, until, until_sealed};
 use super::*;
 
 /// The segments that hold something, with their kind.
@@ -180,12 +180,7 @@ async fn a_damaged_segment_stays_as_it_is() {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let (store, small, end) = mixed(dir.path()).await;
     // So that the next start need not walk over the segment and finds nothing itself.
-    until("all full segments are sealed", || {
-        let segments = store.shared.segments.all();
-        let mut full = segments.iter().rev().skip(1);
-        full.all(|segment| segment.row.is_some())
-    })
-    .await;
+    until_sealed(&store).await;
     // One byte of a batch of a topic that lives, in a segment that is mostly dead.
     let segments = store.shared.segments.all();
     let (segment, extent) = segments

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::FileExt;
 
-use super::retention::{until, value};
+use super::retention::{until_sealed, value};
 use super::*;
 use crate::journal::{Footer, footer_bytes};
 
@@ -41,12 +41,7 @@ pub(in crate::store) async fn striped(dir: &Path) -> (Store, Vec<TopicId>) {
             receiver.await.expect("answered").expect("stored");
         }
     }
-    until("all full segments are sealed", || {
-        let segments = store.shared.segments.all();
-        let mut full = segments.iter().rev().skip(1);
-        full.all(|segment| segment.row.is_some())
-    })
-    .await;
+    until_sealed(&store).await;
     store.stop().expect("a clean stop");
     drop(store);
     (open(dir), ids)

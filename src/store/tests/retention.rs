@@ -12,6 +12,16 @@ pub(in crate::store) async fn until(what: &str, mut holds: impl FnMut() -> bool)
     }
 }
 
+/// Waits until every segment that is full has its footer.
+pub(super) async fn until_sealed(store: &Store) {
+    until("all full segments are sealed", || {
+        let segments = store.shared.segments.all();
+        let mut full = segments.iter().rev().skip(1);
+        full.all(|segment| segment.row.is_some())
+    })
+    .await;
+}
+
 /// Bytes the journal's files take.
 pub(super) fn journal_bytes(dir: &Path) -> u64 {
     let entries = std::fs::read_dir(dir.join("journal")).expect("a journal");
