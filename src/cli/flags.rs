@@ -91,7 +91,7 @@ pub struct PeerFlags {
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     #[serde(deserialize_with = "in_file::size_text")]
     pub slot_size: Option<u64>,
-    /// Memory for what was published last [default: 32MiB]
+    /// Memory for what was published last [default: 16MiB]
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     #[serde(deserialize_with = "in_file::size_text")]
     pub tail_cache: Option<u64>,

@@ -234,7 +234,7 @@ impl Process {
                     output::count(self.segments, "segment")
                 ),
             ),
-            ("payload in", output::bytes(self.payload_bytes)),
+            ("batches in", output::bytes(self.payload_bytes)),
             ("written", output::bytes(self.disk_written_bytes)),
             (
                 "index",

@@ -10,7 +10,7 @@
 
 use std::fmt::Write;
 
-use super::catalogue::{Kind, Metric};
+use super::catalogue::Metric;
 use super::sample::{Collected, Family, Label, Value};
 
 /// What the text is, to whoever asks over HTTP.
@@ -55,14 +55,11 @@ fn write_classes(
     (counts, sum): (&[u64], u64),
 ) {
     let ticks = metric.unit.ticks();
-    let bounds = match metric.kind {
-        Kind::Histogram(bounds) => bounds,
-        Kind::Counter | Kind::Gauge => &[],
-    };
     let mut count = 0;
     for (class, more) in counts.iter().enumerate() {
         count += more;
-        let bound = bounds
+        let bound = metric
+            .bounds()
             .get(class)
             .map_or_else(|| "+Inf".to_owned(), |bound| amount(*bound, ticks));
         let labels = (labels, Some(bound.as_str()));
@@ -160,8 +157,9 @@ mod tests {
     #[test]
     fn classes_add_up_and_families_stay_together() {
         let mut first = Collected::default();
-        let mut counts = vec![0; 20];
-        (counts[0], counts[2], counts[19]) = (2, 1, 1);
+        let above = SYNC.bounds().len();
+        let mut counts = vec![0; above + 1];
+        (counts[0], counts[2], counts[above]) = (2, 1, 1);
         let sum = 70_000_300;
         first
             .family(&SYNC)

@@ -174,7 +174,7 @@ impl Keeper {
         while self.gather(&mut waiting, &mut batch) {
             if let Err(error) = self.round(batch.drain(..)) {
                 waiting.close();
-                let refusal = stopped(&error);
+                let refusal = ApiError::stopped(&error);
                 while let Ok(next) = waiting.try_recv() {
                     next.refuse(&refusal);
                 }
@@ -239,7 +239,7 @@ impl Keeper {
             answers.extend(reply.map(|reply| (reply, answer)));
         }
         if let Err(error) = self.persist(&effects) {
-            let refusal = stopped(&error);
+            let refusal = ApiError::stopped(&error);
             let answered = answers.into_iter().map(|(reply, _)| reply);
             let later = std::mem::take(&mut self.later).into_values();
             answered
@@ -280,13 +280,6 @@ fn send(reply: Reply, answer: Result<Answer, ApiError>) {
         // Never sent: its reply is kept for the job's own answer. Dropped, it would say that there is none.
         Ok(Answer::Later(_)) => drop(reply),
         Err(error) => reply.error(&error),
-    }
-}
-
-/// What is answered once the store has failed.
-fn stopped(reason: &CatalogError) -> ApiError {
-    ApiError::StorageStopped {
-        reason: reason.to_string(),
     }
 }
 

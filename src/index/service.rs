@@ -2,7 +2,6 @@
 //! all others go to the keeper.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -219,8 +218,7 @@ fn list_topics(published: Arc<Published>, request: ListTopics, reply: Reply) -> 
 
 /// Waits until something changed that the watcher asked for, or its time is up.
 async fn changes(published: &Published, request: Watch, reply: &mut Reply) -> Changes {
-    let wait = Duration::from_millis(request.max_wait_ms.into()).min(limits::FETCH_WAIT_MAX);
-    let deadline = Instant::now() + wait;
+    let deadline = Instant::now() + reply.may_wait(request.max_wait_ms);
     let mut versions = published.versions();
     let mut seen = request.version;
     loop {

@@ -43,6 +43,11 @@ pub const CONNECTION_ANSWER_BYTES_MAX: usize = FRAME_BYTES_MAX;
 pub const ANSWER_BYTES_UNRESERVED_MAX: usize = 64 * KIB;
 /// What a request costs at least while it is unanswered, in bytes: its bookkeeping.
 pub const REQUEST_BYTES_MIN: usize = 256;
+/// What a request that waits for news counts as at least, in bytes: it is a task by then.
+pub const POLL_BYTES_MIN: usize = KIB;
+/// How long a request waits for news at most where those that wait hold all they may. Not at all would have it sent again
+/// without end.
+pub const POLL_WAIT_CROWDED: Duration = Duration::from_millis(50);
 /// Most connections at once; one more is answered with `TooManyConnections`.
 pub const CONNECTIONS_MAX: usize = 12_000;
 /// File descriptors that connections leave to the rest of the process: slots, the database, what is about to be

@@ -89,9 +89,8 @@ pub const ENTRY_BYTES_MAX: usize = BATCH_BYTES_MAX;
 pub const GROUP_BYTES_TARGET: usize = 1792 * KIB;
 /// Claims in one group: as many topics as a full group of small messages touches, and 512 KiB at most.
 pub const CLAIMS_PER_GROUP_MAX: usize = 16_384;
-/// Bytes handed to the writer and not yet durable, before appending waits.
-pub const APPEND_BYTES_WAITING_MAX: usize = 64 * MIB;
-/// Commands handed to the writer and not yet taken by it.
+/// Commands handed to the writer and not yet taken by it; one more is refused. How many bytes they have is bounded by
+/// [`PROCESS_REQUEST_BYTES_MAX`].
 pub const APPEND_COMMANDS_WAITING_MAX: usize = 65_536;
 /// Recently written groups kept in memory for readers at the tail, in bytes.
 pub const TAIL_CACHE_BYTES_DEFAULT: usize = 16 * MIB;
@@ -142,8 +141,6 @@ pub const SYNC_TIMEOUT: Duration = Duration::from_secs(60);
 pub const STOP_AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// Without a write for so long, a mark claims what was written.
 pub const IDLE_MARK_AFTER: Duration = Duration::from_millis(200);
-/// An `os` topic is synced at least so often.
-pub const OS_SYNC_EVERY: Duration = Duration::from_millis(200);
 /// How far the recorded bound of an `os` topic runs ahead of its offsets, in records.
 pub const OS_BOUND_AHEAD: u64 = 1 << 20;
 /// Batches remembered per producer and topic to answer a retry.
@@ -261,8 +258,10 @@ pub const MOVES_WATCHERS_MAX: usize = 4_096;
 /// Most topics of one peer.
 pub const TOPICS_PER_PEER_MAX: usize = 1_000_000;
 /// Gaps remembered per topic (lost or accepted as lost) from which on an `os` topic gets no new bound, so that
-/// no unclean stop adds one. A topic's row has room for more than twice as many.
+/// no unclean stop adds one.
 pub const GAPS_PER_TOPIC_MAX: usize = 64;
+/// Gaps from which on no further loss is accepted: a topic's row has no room for many more.
+pub const GAPS_ACCEPTED_MAX: usize = 2 * GAPS_PER_TOPIC_MAX;
 /// Generations that subscriptions of a topic may have got in state entries that were lost to damage: more than a
 /// host can give in its life, and few enough for a damage each day.
 pub const GENERATIONS_LOST_MAX: u64 = 1 << 32;
@@ -279,11 +278,16 @@ pub const IDS_REMEMBERED_FOR_MIN: Duration = Duration::from_secs(60);
 pub const IDS_PER_PAGE: u64 = 128;
 /// Rows of ids forgotten by one state entry.
 pub const ID_PAGES_FORGOTTEN_AT_ONCE: usize = 16;
+/// The same by one change of a topic's settings, of which there are as many as it takes.
+pub const ID_PAGES_FORGOTTEN_BY_A_CHANGE: usize = 4_096;
 /// Epochs that named producers of a topic may have got in state entries that were lost to damage.
 pub const PRODUCER_EPOCHS_LOST_MAX: u32 = 1 << 16;
 
 /// Most topics or subscriptions in one page that a peer's writer puts together: publishers wait meanwhile.
 pub const DESCRIBED_PER_PAGE_MAX: usize = 500;
+/// Names of topics looked at at once for such a page, whether they match or not: in slices, so that nobody waits for a walk
+/// over a million.
+pub const NAMES_LOOKED_AT_ONCE: usize = 1_024;
 /// Lines of damage kept to be told; the log has them all.
 pub const DAMAGE_LINES_MAX: usize = 1_000;
 /// Longest of them, in bytes.

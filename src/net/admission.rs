@@ -117,6 +117,8 @@ pub(super) struct Ticket {
     /// Requests that have something from the spare pool, and how much.
     spares: usize,
     spare_bytes: usize,
+    /// Taken from what polls may hold.
+    poll_bytes: usize,
 }
 
 impl Ticket {
@@ -131,7 +133,24 @@ impl Ticket {
             answer_bytes: 0,
             spares: 0,
             spare_bytes: 0,
+            poll_bytes: 0,
         }
+    }
+
+    /// Whether the request may wait for news, for as long as it likes.
+    pub fn may_wait(&mut self) -> bool {
+        let bytes = self.request_bytes.max(limits::POLL_BYTES_MIN);
+        let may = self.poll_bytes > 0 || self.shared.server.budget.polls.try_take(bytes);
+        if may {
+            self.poll_bytes = bytes;
+        }
+        may
+    }
+
+    /// It does not wait for news any more.
+    fn waited(&mut self) {
+        let polls = &self.shared.server.budget.polls;
+        polls.give(take(&mut self.poll_bytes));
     }
 
     /// The request is answered with a stream: it holds no memory for as long as that lasts, and makes room
@@ -199,6 +218,7 @@ impl Ticket {
 
     /// The answer has that size: gives back what it does not need, takes what it does if it is there.
     pub fn settle_answer(&mut self, bytes: usize) {
+        self.waited();
         if bytes < self.answer_bytes {
             self.give_answer(self.answer_bytes - bytes);
         } else if bytes > self.answer_bytes.max(limits::ANSWER_BYTES_UNRESERVED_MAX)
@@ -249,6 +269,7 @@ impl outbox::Ticket for Option<Ticket> {
                 all.answer_bytes += take(&mut later.answer_bytes);
                 all.spares += take(&mut later.spares);
                 all.spare_bytes += take(&mut later.spare_bytes);
+                all.poll_bytes += take(&mut later.poll_bytes);
             }
             (none @ None, later) => *none = later,
             (Some(_), None) => {}
@@ -258,6 +279,7 @@ impl outbox::Ticket for Option<Ticket> {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        self.waited();
         // It may have been joined to another one.
         if self.requests == 0 && self.answer_bytes == 0 && self.spares == 0 {
             return;
@@ -288,14 +310,45 @@ mod tests {
     use crate::net::outbox::Ticket as _;
 
     fn shared() -> Arc<Shared> {
+        shared_with(Budget::default())
+    }
+
+    fn shared_with(budget: Budget) -> Arc<Shared> {
         Shared::new(Arc::new(Context {
-            budget: Arc::new(Budget::default()),
+            budget: Arc::new(budget),
             traffic: Arc::new(Traffic::default()),
             timeouts: Timeouts::default(),
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
             tracker: TaskTracker::new(),
         }))
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_news_holds_half_of_the_memory_for_requests() {
+        let budget = Budget::new(64 * limits::POLL_BYTES_MIN, limits::KIB);
+        let shared = shared_with(budget);
+        let mut waiting = Vec::new();
+        for _ in 0..32 {
+            let mut ticket = shared.admit(1).await;
+            assert!(
+                ticket.may_wait() && ticket.may_wait(),
+                "it has room already"
+            );
+            waiting.push(ticket);
+        }
+        let mut late = shared.admit(1).await;
+        assert!(!late.may_wait());
+        waiting.pop().expect("32").settle_answer(10);
+        assert!(late.may_wait(), "one has its answer");
+        let mut large = shared.admit(2 * limits::POLL_BYTES_MIN).await;
+        drop(waiting.pop());
+        assert!(!large.may_wait(), "it counts as what it is");
+        drop(waiting);
+        assert!(large.may_wait());
+        drop((late, large));
+        let polls = &shared.server.budget.polls;
+        assert_eq!(polls.free_bytes(), polls.capacity());
     }
 
     #[tokio::test]

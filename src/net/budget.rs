@@ -8,6 +8,9 @@
 //! others: where the pool is used up it gets a little of a third one, of which no
 //! connection gets much, so that clients who take no answers do not hold up those who do.
 //!
+//! A poll holds its request's bytes for as long as it waits for news, a minute perhaps. Those that wait may hold half of
+//! what there is for requests; one more is answered almost at once, so that polls never keep out everything else.
+//!
 //! Whoever holds bytes of a pool and waits for its own socket looks at
 //! [`Pool::is_pressed`] every [`PACE_EVERY`](limits::PACE_EVERY). While others
 //! wait, a transfer that moved less than [`PACE_BYTES_MIN`](limits::PACE_BYTES_MIN)
@@ -38,6 +41,8 @@ pub struct Budget {
     pub answers: Pool,
     /// Short answers while `answers` is used up; nobody waits for it.
     pub spare: Pool,
+    /// The part of `requests` that polls may hold while there is nothing to answer with; nobody waits for it.
+    pub polls: Pool,
     /// Connections open now.
     connections: AtomicUsize,
     /// How many there may be.
@@ -60,6 +65,7 @@ impl Budget {
             requests: Pool::new(request_bytes),
             answers: Pool::new(answer_bytes),
             spare: Pool::new(limits::PROCESS_SPARE_BYTES_MAX),
+            polls: Pool::new(request_bytes / 2),
             connections: AtomicUsize::new(0),
             connections_max: connections_by_descriptors(),
         }
@@ -77,6 +83,7 @@ impl Budget {
             ("requests", &self.requests),
             ("answers", &self.answers),
             ("spare", &self.spare),
+            ("polls", &self.polls),
         ];
         for (name, pool) in pools {
             let mut tell = |metric, number: usize| {

@@ -10,7 +10,7 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
@@ -141,6 +141,22 @@ impl Reply {
     /// What the answer took is counted from now on: before, there was nothing to answer with.
     pub fn restart_clock(&mut self) {
         self.began = self.began.map(|_| Instant::now());
+    }
+
+    /// How long this request may wait for something to answer with: as long as it asks, but no longer than anybody may,
+    /// and hardly at all where those that wait hold as much memory as they may.
+    pub fn may_wait(&mut self, asked_ms: u32) -> Duration {
+        let asked = Duration::from_millis(asked_ms.into()).min(limits::FETCH_WAIT_MAX);
+        let ticket = self.ticket.as_mut().filter(|_| !asked.is_zero());
+        match ticket.is_none_or(Ticket::may_wait) {
+            true => asked,
+            false => asked.min(limits::POLL_WAIT_CROWDED),
+        }
+    }
+
+    /// The same in milliseconds.
+    pub fn may_wait_ms(&mut self, asked_ms: u32) -> u32 {
+        u32::try_from(self.may_wait(asked_ms).as_millis()).unwrap_or(asked_ms)
     }
 
     /// Waits until `bytes` of answer may be held in memory. To be called before anything larger

@@ -1,7 +1,6 @@
 //! Telling where topics end to those who follow many of them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -36,7 +35,8 @@ impl EndsService {
         };
         let store = self.store.clone();
         Handling::Wait(Box::pin(async move {
-            let answer = news(&store, asked).await;
+            let deadline = Instant::now() + reply.may_wait(asked.max_wait_ms);
+            let answer = news(&store, asked, deadline).await;
             reply.restart_clock();
             reply.reserve(answer.ends.len() * END_BYTES).await;
             reply.send::<WatchEnds>(Ok(answer));
@@ -46,9 +46,7 @@ impl EndsService {
 }
 
 /// Waits until something moved that the watcher asked for, or its time is up.
-async fn news(store: &Store, mut asked: WatchEnds) -> TopicEnds {
-    let wait = Duration::from_millis(asked.max_wait_ms.into()).min(limits::FETCH_WAIT_MAX);
-    let deadline = Instant::now() + wait;
+async fn news(store: &Store, mut asked: WatchEnds, deadline: Instant) -> TopicEnds {
     loop {
         let answer = store.topic_ends(&asked);
         if answer.all || !answer.ends.is_empty() || Instant::now() >= deadline {

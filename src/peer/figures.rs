@@ -82,6 +82,9 @@ impl PeerFigures {
         answer.add("payload_bytes", store.payload_bytes);
         answer.add("syncs", store.syncs);
         answer.add("sync_us", store.sync_micros);
+        for (micros, count) in self.store.syncs_within() {
+            answer.add(&format!("syncs_within_{micros}_us"), count);
+        }
         answer
     }
 

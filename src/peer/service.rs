@@ -177,7 +177,7 @@ impl PeerService {
     async fn fetch(&self, fetch: Fetch, mut reply: Reply) {
         let deadline = match fetch.min_bytes {
             0 => Duration::ZERO,
-            _ => Duration::from_millis(u64::from(fetch.max_wait_ms)).min(limits::FETCH_WAIT_MAX),
+            _ => reply.may_wait(fetch.max_wait_ms),
         };
         let started = tokio::time::Instant::now();
         if !deadline.is_zero() {
@@ -509,9 +509,10 @@ impl PeerService {
             .await)
     }
 
-    fn watch_subscription(&self, call: &Call, reply: Reply) -> Handling {
+    fn watch_subscription(&self, call: &Call, mut reply: Reply) -> Handling {
         match call.decode::<WatchSubscription>() {
-            Ok(watch) => {
+            Ok(mut watch) => {
+                watch.max_wait_ms = reply.may_wait_ms(watch.max_wait_ms);
                 let store = self.store.clone();
                 Handling::Wait(Box::pin(async move {
                     let watched = store.watch_subscription(watch).await;
@@ -522,9 +523,10 @@ impl PeerService {
         }
     }
 
-    fn watch_subscriptions(&self, call: &Call, reply: Reply) -> Handling {
+    fn watch_subscriptions(&self, call: &Call, mut reply: Reply) -> Handling {
         match call.decode::<WatchSubscriptions>() {
-            Ok(watch) => {
+            Ok(mut watch) => {
+                watch.max_wait_ms = reply.may_wait_ms(watch.max_wait_ms);
                 let store = self.store.clone();
                 Handling::Wait(Box::pin(async move {
                     let watched = store.watch_subscriptions(watch).await;

@@ -447,9 +447,24 @@ pub enum ApiError {
         /// How many it takes, about.
         max: u64,
     },
+    /// More waits for the node's disk than it lets wait; nothing was done.
+    #[error(
+        "{max} requests wait for the disk already, and this one was not taken: try again in a while"
+    )]
+    Busy {
+        /// How many may wait.
+        max: u64,
+    },
 }
 
 impl ApiError {
+    /// Nothing is stored any more, for that reason.
+    pub fn stopped(reason: &(impl ToString + ?Sized)) -> Self {
+        Self::StorageStopped {
+            reason: reason.to_string(),
+        }
+    }
+
     /// The stable number and name.
     const fn identity(&self) -> (u16, &'static str) {
         match self {
@@ -511,6 +526,7 @@ impl ApiError {
             Self::InvalidArgument { .. } => (81, "InvalidArgument"),
             Self::Unanswered => (82, "Unanswered"),
             Self::TooManyDelayed { .. } => (83, "TooManyDelayed"),
+            Self::Busy { .. } => (84, "Busy"),
             Self::Other { code, .. } => (*code, "Other"),
         }
     }
@@ -542,6 +558,7 @@ impl ApiError {
             | Self::PeerNotOnline { .. }
             | Self::TooManyStreams { .. }
             | Self::TooManyDelayed { .. }
+            | Self::Busy { .. }
             | Self::ClientSilent { .. }
             | Self::StorageStopped { .. } => true,
             Self::Other { retryable, .. } => *retryable,

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use super::Store;
 use super::command::{Change, Command, Context, Done};
+use super::naming::Named;
 use super::retention::{Plan, discard, holds};
 use super::topics::append_time_at;
 use crate::limits;
@@ -15,8 +16,8 @@ use crate::protocol::batch::CheckedBatch;
 use crate::protocol::data::{Fetch, FetchItem};
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
-use crate::topic::RowKey;
 use crate::topic::consumers::{ConsumerGroupRow, ConsumerPageRow, Flush};
+use crate::topic::{RowKey, Topic};
 use crate::types::{IdDigest, Offset, SubscriptionName, TopicId, TopicName};
 
 /// The rows of a consumer group.
@@ -26,17 +27,6 @@ pub struct ConsumerRows {
     pub row: ConsumerGroupRow,
     /// Its pages, in order.
     pub pages: Vec<(u64, ConsumerPageRow)>,
-}
-
-/// A consumer group among others.
-#[derive(Debug, Clone)]
-pub struct ListedGroup {
-    /// Its topic.
-    pub id: TopicId,
-    /// The topic's name.
-    pub topic: TopicName,
-    /// Its own.
-    pub name: SubscriptionName,
 }
 
 /// What lies in a topic from an offset on.
@@ -134,15 +124,12 @@ impl Store {
         only: Option<TopicId>,
         after: Option<(TopicName, SubscriptionName)>,
         limit: u32,
-    ) -> Result<(Vec<ListedGroup>, bool), ApiError> {
+    ) -> Result<(Vec<Named>, bool), ApiError> {
         let limit = (limit as usize).clamp(1, limits::DESCRIBED_PER_PAGE_MAX);
-        self.change(TopicId::zero(), move |context| {
-            let mut found = groups_after(context, only, after.as_ref(), limit + 1);
-            let more = found.len() > limit;
-            found.truncate(limit);
-            Ok(((found, more), Vec::new()))
-        })
-        .await
+        let mut found = self.named_after(only, after, limit, groups_of).await?;
+        let more = found.len() > limit;
+        found.truncate(limit);
+        Ok((found, more))
     }
 
     /// Groups in which records are on their way to the dead letters: they go on at the start of a peer.
@@ -374,28 +361,6 @@ fn group_keys(id: TopicId, name: SubscriptionName) -> Vec<RowKey> {
     vec![RowKey::Topic(id), RowKey::ConsumerGroup(id, name)]
 }
 
-fn groups_after(
-    context: &Context<'_>,
-    only: Option<TopicId>,
-    after: Option<&(TopicName, SubscriptionName)>,
-    limit: usize,
-) -> Vec<ListedGroup> {
-    let of_topics = context.state.names_after(None);
-    let of_topics = of_topics.filter(|(topic, id)| {
-        only.is_none_or(|only| only == *id) && after.is_none_or(|(after, _)| *topic >= after)
-    });
-    let all = of_topics.flat_map(|(topic, id)| {
-        let found = context.state.topic(id).ok();
-        let groups = found.into_iter().flat_map(|found| found.consumers.groups());
-        groups.map(move |(name, _)| (topic, id, name))
-    });
-    let wanted = all.filter(|(topic, _, name)| {
-        after.is_none_or(|(last_topic, last)| (last_topic, last) < (*topic, *name))
-    });
-    let listed = wanted.take(limit).map(|(topic, id, name)| ListedGroup {
-        id,
-        topic: topic.clone(),
-        name: name.clone(),
-    });
-    listed.collect()
+fn groups_of(topic: &Topic) -> Box<dyn Iterator<Item = &SubscriptionName> + '_> {
+    Box::new(topic.consumers.groups().map(|(name, _)| name))
 }

@@ -38,6 +38,7 @@ mod lifetimes;
 mod meters;
 mod motion;
 mod moves;
+mod naming;
 pub mod offline;
 mod open;
 mod pool;
@@ -74,13 +75,13 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use command::Done;
-pub use consumers::{ConsumerRows, ListedGroup, Stretch};
+pub use consumers::{ConsumerRows, Stretch};
 pub use open::{OpenError, is_peer_dir, random_id};
 pub use recovery::RecoveryError;
 pub use topics::NewTopic;
 pub use watching::{GroupStanding, Standing, TopicFigures};
 
-use crate::figures::catalogue;
+use crate::figures::{Value, catalogue};
 use crate::limits;
 use crate::protocol::api::Author;
 use crate::protocol::batch::CheckedBatch;
@@ -356,9 +357,12 @@ impl Store {
     fn push(&self, command: Command) {
         match self.queue.push(command) {
             Ok(()) => {}
-            Err(Refused::Stopped(command)) => writer::refuse_command(command, &self.stop_reason()),
+            Err(Refused::Stopped(command)) => {
+                writer::refuse_command(command, &ApiError::stopped(&self.stop_reason()));
+            }
             Err(Refused::Full(command)) => {
-                writer::refuse_command(command, "too much waits for the disk, try again")
+                let max = limits::APPEND_COMMANDS_WAITING_MAX as u64;
+                writer::refuse_command(command, &ApiError::Busy { max });
             }
         }
     }
@@ -370,9 +374,7 @@ impl Store {
     }
 
     fn stopped_error(&self) -> ApiError {
-        ApiError::StorageStopped {
-            reason: self.stop_reason(),
-        }
+        ApiError::stopped(&self.stop_reason())
     }
 
     /// Runs `decide` on the writer's thread and answers when what it changed is durable.
@@ -436,6 +438,23 @@ impl Store {
             read_windows_bytes: shared.windows.bytes() as u64,
             reclaimed: shared.reclaimed.figures(),
         }
+    }
+
+    /// For each class of the length of a sync its upper bound in microseconds, and how many syncs since the start took at
+    /// most as long.
+    pub fn syncs_within(&self) -> Vec<(u64, u64)> {
+        let counted = self.shared.meters.registry.value(&catalogue::SYNC);
+        let counts = match counted {
+            Value::Histogram { counts, .. } => counts,
+            Value::Number(_) => Vec::new(),
+        };
+        let mut within = 0;
+        let bounds = catalogue::SYNC.bounds().iter();
+        let classes = bounds.zip(counts).map(|(&bound, count)| {
+            within += count;
+            (bound, within)
+        });
+        classes.collect()
     }
 
     /// Finishes what was asked for, writes the mark of a clean stop, syncs, and ends the threads. Blocks.

@@ -465,9 +465,12 @@ impl Engine {
         let pool = self.pool.clone();
         Ok(vec![
             self.spawn("tidings-writer", move || {
+                // However it ends: the others wait for it, and hold the lock of the directory.
+                let _others = OnEnd(|| {
+                    pool.stop();
+                    stop.stop();
+                });
                 writer.run();
-                pool.stop();
-                stop.stop();
             })?,
             self.spawn("tidings-sync", move || syncer.run())?,
             self.spawn("tidings-catalog", move || applier.run())?,
@@ -489,11 +492,20 @@ impl Engine {
                 shared.fail(&reason);
                 queue.stop();
                 for command in queue.drain() {
-                    refuse_command(command, &reason);
+                    refuse_command(command, &ApiError::stopped(&reason));
                 }
             }
             drop(lock);
         })
+    }
+}
+
+/// Does something when it goes, after a panic too.
+struct OnEnd<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnEnd<F> {
+    fn drop(&mut self) {
+        (self.0)();
     }
 }
 

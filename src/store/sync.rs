@@ -105,8 +105,6 @@ impl Syncer {
 
 fn refuse(batch: Vec<Written>, reason: &str) {
     for waiter in batch.into_iter().flat_map(|written| written.waiters) {
-        waiter.tell(Err(ApiError::StorageStopped {
-            reason: reason.to_owned(),
-        }));
+        waiter.tell(Err(ApiError::stopped(reason)));
     }
 }

@@ -24,6 +24,7 @@ mod interest;
 mod lifetimes;
 pub(super) mod listings;
 mod lives;
+mod naming;
 mod passing;
 mod pieces;
 mod places;

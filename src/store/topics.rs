@@ -160,20 +160,26 @@ impl Store {
         limit: u32,
     ) -> Result<TopicInfoPage, ApiError> {
         let limit = (limit as usize).clamp(1, limits::DESCRIBED_PER_PAGE_MAX);
-        self.change(TopicId::zero(), move |context| {
-            let names = context.state.names_after(after.as_ref());
-            let mut matching = names
-                .filter(|(name, _)| pattern.matches(name))
-                .map(|(_, id)| id);
-            let ids: Vec<TopicId> = matching.by_ref().take(limit).collect();
-            let more = matching.next().is_some();
-            let topics = ids
-                .into_iter()
-                .map(|id| info_of(context, id))
-                .collect::<Result<_, _>>()?;
-            Ok((TopicInfoPage { topics, more }, Vec::new()))
-        })
-        .await
+        let mut after = after;
+        loop {
+            let mut named = self.topics_matching(&pattern, after.take(), limit).await;
+            let more = named.len() > limit;
+            named.truncate(limit);
+            after = named.last().map(|(name, _)| name.clone());
+            let topics: Vec<TopicInfo> = self
+                .change(TopicId::zero(), move |context| {
+                    // What was deleted meanwhile is left out.
+                    let there = named
+                        .iter()
+                        .filter_map(|(_, id)| info_of(context, *id).ok());
+                    Ok((there.collect(), Vec::new()))
+                })
+                .await?;
+            // An empty page would be the last one.
+            if !topics.is_empty() || !more {
+                return Ok(TopicInfoPage { topics, more });
+            }
+        }
     }
 
     /// Changes the settings of a topic.
@@ -186,26 +192,47 @@ impl Store {
         changes: TopicChanges,
     ) -> Result<TopicInfo, ApiError> {
         let id = self.id_of(&name)?;
-        self.change(id, move |context| {
-            let settings = changes.apply(context.state.topic(id)?.row.settings);
-            context.state.check_ids(id, settings.ids)?;
-            check_compaction(settings.compaction)?;
-            let topic = context.state.topic_mut(id)?;
-            topic.check_writable()?;
-            topic.row.settings = settings;
-            if settings.durability == Durability::Fsync {
-                // Every offset given under the bound is durable before this entry is.
-                topic.row.bound = None;
-            }
-            let mut keys = vec![RowKey::Topic(id)];
-            if !settings.ids.is_on() {
-                let all: Vec<u64> = topic.ids.pages().collect();
-                keys.extend(topic.forget_ids(&all));
-            }
-            let shared = context.shared.publish_topic(topic, None);
-            Ok((info(topic, &shared), keys))
-        })
-        .await
+        // What was remembered before an earlier change that did not come to its end is not known again.
+        self.forget_ids_left(id).await?;
+        let set = self
+            .change(id, move |context| {
+                let settings = changes.apply(context.state.topic(id)?.row.settings);
+                context.state.check_ids(id, settings.ids)?;
+                check_compaction(settings.compaction)?;
+                let topic = context.state.topic_mut(id)?;
+                topic.check_writable()?;
+                topic.row.settings = settings;
+                if settings.durability == Durability::Fsync {
+                    // Every offset given under the bound is durable before this entry is.
+                    topic.row.bound = None;
+                }
+                let shared = context.shared.publish_topic(topic, None);
+                Ok((info(topic, &shared), vec![RowKey::Topic(id)]))
+            })
+            .await?;
+        self.forget_ids_left(id).await?;
+        Ok(set)
+    }
+
+    /// Forgets all message ids of a topic that remembers none any more, a part with each change: there may be a page
+    /// for every id, and more of them than a change may have rows.
+    async fn forget_ids_left(&self, id: TopicId) -> Result<(), ApiError> {
+        let mut is_all = false;
+        while !is_all {
+            is_all = self
+                .change(id, move |context| {
+                    let topic = context.state.topic_mut(id)?;
+                    if topic.row.settings.ids.is_on() || topic.check_writable().is_err() {
+                        return Ok((true, Vec::new()));
+                    }
+                    let most = limits::ID_PAGES_FORGOTTEN_BY_A_CHANGE;
+                    let pages: Vec<u64> = topic.ids.pages().take(most).collect();
+                    let keys = topic.forget_ids(&pages);
+                    Ok((topic.ids.page_count() == 0, keys))
+                })
+                .await?;
+        }
+        Ok(())
     }
 
     /// Gives a topic another name.
@@ -508,18 +535,30 @@ impl Store {
     ) -> Result<SubscriptionPage, ApiError> {
         let only = topic.map(|name| self.id_of(&name)).transpose()?;
         let limit = (limit as usize).clamp(1, limits::DESCRIBED_PER_PAGE_MAX);
-        let (infos, more) = self
-            .change(TopicId::zero(), move |context| {
-                let keys = subscriptions_after(context, only, after.as_ref(), limit + 1);
-                let more = keys.len() > limit;
-                let infos: Result<Vec<_>, _> = keys
-                    .iter()
-                    .take(limit)
-                    .map(|(id, name)| subscription_info(context, *id, name))
-                    .collect();
-                Ok(((infos?, more), Vec::new()))
-            })
-            .await?;
+        let mut after = after;
+        let (infos, more) = loop {
+            let mut named = self
+                .named_after(only, after.take(), limit, subscriptions_of)
+                .await?;
+            let more = named.len() > limit;
+            named.truncate(limit);
+            after = named
+                .last()
+                .map(|last| (last.topic.clone(), last.name.clone()));
+            let infos: Vec<SubscriptionInfo> = self
+                .change(TopicId::zero(), move |context| {
+                    // What was deleted meanwhile is left out.
+                    let there = named.iter();
+                    let there =
+                        there.filter_map(|one| subscription_info(context, one.id, &one.name).ok());
+                    Ok((there.collect(), Vec::new()))
+                })
+                .await?;
+            // An empty page would be the last one.
+            if !infos.is_empty() || !more {
+                break (infos, more);
+            }
+        };
         let mut subscriptions = Vec::with_capacity(infos.len());
         for info in infos {
             subscriptions.push(self.with_lag(info).await?);
@@ -730,31 +769,8 @@ pub(super) fn subscription_info(
     })
 }
 
-fn subscriptions_after(
-    context: &Context<'_>,
-    only: Option<TopicId>,
-    after: Option<&(TopicName, SubscriptionName)>,
-    limit: usize,
-) -> Vec<(TopicId, SubscriptionName)> {
-    let mut found = Vec::new();
-    for (topic_name, id) in context.state.names_after(None) {
-        if only.is_some_and(|only| only != id) || after.is_some_and(|(topic, _)| topic_name < topic)
-        {
-            continue;
-        }
-        let Ok(topic) = context.state.topic(id) else {
-            continue;
-        };
-        for name in topic.subscriptions.keys() {
-            if found.len() >= limit {
-                return found;
-            }
-            if after.is_none_or(|(topic, last)| (topic, last) < (topic_name, name)) {
-                found.push((id, name.clone()));
-            }
-        }
-    }
-    found
+fn subscriptions_of(topic: &Topic) -> Box<dyn Iterator<Item = &SubscriptionName> + '_> {
+    Box::new(topic.subscriptions.keys())
 }
 
 pub(super) fn append_time_at(

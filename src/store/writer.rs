@@ -536,7 +536,7 @@ impl Writer {
     fn hand_over(&mut self, written: Written) {
         if let Err(lost) = self.syncer.send(written) {
             for waiter in lost.0.waiters {
-                waiter.tell(Err(stopped("the sync thread is gone")));
+                waiter.tell(Err(ApiError::stopped("the sync thread is gone")));
             }
         }
     }
@@ -636,30 +636,24 @@ impl Writer {
         let mut commands = std::mem::take(&mut self.pending);
         commands.append(&mut self.queue.drain());
         for command in commands {
-            refuse_command(command, reason);
+            refuse_command(command, &ApiError::stopped(reason));
         }
     }
 }
 
-/// Tells whoever asked that nothing is written any more.
-pub(super) fn refuse_command(command: Command, reason: &str) {
+/// Tells whoever asked why nothing was done.
+pub(super) fn refuse_command(command: Command, why: &ApiError) {
     match command {
-        Command::Append(append) => (append.done as Done<_>)(Err(stopped(reason))),
-        Command::Change(change) => _ = (change.run)(Err(stopped(reason))),
-        Command::Snapshot(done) => done(Err(stopped(reason))),
+        Command::Append(append) => (append.done as Done<_>)(Err(why.clone())),
+        Command::Change(change) => _ = (change.run)(Err(why.clone())),
+        Command::Snapshot(done) => done(Err(why.clone())),
         Command::Seal(_) => {}
     }
 }
 
 fn refuse(staging: Staging, reason: &str) {
     for waiter in staging.waiters.into_iter().chain(staging.early) {
-        waiter.tell(Err(stopped(reason)));
-    }
-}
-
-fn stopped(reason: &str) -> ApiError {
-    ApiError::StorageStopped {
-        reason: reason.to_owned(),
+        waiter.tell(Err(ApiError::stopped(reason)));
     }
 }
 

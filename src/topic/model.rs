@@ -411,11 +411,23 @@ impl Topic {
 
     /// Ends the quarantine: the topic goes on at its claimed end, the missing part is a gap.
     pub fn accept_loss(&mut self) -> Result<Gap, ApiError> {
-        let Some(quarantine) = self.row.quarantine.take() else {
+        let Some(quarantine) = self.row.quarantine else {
             return Err(ApiError::NotQuarantined {
                 name: self.row.name.clone(),
             });
         };
+        let gaps = self.row.gaps.len();
+        if gaps >= limits::GAPS_ACCEPTED_MAX {
+            return Err(ApiError::InvalidArgument {
+                what: "topic".to_owned(),
+                reason: format!(
+                    "{} misses records in {gaps} places already, which is all that is remembered: export what is left, and \
+                     import it as another topic",
+                    self.row.name
+                ),
+            });
+        }
+        self.row.quarantine = None;
         let from = quarantine.intact_end;
         let to = quarantine.claimed_end.max(from).max(self.row.end);
         let gap = Gap {

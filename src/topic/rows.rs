@@ -621,7 +621,7 @@ mod tests {
         let (settings, created) = (TopicSettings::default(), Timestamp::default());
         let topic = TopicRow {
             bound: Some(Offset::ZERO),
-            gaps: vec![gap; limits::GAPS_PER_TOPIC_MAX],
+            gaps: vec![gap; limits::GAPS_ACCEPTED_MAX + 1],
             last_append: Some(Timestamp::default()),
             jump_before: Some(Offset::ZERO),
             ..TopicRow::new(name, LeaderEpoch::ZERO, settings, created)

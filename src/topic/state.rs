@@ -1,6 +1,7 @@
 //! Everything a peer knows: itself, its topics, its sealed segments.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Bound;
 
 use super::consumers::ConsumerGroupRow;
 use super::model::Topic;
@@ -110,13 +111,11 @@ impl State {
             .ok_or_else(|| ApiError::TopicNotFound { name: name.clone() })
     }
 
-    /// All names in order, from the first one after `after`.
-    pub fn names_after(
+    /// All names in order, beginning there.
+    pub fn names_from(
         &self,
-        after: Option<&TopicName>,
+        from: Bound<&TopicName>,
     ) -> impl Iterator<Item = (&TopicName, TopicId)> {
-        use std::ops::Bound;
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.names
             .range::<TopicName, _>((from, Bound::Unbounded))
             .map(|(name, &id)| (name, id))

@@ -311,6 +311,7 @@ ERRORS = {
     81: (39, "InvalidArgument", False, "what string, reason string"),
     82: (41, "Unanswered", False, ""),
     83: (58, "TooManyDelayed", True, "max u64"),
+    84: (59, "Busy", True, "max u64"),
 }
 
 NUMBERS = {"u8": "<B", "u16": "<H", "u32": "<I", "u64": "<Q", "i64": "<q", "time": "<q"}

@@ -178,7 +178,7 @@ fn what_a_cluster_tells() {
         "records_per_second bytes_per_second latency_us latency_us.p50 latency_us.p99 \
          latency_us.p999 latency_us.max records acknowledged lost duplicated out_of_order server \
          server.rss_bytes_max server.cpu_seconds server.disk_bytes_per_payload_byte server.syncs \
-         server.sync_us_mean",
+         server.sync_us_mean server.sync_us_p50 server.sync_us_p99",
     );
     let error = up
         .run(&["topic", "info", "nothing", "-o", "json"])

@@ -145,6 +145,50 @@ fn whoever_breaks_the_rules_is_told_and_nobody_else_notices() {
     }
 }
 
+/// More of those who wait for news than the memory for requests has room for: nobody else waits until they have it.
+#[test]
+fn whoever_waits_for_news_keeps_nobody_else_waiting() {
+    const CLIENTS: usize = 280;
+    tidings::net::budget::raise_descriptor_limit();
+    let mut cluster = Cluster::start();
+    cluster.run(&["topic", "create", "steady", "edge"]).ok();
+    let steady = Steady::start(&cluster.index.address, "steady");
+    let before = cluster.peer.rss_mib();
+    let mut asking = Wire::greet(&cluster.peer.address);
+    let poll = Fetch {
+        max_wait_ms: 60_000,
+        ..fetch_of(&info_of(&mut asking, "edge"), 0)
+    };
+    let polls = frame(Api::Fetch as u16, 1, &poll.encode()).repeat(limits::REQUESTS_UNANSWERED_MAX);
+    const {
+        assert!(
+            CLIENTS * limits::REQUESTS_UNANSWERED_MAX * limits::REQUEST_BYTES_MIN
+                > limits::PROCESS_REQUEST_BYTES_MAX
+        );
+    }
+    let mut waiting = Vec::new();
+    let mut most = 0;
+    for _ in 0..CLIENTS {
+        let mut wire = Wire::greet(&cluster.peer.address);
+        wire.send(&polls);
+        waiting.push(wire);
+        most = most.max(cluster.peer.rss_mib());
+    }
+    for _ in 0..20 {
+        Wire::greet(&cluster.peer.address).is_alive();
+        most = most.max(cluster.peer.rss_mib());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // Whoever had room waits on.
+    assert!(!waiting[0].has_answer());
+    let report = steady.stop();
+    println!("{report:?}; MiB resident {before} -> {most} at most");
+    assert!(report.slowest < UNDISTURBED, "{report:?}");
+    assert!(report.messages > 20, "{report:?}");
+    drop(waiting);
+    cluster.peer.stop();
+}
+
 /// Insists that the server holds no more than it may; said while somebody tries to make it hold more.
 #[track_caller]
 fn is_bounded(server: &Server, before: u64) {

@@ -90,6 +90,7 @@ struct Report {
 struct Crew {
     publishers: u32,
     records_per_second: f64,
+    acknowledged: u64,
     latency_us: LatencySummary,
 }
 
@@ -151,6 +152,8 @@ impl Measurement<'_> {
             ]),
             None => None,
         };
+        let crews = publishers.iter().flatten().map(|crew| crew.acknowledged);
+        let acknowledged = before.acknowledged() + with.acknowledged() + crews.sum::<u64>();
         let grown = rss_bytes_with.saturating_sub(rss_bytes_before) as f64;
         let each = grown / f64::from(self.crowd.connections);
         Ok(Report {
@@ -163,7 +166,7 @@ impl Measurement<'_> {
             latency_us_before: before.latencies.summary(),
             latency_us: with.latencies.summary(),
             publishers,
-            server: sampler.stop().await,
+            server: sampler.stop(acknowledged * self.crowd.size).await,
         })
     }
 
@@ -262,6 +265,7 @@ impl Measurement<'_> {
         Ok(Crew {
             publishers,
             records_per_second: report::per_second(loaded.acknowledged(), loaded.elapsed),
+            acknowledged: loaded.acknowledged(),
             latency_us: loaded.latencies.summary(),
         })
     }

@@ -43,7 +43,7 @@ impl Bench<'_> {
         let began = Instant::now();
         let (ledger, latencies) = self.share(crew, &loaded).await?;
         let elapsed = began.elapsed();
-        let server = sampler.stop().await;
+        let server = sampler.stop(0).await;
         let is_checked = self.shape.verify();
         let measured = Measured {
             elapsed,

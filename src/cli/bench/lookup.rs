@@ -94,12 +94,10 @@ pub async fn run(lookups: Lookups, context: &Context, stop: CancellationToken) -
             let hint = "without --existing some are registered for it";
             return Err(Failure::check("there is no topic to look up").hint(hint));
         }
-        let sampler = Sampler::start(context.client.clone()).await;
-        return measurement.measure(&names, None, sampler).await;
+        return measurement.measure(&names, None).await;
     }
     let run = u64::from_le_bytes(topics::random()?);
     let names: Vec<TopicName> = (0..lookups.topics).map(|n| topics::name(run, n)).collect();
-    let sampler = Sampler::start(context.client.clone()).await;
     let impostor = Impostor::introduce(&index, run).await?;
     let what = format!("registering {}", output::count(names.len() as u64, "topic"));
     let goal = ("registered", Goal::Count(names.len() as u64));
@@ -107,7 +105,7 @@ pub async fn run(lookups: Lookups, context: &Context, stop: CancellationToken) -
     let registered = impostor.register(&names, (progress.counter(), &stop)).await;
     drop(progress);
     let measured = match registered {
-        Ok(took) => measurement.measure(&names, Some(took), sampler).await,
+        Ok(took) => measurement.measure(&names, Some(took)).await,
         Err(failure) => Err(failure),
     };
     measured.and(impostor.leave().await)
@@ -134,14 +132,10 @@ struct Measurement<'a> {
 }
 
 impl Measurement<'_> {
-    async fn measure(
-        &self,
-        names: &[TopicName],
-        registration: Option<Duration>,
-        sampler: Sampler,
-    ) -> Result {
+    async fn measure(&self, names: &[TopicName], registration: Option<Duration>) -> Result {
+        let sampler = Sampler::start(self.context.client.clone()).await;
         let (asked, elapsed) = self.ask(names).await?;
-        let server = sampler.stop().await;
+        let server = sampler.stop(0).await;
         let report = Report {
             lookups_per_second: report::per_second(asked.answered, elapsed),
             latency_us: asked.latencies.summary(),

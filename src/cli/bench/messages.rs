@@ -219,13 +219,18 @@ impl Bench<'_> {
         Ledger::new(self.topics.run, self.shape.publishers)
     }
 
+    /// Of everything that was acknowledged.
+    fn payload_bytes(&self, loaded: &Loaded) -> u64 {
+        loaded.acknowledged() * self.shape.size
+    }
+
     async fn publish(&self) -> Outcome {
         let sampler = Sampler::start(self.client.clone()).await;
         let mut load = self.load(self.shape.rate, None);
         let progress = self.watch(&mut load, "publishing");
         let loaded = load.run().await?;
         drop(progress);
-        let server = sampler.stop().await;
+        let server = sampler.stop(self.payload_bytes(&loaded)).await;
         let verdict = match self.shape.verify {
             true => {
                 let (ledger, _) = self.read_all("reading everything back", &loaded).await?;
@@ -255,7 +260,7 @@ impl Bench<'_> {
         let began = Instant::now();
         let (ledger, latencies) = self.read_all("reading", &loaded).await?;
         let elapsed = began.elapsed();
-        let server = sampler.stop().await;
+        let server = sampler.stop(0).await;
         let measured = Measured {
             elapsed,
             records: ledger.records,
@@ -319,7 +324,7 @@ impl Bench<'_> {
         let progress = self.watch(&mut load, "publishing and subscribing");
         let loaded = load.run_from(began).await?;
         drop(progress);
-        let server = sampler.stop().await;
+        let server = sampler.stop(self.payload_bytes(&loaded)).await;
         all_sent.cancel();
         let mut ledger = self.ledger();
         let mut latencies = Latencies::new();

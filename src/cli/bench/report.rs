@@ -93,12 +93,16 @@ pub struct ServerUse {
     pub rss_bytes_max: u64,
     /// Processor time, in seconds.
     pub cpu_seconds: f64,
-    /// Bytes written to the disk for each byte of record batches; `null` if nothing was published.
+    /// Bytes written to the disk for each byte of the payloads that were acknowledged meanwhile; `null` if nothing was.
     pub disk_bytes_per_payload_byte: Option<f64>,
     /// How often a journal was synced.
     pub syncs: u64,
     /// How long one sync took on average, in microseconds; `null` if there was none.
     pub sync_us_mean: Option<f64>,
+    /// Half of them took at most so many microseconds, as exactly as the server counts them; `null` if there was none.
+    pub sync_us_p50: Option<u64>,
+    /// 99 of 100, likewise; also `null` where it took longer than the server tells apart.
+    pub sync_us_p99: Option<u64>,
 }
 
 impl ServerUse {
@@ -115,12 +119,18 @@ impl ServerUse {
         if let Some(ratio) = self.disk_bytes_per_payload_byte {
             lines.push((
                 "disk",
-                format!("{ratio:.2} bytes written for each byte of batches"),
+                format!("{ratio:.2} bytes written for each byte of payload"),
             ));
         }
         if let Some(mean) = self.sync_us_mean {
             let (syncs, mean) = (output::number(self.syncs), output::number(mean as u64));
-            lines.push(("syncs", format!("{syncs}, {mean} µs each on average")));
+            let mut told = format!("{syncs}, {mean} µs each on average");
+            for (share, micros) in [("half", self.sync_us_p50), ("99 %", self.sync_us_p99)] {
+                if let Some(micros) = micros {
+                    told += &format!(", {share} within {}", output::number(micros));
+                }
+            }
+            lines.push(("syncs", told));
         }
         lines
     }
@@ -264,6 +274,8 @@ mod tests {
             "disk_bytes_per_payload_byte",
             "syncs",
             "sync_us_mean",
+            "sync_us_p50",
+            "sync_us_p99",
         ] {
             assert!(json["server"].get(field).is_some(), "{field} is missing");
         }

@@ -8,7 +8,10 @@
 //!
 //! Order: messages are stored in the order in which [`Publisher::send`] took them,
 //! as long as none fails. After a failure the ones after it may be stored without
-//! it; every message's own acknowledgement says what became of it.
+//! it; every message's own acknowledgement says what became of it. Messages with ids
+//! have no sequence: where the host refuses one for a while (its disk or the topic is full,
+//! too much waits), it is sent again, and those behind it may be stored before it. Who needs their order
+//! waits for each acknowledgement.
 
 mod ack;
 mod bounds;

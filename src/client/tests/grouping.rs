@@ -395,7 +395,7 @@ async fn what_is_worked_on_is_extended_if_it_is_to_be_kept() {
         let (host, client) = cluster(2).await;
         let making = join(&client).await;
         making.leave().await.expect("it left");
-        group(&host, |group| group.options.ack_deadline_ms = 200);
+        group(&host, |group| group.options.ack_deadline_ms = 800);
         let options = MemberOptions {
             keep,
             buffer_records: 2,
@@ -430,7 +430,7 @@ async fn what_is_worked_on_is_extended_if_it_is_to_be_kept() {
             })
             .await;
             let later = extended(given.offset());
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            tokio::time::sleep(Duration::from_millis(900)).await;
             assert_eq!(extended(given.offset()), later);
         }
     }

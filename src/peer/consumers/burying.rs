@@ -195,6 +195,7 @@ impl Desks {
         if let Some((base, (_, opened))) = batches.iter().find(holds) {
             return Ok(Some((*base, opened.clone())));
         }
+        let as_of = self.unpacked.as_of();
         let read = self.store.stretch(desk.topic, offset, 1).await?;
         let Some(item @ FetchItem::Batch(stored)) = read.items.first() else {
             return Ok(None);
@@ -202,7 +203,7 @@ impl Desks {
         // One that was unpacked before may have more records than are left of it.
         let (first, end) = span(item);
         let count = u32::try_from(end.since(first)).unwrap_or(u32::MAX);
-        let Some(opened) = self.opened(desk, stored) else {
+        let Some(opened) = self.opened(desk, (stored, as_of)) else {
             return Ok(None);
         };
         let base = stored.base_offset;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Desks;
 use super::desk::Desk;
+use super::unpacked::AsOf;
 use crate::limits;
 use crate::protocol::batch::{BatchHeader, CheckedBatch, OpenedBatch};
 use crate::protocol::data::{FetchItem, StoredBatch};
@@ -25,6 +26,8 @@ pub(super) struct Found {
     pub count: u32,
     pub opened: Option<Arc<OpenedBatch>>,
     pub wanted: Wanted,
+    /// When it was read.
+    pub read: AsOf,
 }
 
 pub(super) enum Wanted {
@@ -71,6 +74,7 @@ impl Desks {
                 1 => 1,
                 _ => room.clamp(1, limits::BATCH_BYTES_TARGET),
             };
+            let as_of = self.unpacked.as_of();
             let read = self.store.stretch(desk.topic, from, wanted).await?;
             for item in read.items {
                 let (first, end) = span(&item);
@@ -92,6 +96,7 @@ impl Desks {
                             count,
                             opened: None,
                             wanted: Wanted::Again(inside),
+                            read: as_of,
                         });
                     }
                 }
@@ -122,6 +127,7 @@ impl Desks {
         if records == 0 || (room == 0 && reading.bytes > 0) {
             return Ok(());
         }
+        let as_of = self.unpacked.as_of();
         let read = self.store.stretch(desk.topic, cursor, room.max(1)).await?;
         for item in read.items {
             let (first, end) = span(&item);
@@ -140,10 +146,11 @@ impl Desks {
                 opened: None,
                 wanted: Wanted::New(records),
                 stored,
+                read: as_of,
             };
             let length = found.stored.batch.len();
             if plan.ordered || length > room {
-                found.opened = self.opened(desk, &found.stored);
+                found.opened = self.opened(desk, (&found.stored, found.read));
                 let Some(opened) = &found.opened else {
                     // It cannot be unpacked, whatever its checksum says.
                     reading.passes.push((first.max(cursor), end));
@@ -167,7 +174,11 @@ impl Desks {
     }
 
     /// A batch, unpacked; kept for a while, for what is left of it is asked for next.
-    pub(super) fn opened(&self, desk: &Desk, stored: &StoredBatch) -> Option<Arc<OpenedBatch>> {
+    pub(super) fn opened(
+        &self,
+        desk: &Desk,
+        (stored, read): (&StoredBatch, AsOf),
+    ) -> Option<Arc<OpenedBatch>> {
         let key = (desk.topic, stored.base_offset);
         if let Some(opened) = self.unpacked.get(key) {
             return Some(opened);
@@ -175,7 +186,7 @@ impl Desks {
         let checked = CheckedBatch::check_crc(stored.batch.clone());
         let opened = checked.and_then(|batch| OpenedBatch::open(&batch));
         match opened {
-            Ok(opened) => Some(self.unpacked.keep(key, Arc::new(opened))),
+            Ok(opened) => Some(self.unpacked.keep(key, Arc::new(opened), read)),
             Err(error) => {
                 let (topic, offset) = (desk.topic, stored.base_offset);
                 tracing::error!(%topic, %offset, %error, "a stored batch cannot be unpacked");

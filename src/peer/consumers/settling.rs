@@ -87,9 +87,9 @@ impl Desks {
 
     /// Whether it is worth trying again.
     pub(super) async fn failed_to_write(&self, desk: &Desk, error: ApiError) -> bool {
-        let is_full = matches!(error, ApiError::StorageStopped { .. });
-        if is_full && self.store.failure().is_none() && !self.stop.is_cancelled() {
-            // Too much waits for the disk. Nobody was told anything.
+        let is_busy = matches!(error, ApiError::Busy { .. });
+        if is_busy && !self.stop.is_cancelled() {
+            // Nobody was told anything.
             tokio::time::sleep(limits::CONSUMER_TICK).await;
             return true;
         }

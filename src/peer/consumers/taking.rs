@@ -9,7 +9,6 @@
 use std::iter::Peekable;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -51,8 +50,7 @@ impl Desks {
         reply: &mut Reply,
     ) -> Result<Taken, ApiError> {
         self.check_displaced()?;
-        let wait = Duration::from_millis(u64::from(request.wait_ms)).min(limits::FETCH_WAIT_MAX);
-        let deadline = Instant::now() + wait;
+        let deadline = Instant::now() + reply.may_wait(request.wait_ms);
         let desk = self.desk(request.topic, &request.name).await?;
         let mut end = self.store.watch_end(request.topic)?;
         let mut in_vain = 0;
@@ -241,7 +239,7 @@ impl Desks {
             match found
                 .opened
                 .clone()
-                .or_else(|| self.opened(desk, &found.stored))
+                .or_else(|| self.opened(desk, (&found.stored, found.read)))
             {
                 Some(opened) => part(&opened, base, &runs),
                 None => {

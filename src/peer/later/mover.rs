@@ -264,15 +264,13 @@ impl Later {
         Ok(())
     }
 
-    /// Whether the companion is gone, or the peer. A store for which too much waits says the same as one that has stopped.
+    /// Whether the companion is gone, or the peer.
     pub(super) fn is_over(&self, error: &ApiError, mover: &Mover) -> bool {
         match error {
             ApiError::UnknownTopicId { id } => *id == mover.companion,
             ApiError::ConsumerGroupNotFound { .. } | ApiError::StaleGeneration { .. } => true,
-            ApiError::StorageStopped { .. } => {
-                self.stop.is_cancelled() || self.store.failure().is_some()
-            }
-            _ => false,
+            ApiError::StorageStopped { .. } => true,
+            _ => self.stop.is_cancelled(),
         }
     }
 }

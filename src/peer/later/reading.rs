@@ -8,6 +8,7 @@ use super::Later;
 use super::mover::Mover;
 use crate::limits;
 use crate::peer::consumers::reading::span;
+use crate::peer::consumers::unpacked::AsOf;
 use crate::protocol::batch::{CheckedBatch, Header, OpenedBatch, RecordRef, RecordToSend};
 use crate::protocol::data::{FetchItem, StoredBatch};
 use crate::protocol::error::ApiError;
@@ -105,9 +106,10 @@ impl Later {
                 return Ok(());
             }
             let bytes = limits::BATCH_BYTES_MAX;
+            let as_of = self.unpacked.as_of();
             let read = self.store.stretch(mover.companion, cursor, bytes).await?;
             for item in &read.items {
-                self.take_in_item(mover, item);
+                self.take_in_item(mover, item, as_of);
             }
             let mut inner = mover.lock();
             // Whatever was not told of there is not.
@@ -118,10 +120,10 @@ impl Later {
         }
     }
 
-    fn take_in_item(&self, mover: &Mover, item: &FetchItem) {
+    fn take_in_item(&self, mover: &Mover, item: &FetchItem, read: AsOf) {
         let (first, end) = span(item);
         let opened = match item {
-            FetchItem::Batch(stored) => self.opened(mover, stored),
+            FetchItem::Batch(stored) => self.opened(mover, (stored, read)),
             FetchItem::Gap(_) => None,
         };
         let mut inner = mover.lock();
@@ -180,22 +182,27 @@ impl Later {
         if let Some(kept) = kept.filter(|_| offset >= start) {
             return Ok(Some(kept));
         }
+        let as_of = self.unpacked.as_of();
         let read = self.store.stretch(mover.companion, offset, 1).await?;
         let Some(FetchItem::Batch(stored)) = read.items.first() else {
             return Ok(None);
         };
-        let opened = self.opened(mover, stored);
+        let opened = self.opened(mover, (stored, as_of));
         Ok(opened.map(|opened| (stored.base_offset, opened)))
     }
 
-    fn opened(&self, mover: &Mover, stored: &StoredBatch) -> Option<Arc<OpenedBatch>> {
+    fn opened(
+        &self,
+        mover: &Mover,
+        (stored, read): (&StoredBatch, AsOf),
+    ) -> Option<Arc<OpenedBatch>> {
         let key = (mover.companion, stored.base_offset);
         if let Some(opened) = self.unpacked.get(key) {
             return Some(opened);
         }
         let checked = CheckedBatch::check_crc(stored.batch.clone());
         match checked.and_then(|batch| OpenedBatch::open(&batch)) {
-            Ok(opened) => Some(self.unpacked.keep(key, Arc::new(opened))),
+            Ok(opened) => Some(self.unpacked.keep(key, Arc::new(opened), read)),
             Err(error) => {
                 let (companion, offset) = key;
                 tracing::error!(%companion, %offset, %error, "a stored batch cannot be unpacked");

@@ -182,5 +182,6 @@ fn node_errors() -> Vec<ApiError> {
         },
         ApiError::Unanswered,
         ApiError::TooManyDelayed { max: 1_000_000 },
+        ApiError::Busy { max: 65_536 },
     ]
 }

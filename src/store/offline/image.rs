@@ -1,6 +1,7 @@
 //! A peer's directory as it lies there: what the next start would find, without starting.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use super::{DirKind, OfflineError, kind_of, refuse_if_used};
@@ -160,7 +161,7 @@ impl Image {
 
     /// All topics by name.
     pub fn topics(&self) -> impl Iterator<Item = &Topic> {
-        let names = self.state().names_after(None);
+        let names = self.state().names_from(Bound::Unbounded);
         names.filter_map(|(_, id)| self.state().topic(id).ok())
     }
 

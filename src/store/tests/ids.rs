@@ -4,6 +4,7 @@ use super::retention::fill;
 use super::snapshots::beginning_is_gone;
 use super::*;
 use crate::protocol::batch::{Header, Origin};
+use crate::topic::RowKey;
 use crate::types::RememberIds;
 
 fn with_id(id: &str, value: &[u8]) -> CheckedBatch {
@@ -63,6 +64,13 @@ async fn publish_ids(store: &Store, id: TopicId, range: std::ops::Range<u64>) ->
         new += usize::from(!published.duplicate);
     }
     new
+}
+
+async fn remembered(store: &Store, id: TopicId) -> u64 {
+    let counted = store.change(id, move |context| {
+        Ok((context.state.topic(id)?.ids.count(), Vec::new()))
+    });
+    counted.await.expect("counted")
 }
 
 #[tokio::test]
@@ -140,6 +148,68 @@ async fn of_two_in_one_group_the_second_is_a_duplicate() {
             assert_eq!(published.base_offset.get(), round * 10 + n % 10);
         }
     }
+    store.stop().expect("a clean stop");
+}
+
+/// Where messages with ids lie far apart there is a page of ids for each of them, and more pages than one change may have
+/// rows: to switch ids off ended the peer.
+#[tokio::test]
+async fn more_pages_than_fit_into_a_change_are_forgotten() {
+    const PAGES: u64 = limits::STATE_OPERATIONS_MAX as u64 + 10;
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (store, _) = open(dir.path());
+    let id = create(&store, "a", Durability::Os).await;
+    set(&store, "a", last(limits::IDS_PER_TOPIC_MAX))
+        .await
+        .expect("set");
+    let apart = batch(0, 0, &[&b""[..]; limits::IDS_PER_PAGE as usize]);
+    let mut waiting = Vec::new();
+    for n in 0..PAGES {
+        let one = (with_id(&format!("{n}"), b""), apart.clone());
+        for batch in [one.0, one.1] {
+            let (sender, receiver) = oneshot::channel();
+            let done: Done<Published> = Box::new(|outcome| drop(sender.send(outcome)));
+            store.append(id, LeaderEpoch::new(1), batch, done);
+            waiting.push(receiver);
+        }
+        if n % 10_000 == 0 || n == PAGES - 1 {
+            for receiver in waiting.drain(..) {
+                receiver.await.expect("answered").expect("stored");
+            }
+        }
+    }
+    assert_eq!(remembered(&store, id).await, PAGES);
+    set(&store, "a", RememberIds::default()).await.expect("off");
+    assert_eq!(remembered(&store, id).await, 0);
+    assert_eq!(store.failure(), None);
+    store.stop().expect("a clean stop");
+    drop(store);
+    std::fs::remove_dir_all(dir.path().join("catalog")).expect("removed");
+    let (store, _) = open(dir.path());
+    set(&store, "a", last(1000)).await.expect("on again");
+    assert_eq!(publish_ids(&store, id, 0..3).await, 3, "none is known");
+    store.stop().expect("a clean stop");
+}
+
+/// A change that did not come to its end leaves pages behind: they are gone before ids are remembered again.
+#[tokio::test]
+async fn what_is_left_of_ids_is_forgotten_before_they_are_on_again() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (store, _) = open(dir.path());
+    let id = create(&store, "a", Durability::Fsync).await;
+    set(&store, "a", last(1000)).await.expect("set");
+    assert_eq!(publish_ids(&store, id, 0..300).await, 300);
+    let interrupted = store.change(id, move |context| {
+        context.state.topic_mut(id)?.row.settings.ids = RememberIds::default();
+        Ok(((), vec![RowKey::Topic(id)]))
+    });
+    interrupted.await.expect("changed");
+    store.stop().expect("a clean stop");
+    drop(store);
+    let (store, _) = open(dir.path());
+    assert_eq!(remembered(&store, id).await, 300, "they are left");
+    set(&store, "a", last(1000)).await.expect("on again");
+    assert_eq!(publish_ids(&store, id, 0..300).await, 300);
     store.stop().expect("a clean stop");
 }
 
