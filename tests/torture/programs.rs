@@ -29,8 +29,10 @@ pub struct Options {
     pub seed: u64,
     /// Which faults, for a program that has several.
     pub mix: Mix,
-    /// How long to go on, for that program, instead of so many rounds.
-    pub minutes: Option<u64>,
+    /// Faults last as long as they may, and the one that takes more than a minute is among them.
+    pub is_long: bool,
+    /// How long to go on instead of so many rounds, for a program that [fills time](Program::fills_time).
+    pub time: Option<Duration>,
 }
 
 /// One way to break a store.
@@ -38,6 +40,8 @@ pub struct Program {
     pub name: &'static str,
     /// Rounds in the test suite.
     pub rounds_short: u64,
+    /// It takes [`Options::time`] instead of rounds.
+    pub fills_time: bool,
     pub run: fn(Options) -> Result<String, String>,
 }
 
@@ -45,51 +49,61 @@ pub const PROGRAMS: &[Program] = &[
     Program {
         name: "kill",
         rounds_short: 20,
+        fills_time: false,
         run: kill,
     },
     Program {
         name: "calls",
         rounds_short: 200,
+        fills_time: false,
         run: calls,
     },
     Program {
         name: "compaction",
         rounds_short: 12,
+        fills_time: false,
         run: compaction::run,
     },
     Program {
         name: "images",
         rounds_short: 2000,
+        fills_time: false,
         run: images,
     },
     Program {
         name: "power",
         rounds_short: 5,
+        fills_time: false,
         run: power::run,
     },
     Program {
         name: "flips",
         rounds_short: 300,
+        fills_time: false,
         run: flips::run,
     },
     Program {
         name: "peers",
         rounds_short: 12,
+        fills_time: false,
         run: cluster::peers,
     },
     Program {
         name: "index",
         rounds_short: 14,
+        fills_time: false,
         run: cluster::index,
     },
     Program {
         name: "faults",
         rounds_short: 6,
+        fills_time: true,
         run: faults::run,
     },
     Program {
         name: "groups",
         rounds_short: 6,
+        fills_time: true,
         run: groups::run,
     },
 ];
@@ -329,15 +343,20 @@ fn reclaiming(figures: &Figures) -> String {
     let mut told = told.join(", ");
     // Not every program loses them.
     told += &format!(", {} catalogs lost", figures.catalogs_lost);
+    told + &not_exercised(counts)
+}
+
+/// What of it did not occur at all, to be put behind a report; nothing if all did.
+pub fn not_exercised<'a>(counts: impl IntoIterator<Item = (&'a str, u64)>) -> String {
     let missing: Vec<&str> = counts
-        .iter()
+        .into_iter()
         .filter(|(_, count)| *count == 0)
-        .map(|(what, _)| *what)
+        .map(|(what, _)| what)
         .collect();
-    if !missing.is_empty() {
-        told += &format!(" (!!! NOT EXERCISED: {})", missing.join(", "));
+    if missing.is_empty() {
+        return String::new();
     }
-    told
+    format!(" (!!! NOT EXERCISED: {})", missing.join(", "))
 }
 
 /// Runs tasks on two threads; the first failure ends it.

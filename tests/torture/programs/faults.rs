@@ -17,7 +17,7 @@ use tidings::types::{Offset, TopicName};
 
 use super::cluster::{Outcome, PATIENCE, Pressure, Records, Stage, TOPICS, in_runtime, lock, text};
 use super::control::{CATALOG, Control, JOURNAL, NAMES, WRITES, Word};
-use super::{Options, SKIPPED};
+use super::{Options, SKIPPED, not_exercised};
 use crate::run::shim;
 use crate::words::Dice;
 
@@ -138,7 +138,7 @@ pub fn run(options: Options) -> Outcome<String> {
             index,
             dice: Dice(options.seed),
             times: Times {
-                long: options.minutes.is_some(),
+                long: options.is_long,
             },
             counts: [0; Fault::ALL.len()],
             seen: BTreeMap::new(),
@@ -146,7 +146,7 @@ pub fn run(options: Options) -> Outcome<String> {
         };
         let kept = |why: String| format!("{why}; kept in {}", dir.display());
         scene.play(&options).await.map_err(kept)?;
-        let counts = scene.counts();
+        let counts = scene.counts(options.mix);
         let report = scene.stage.end(&scene.seen).await.map_err(kept)?;
         Ok(format!("{counts}; {report}; verdict: sound"))
     })
@@ -155,14 +155,12 @@ pub fn run(options: Options) -> Outcome<String> {
 impl Scene {
     async fn play(&mut self, options: &Options) -> Outcome<()> {
         let begun = Instant::now();
-        let time = options
-            .minutes
-            .map(|minutes| Duration::from_secs(60 * minutes));
         let mut deck = Vec::new();
         for round in 0.. {
-            let is_over = match time {
+            let is_over = match options.time {
                 Some(time) => begun.elapsed() >= time,
-                None => round >= options.rounds,
+                // In the long form each fault of the mix has its turn.
+                None => round >= options.rounds && (!self.times.long || deck.is_empty()),
             };
             if is_over {
                 break;
@@ -195,12 +193,17 @@ impl Scene {
         deck.swap_remove(at)
     }
 
-    fn counts(&self) -> String {
-        let all = Fault::ALL.iter().zip(self.counts);
-        let told: Vec<String> = all
-            .map(|((name, _), count)| format!("{name} {count}"))
+    /// How often each fault of the mix struck, and which of them never did.
+    fn counts(&self, mix: Mix) -> String {
+        let all: Vec<(&str, u64)> = mix
+            .positions()
+            .map(|at| (Fault::ALL[at].0, self.counts[at]))
             .collect();
-        told.join(", ")
+        let told: Vec<String> = all
+            .iter()
+            .map(|(name, count)| format!("{name} {count}"))
+            .collect();
+        told.join(", ") + &not_exercised(all)
     }
 
     async fn strike(&mut self, fault: Fault) -> Outcome<String> {

@@ -121,9 +121,7 @@ async fn play(dir: &Path, options: &Options) -> Outcome<String> {
 async fn disturb(peer: &mut Server, scenes: &[Arc<Scene>], options: &Options) -> Outcome<u64> {
     let mut dice = Dice(options.seed);
     let (begun, mut round) = (Instant::now(), 0);
-    let time = options
-        .minutes
-        .map(|minutes| Duration::from_secs(60 * minutes));
+    let time = options.time;
     let mut calm = Instant::now();
     loop {
         let is_over = match time {
