@@ -14,8 +14,8 @@ use rustix::fs::{FallocateFlags, OFlags};
 use serde::Serialize;
 use tidings::journal::AlignedBuffer;
 
-const KIB: usize = 1024;
-const MIB: usize = 1024 * KIB;
+pub(crate) const KIB: usize = 1024;
+pub(crate) const MIB: usize = 1024 * KIB;
 const FILE_BYTES: usize = 64 * MIB;
 
 /// How the file came to be.
@@ -51,6 +51,9 @@ const fn way(name: &'static str, origin: Origin, direct: bool) -> Way {
     }
 }
 
+/// As a store writes once its slots are used again.
+pub const REUSED: Way = way("overwritten, O_DIRECT", Origin::Overwritten, true);
+
 /// The lines of the table.
 pub const WAYS: [Way; 8] = [
     way("growing, page cache", Origin::Growing, false),
@@ -60,16 +63,16 @@ pub const WAYS: [Way; 8] = [
     way("zero-filled, page cache", Origin::Zeroed, false),
     way("zero-filled, O_DIRECT", Origin::Zeroed, true),
     way("overwritten, page cache", Origin::Overwritten, false),
-    way("overwritten, O_DIRECT", Origin::Overwritten, true),
+    REUSED,
 ];
 
+/// The smallest write that is measured.
+pub const SMALL: (usize, usize) = (4 * KIB, 2000);
+/// The largest write that is measured.
+pub const LARGE: (usize, usize) = (MIB, 384);
+
 /// The columns: bytes of a write, and how many are made at most.
-pub const SIZES: [(usize, usize); 4] = [
-    (4 * KIB, 2000),
-    (64 * KIB, 2000),
-    (256 * KIB, 1000),
-    (MIB, 384),
-];
+pub const SIZES: [(usize, usize); 4] = [SMALL, (64 * KIB, 2000), (256 * KIB, 1000), LARGE];
 
 /// What was measured of one way at one size.
 #[derive(Debug, Clone, Serialize)]
@@ -122,6 +125,8 @@ pub fn measure(
 ) -> io::Result<Figures> {
     let mut buffer = AlignedBuffer::new(bytes);
     getrandom::fill(buffer.as_mut_slice()).map_err(io::Error::other)?;
+    // Large ones have more room than they were asked for.
+    let payload = &buffer.as_slice()[..bytes];
     let per_file = FILE_BYTES / bytes;
     let mut latencies = Vec::with_capacity(count);
     let (mut cpu, mut spent) = (Duration::ZERO, Duration::ZERO);
@@ -131,7 +136,7 @@ pub fn measure(
         let cpu_before = cpu_time()?;
         for i in 0..per_file.min(count - latencies.len()) {
             let before = Instant::now();
-            file.write_all_at(buffer.as_slice(), (i * bytes) as u64)?;
+            file.write_all_at(payload, (i * bytes) as u64)?;
             file.sync_data()?;
             latencies.push(before.elapsed());
             spent += before.elapsed();
@@ -158,24 +163,28 @@ fn make_file(path: &Path, way: Way) -> io::Result<File> {
         Origin::Zeroed => 1,
         Origin::Overwritten => 2,
     };
-    let mut options = OpenOptions::new();
-    options.read(true).write(true);
-    if way.direct {
-        let flag = i32::try_from(OFlags::DIRECT.bits()).map_err(io::Error::other)?;
-        options.custom_flags(flag);
-    }
-    let file = options.open(path)?;
+    let file = match way.direct {
+        true => open_direct(path)?,
+        false => OpenOptions::new().read(true).write(true).open(path)?,
+    };
     for pass in 0..passes {
         let mut chunk = AlignedBuffer::new(MIB);
         chunk.as_mut_slice().fill(pass);
         for position in (0..FILE_BYTES).step_by(MIB) {
-            file.write_all_at(chunk.as_slice(), position as u64)?;
+            file.write_all_at(&chunk.as_slice()[..MIB], position as u64)?;
         }
         file.sync_all()?;
     }
     plain.sync_all()?;
     File::open(path.parent().unwrap_or(path))?.sync_all()?;
     Ok(file)
+}
+
+/// Opens a file to read and write it past the page cache.
+pub(crate) fn open_direct(path: &Path) -> io::Result<File> {
+    let flag = i32::try_from(OFlags::DIRECT.bits()).map_err(io::Error::other)?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(flag).open(path)
 }
 
 /// Time this thread was on a processor, in the kernel too.

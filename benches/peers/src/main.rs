@@ -32,7 +32,8 @@
 //! 128 MiB, and are written to for `--churn` seconds before.
 //!
 //! The systems alternate within each round; the tables show medians over the rounds and the ratio to
-//! the best of the other systems. Nothing else should run on the machine meanwhile.
+//! the best of the other systems. Nothing else should run on the machine meanwhile. The last table says
+//! what part of the machine's limits ours reach; these are measured at the beginning of each round.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,9 +44,9 @@ use clap::{Parser, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
 use tidings_peers::install;
-use tidings_peers::report::Document;
+use tidings_peers::report::{Document, shares_table};
 use tidings_peers::server;
-use tidings_peers::side_by_side::{self, Options};
+use tidings_peers::side_by_side::{self, Options, Outcome};
 use tidings_peers::systems::{Programs, System};
 use tidings_peers::work::{Name, Work};
 
@@ -153,14 +154,27 @@ async fn compare(arguments: &Arguments) -> Result<ExitCode> {
     let versions = programs.versions();
     let minutes = options.estimate().as_secs_f64() / 60.0;
     eprintln!("{}; about {minutes:.0} minutes", versions.join("; "));
-    let (reports, failed) = side_by_side::run(&options, &programs).await;
+    let outcome = side_by_side::run(&options, &programs).await;
+    print(arguments, &versions, &outcome)?;
+    match outcome.failed {
+        0 => Ok(ExitCode::SUCCESS),
+        failed => {
+            eprintln!("{failed} measurements failed");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn print(arguments: &Arguments, versions: &[String], outcome: &Outcome) -> Result<()> {
     match arguments.output {
         Format::Json => {
             let document = Document {
-                versions: &versions,
+                versions,
                 rounds: arguments.rounds,
                 seconds: arguments.seconds,
-                works: &reports,
+                works: &outcome.reports,
+                limits: &outcome.limits,
+                shares: &outcome.shares,
             };
             println!("{}", serde_json::to_string_pretty(&document)?);
         }
@@ -170,16 +184,12 @@ async fn compare(arguments: &Arguments) -> Result<ExitCode> {
                 versions.join("; "),
                 arguments.rounds
             );
-            reports
-                .iter()
-                .for_each(|report| println!("{}", report.table()));
+            let reports = outcome.reports.iter();
+            reports.for_each(|report| println!("{}", report.table()));
+            if let Some(limits) = &outcome.limits.median {
+                println!("{}", shares_table(limits, &outcome.shares));
+            }
         }
     }
-    match failed {
-        0 => Ok(ExitCode::SUCCESS),
-        failed => {
-            eprintln!("{failed} measurements failed");
-            Ok(ExitCode::FAILURE)
-        }
-    }
+    Ok(())
 }

@@ -5,6 +5,8 @@ use std::fmt::Display;
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
+use crate::limits::{Limits, Rounds};
+use crate::shares::{Share, Shares, Wait};
 use crate::systems::System;
 use crate::work::{Kind, Work};
 
@@ -23,6 +25,8 @@ pub struct Measured {
     pub cpu_us_per_record: Option<f64>,
     /// Bytes the server made the kernel write, for each byte of payload.
     pub written_per_payload_byte: Option<f64>,
+    /// Bytes the server made the kernel read from disks, for each byte of payload.
+    pub read_per_payload_byte: Option<f64>,
     /// Bytes of disk the directory took at the end, for each byte of payload.
     pub disk_per_payload_byte: Option<f64>,
 }
@@ -38,8 +42,9 @@ pub struct Row {
     pub median: Option<Measured>,
     /// Better than the best of the others by so much: records per second, or 1 / p50 end to end.
     pub ratio: Option<f64>,
+    /// The same.
     #[serde(skip)]
-    ours: bool,
+    pub of: System,
 }
 
 /// One table.
@@ -51,8 +56,9 @@ pub struct Report {
     pub title: String,
     /// One row a system.
     pub systems: Vec<Row>,
+    /// The shape of the work.
     #[serde(skip)]
-    kind: Option<Kind>,
+    pub of: Work,
 }
 
 /// Everything, as JSON.
@@ -66,6 +72,10 @@ pub struct Document<'a> {
     pub seconds: f64,
     /// One a work.
     pub works: &'a [Report],
+    /// What the machine does at best.
+    pub limits: &'a Rounds,
+    /// What part of that ours reach.
+    pub shares: &'a [Shares],
 }
 
 /// The middle of an odd number of values, the mean of the two in the middle of an even number.
@@ -89,11 +99,12 @@ impl Row {
             rss_mib: of(&|one| Some(one.rss_mib)).unwrap_or_default(),
             cpu_us_per_record: of(&|one| one.cpu_us_per_record),
             written_per_payload_byte: of(&|one| one.written_per_payload_byte),
+            read_per_payload_byte: of(&|one| one.read_per_payload_byte),
             disk_per_payload_byte: of(&|one| one.disk_per_payload_byte),
         });
         Self {
             system: system.key(),
-            ours: system.is_ours(),
+            of: system,
             median: middle,
             rounds,
             ratio: None,
@@ -156,7 +167,7 @@ impl Row {
 impl Report {
     /// Works the ratios out.
     pub fn new(work: &Work, mut systems: Vec<Row>) -> Self {
-        let others = systems.iter().filter(|row| !row.ours);
+        let others = systems.iter().filter(|row| !row.of.is_ours());
         let best = others
             .filter_map(|row| row.score(work.kind))
             .reduce(f64::max);
@@ -167,19 +178,17 @@ impl Report {
             work: work.key(),
             title: work.title(),
             systems,
-            kind: Some(work.kind),
+            of: *work,
         }
     }
 
     /// The table, for people.
     pub fn table(&self) -> String {
-        let (latency, ratio) = match self.kind {
-            Some(Kind::Latency) => ("end to end p50 / p99 ms", "x best other (p50)"),
+        let (latency, ratio) = match self.of.kind {
+            Kind::Latency => ("end to end p50 / p99 ms", "x best other (p50)"),
             _ => ("ack p50 / p99 ms", "x best other"),
         };
-        let mut table = Table::new();
-        table.load_style(presets::ASCII_MARKDOWN);
-        table.set_header([
+        let mut table = new_table(&[
             "system",
             "records/s",
             "lowest – highest",
@@ -195,6 +204,68 @@ impl Report {
         }
         format!("{} ({})\n\n{table}\n", self.title, self.work)
     }
+}
+
+/// The table of shares, for people.
+pub fn shares_table(limits: &Limits, shares: &[Shares]) -> String {
+    let mut table = new_table(&[
+        "work",
+        "system",
+        "payload GB/s (of the loopback)",
+        "written GB/s (of the disk)",
+        "read GB/s (of the disk)",
+        "server cores (of all)",
+        "sync + round trip, at best (reached)",
+    ]);
+    for one in shares {
+        table.add_row(share_cells(one));
+    }
+    format!("Share of the limits\n\n{}\n\n{table}\n", told(limits))
+}
+
+fn share_cells(one: &Shares) -> Vec<String> {
+    let giga = |share: Share| percent(format!("{:.3}", share.amount / 1e9), share.share);
+    let cores = |share: Share| percent(format!("{:.2}", share.amount), share.share);
+    let lone = |wait: Wait| {
+        let best = format!("{} records/s", grouped(wait.best));
+        percent(best, wait.share)
+    };
+    let latency = |wait: Wait| percent(format!("{:.2} ms", wait.best), wait.share);
+    let wait = one.lone_records_per_second.map(lone);
+    vec![
+        one.work.clone(),
+        one.system.clone(),
+        giga(one.payload_bytes_per_second),
+        or_dash(one.written_bytes_per_second.map(giga)),
+        or_dash(one.read_bytes_per_second.map(giga)),
+        or_dash(one.cores.map(cores)),
+        or_dash(wait.or(one.latency_ms.map(latency))),
+    ]
+}
+
+fn percent(text: String, share: f64) -> String {
+    format!("{text} ({:.1} %)", share * 100.0)
+}
+
+/// One line that tells the limits.
+pub fn told(limits: &Limits) -> String {
+    format!(
+        "loopback {:.2} GB/s, round trip {:.0} µs; 4 KiB and fdatasync {:.0} µs, 1 MiB and fdatasync {:.2} GB/s, \
+         reading {:.2} GB/s; {:.0} cores",
+        limits.loopback_bytes_per_second / 1e9,
+        limits.round_trip_us,
+        limits.sync_us,
+        limits.write_bytes_per_second / 1e9,
+        limits.read_bytes_per_second / 1e9,
+        limits.cores,
+    )
+}
+
+fn new_table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN);
+    table.set_header(header.iter().copied());
+    table
 }
 
 fn or_dash(text: Option<impl Display>) -> String {
@@ -244,6 +315,40 @@ mod tests {
             assert_eq!(ratios, [Some(1.0), Some(0.25), Some(5.0), None]);
             assert!(report.table().contains("failed"));
         }
+    }
+
+    #[test]
+    fn a_share_is_told_with_what_it_is_of() {
+        let limits = Limits {
+            cores: 2.0,
+            loopback_bytes_per_second: 2.5e9,
+            round_trip_us: 100.0,
+            sync_us: 150.0,
+            write_bytes_per_second: 1e9,
+            read_bytes_per_second: 4e9,
+        };
+        let median = Measured {
+            records_per_second: 16_000.0,
+            cpu_us_per_record: Some(50.0),
+            written_per_payload_byte: Some(12.5),
+            ..Measured::default()
+        };
+        let work = Work::new(Name::Lone8, 10);
+        let shares = Shares::new(&work, System::Tidings, &median, &limits);
+        assert_eq!(
+            share_cells(&shares),
+            [
+                "lone-8",
+                "tidings",
+                "0.002 (0.1 %)",
+                "0.020 (2.0 %)",
+                "-",
+                "0.80 (40.0 %)",
+                "4,000 records/s (50.0 %)"
+            ]
+        );
+        let table = shares_table(&limits, &[shares]);
+        assert!(table.contains("round trip 100 µs; 4 KiB and fdatasync 150 µs"));
     }
 
     #[test]

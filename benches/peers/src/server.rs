@@ -222,6 +222,8 @@ pub struct Used {
     pub cpu_seconds: f64,
     /// Bytes it made the kernel write to disks.
     pub written_bytes: u64,
+    /// Bytes it made the kernel read from disks.
+    pub read_bytes: u64,
 }
 
 impl Used {
@@ -235,6 +237,7 @@ impl Used {
             rss_bytes: resident(pid)?,
             cpu_seconds: cpu_seconds(pid)?,
             written_bytes: field(&format!("/proc/{pid}/io"), "write_bytes:")?,
+            read_bytes: field(&format!("/proc/{pid}/io"), "read_bytes:")?,
         })
     }
 
@@ -244,6 +247,7 @@ impl Used {
             rss_bytes: self.rss_bytes,
             cpu_seconds: self.cpu_seconds - earlier.cpu_seconds,
             written_bytes: self.written_bytes.saturating_sub(earlier.written_bytes),
+            read_bytes: self.read_bytes.saturating_sub(earlier.read_bytes),
         }
     }
 }

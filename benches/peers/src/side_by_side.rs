@@ -1,5 +1,8 @@
 //! The run: rounds of all works, each on every system in turn.
 //!
+//! A round begins with the limits of the machine, where a system of ours is measured: shares are of the limits
+//! as they were that hour.
+//!
 //! Each measurement has a server of its own, started for it in an empty directory
 //! and killed after it: nothing else runs meanwhile, and nothing is left from the
 //! one before. The systems take turns within each work of each round, and another
@@ -12,10 +15,12 @@ use anyhow::{Context, Result, anyhow};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::limits::{self, Limits, Rounds};
 use crate::load::{Crew, Published, Window};
 use crate::reading;
-use crate::report::{Measured, Report, Row, grouped};
+use crate::report::{Measured, Report, Row, grouped, told};
 use crate::server::{Used, Watched};
+use crate::shares::{self, Shares};
 use crate::systems::{Programs, Running, System};
 use crate::work::{Kind, Work};
 
@@ -64,12 +69,21 @@ impl Options {
                 whole += before + self.warm + self.measured + OVERHEAD_USUAL;
             }
         }
+        if self.has_ours() {
+            whole += limits::TAKE;
+        }
         whole * self.rounds
     }
 
     /// How long what will be read is written at most.
     fn fill_time(&self) -> Duration {
         self.measured * 3
+    }
+
+    /// Whether there is anything whose share can be told.
+    fn has_ours(&self) -> bool {
+        let ours = |work| (self.systems.iter()).any(|system| system.is_ours() && system.does(work));
+        self.works.iter().any(ours)
     }
 
     /// The systems of a round: in each another one begins.
@@ -82,11 +96,30 @@ impl Options {
     }
 }
 
-/// Measures everything. The second is the number of measurements that failed.
-pub async fn run(options: &Options, programs: &Programs) -> (Vec<Report>, u32) {
-    let mut results: Vec<(usize, System, Option<Measured>)> = Vec::new();
-    let mut failed = 0;
+/// What came of a run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// One a work.
+    pub reports: Vec<Report>,
+    /// What the machine does at best.
+    pub limits: Rounds,
+    /// What part of that ours reach.
+    pub shares: Vec<Shares>,
+    /// How many measurements failed.
+    pub failed: u32,
+}
+
+/// One measurement of the work that stands there among the works.
+type Outcomes = Vec<(usize, System, Option<Measured>)>;
+
+/// Measures everything.
+pub async fn run(options: &Options, programs: &Programs) -> Outcome {
+    let mut results = Outcomes::new();
+    let mut limits = Vec::new();
     for round in 0..options.rounds {
+        if options.has_ours() {
+            limits.push(measure_limits(options, round).await);
+        }
         for (place, work) in options.works.iter().enumerate() {
             for system in options.order(round, work) {
                 let what = format!("round {}, {}, {}", round + 1, work.key(), system.key());
@@ -95,11 +128,23 @@ pub async fn run(options: &Options, programs: &Programs) -> (Vec<Report>, u32) {
                     Ok(measured) => eprintln!("{what}: {}", brief(measured)),
                     Err(error) => eprintln!("{what}: failed: {error:#}"),
                 }
-                failed += u32::from(measured.is_err());
                 results.push((place, system, measured.ok()));
             }
         }
     }
+    let failures = results.iter().filter(|one| one.2.is_none()).count()
+        + limits.iter().filter(|one| one.is_none()).count();
+    let (reports, limits) = (reports(options, &results), Rounds::new(limits));
+    let shares = limits.median.as_ref();
+    Outcome {
+        shares: shares.map_or_else(Vec::new, |limits| shares::of_ours(&reports, limits)),
+        reports,
+        limits,
+        failed: u32::try_from(failures).unwrap_or(u32::MAX),
+    }
+}
+
+fn reports(options: &Options, results: &Outcomes) -> Vec<Report> {
     let reports = options.works.iter().enumerate().map(|(place, work)| {
         let systems = options.systems.iter().filter(|system| system.does(work));
         let rows = systems.map(|system| {
@@ -110,8 +155,20 @@ pub async fn run(options: &Options, programs: &Programs) -> (Vec<Report>, u32) {
         });
         Report::new(work, rows.collect())
     });
-    let reports = reports.filter(|report| !report.systems.is_empty());
-    (reports.collect(), failed)
+    reports
+        .filter(|report| !report.systems.is_empty())
+        .collect()
+}
+
+async fn measure_limits(options: &Options, round: u32) -> Option<Limits> {
+    let above = options.dir.clone();
+    let measuring = tokio::task::spawn_blocking(move || limits::measure(&above));
+    let limits = measuring.await.context("measuring").flatten();
+    match &limits {
+        Ok(limits) => eprintln!("round {}, limits: {}", round + 1, told(limits)),
+        Err(error) => eprintln!("round {}, limits: failed: {error:#}", round + 1),
+    }
+    limits.ok()
 }
 
 fn brief(measured: &Measured) -> String {
@@ -214,6 +271,7 @@ impl Measuring<'_> {
             records_per_second: stored as f64 / took.as_secs_f64(),
             rss_mib: mib(used.rss_bytes),
             cpu_us_per_record: per(used.cpu_seconds * 1e6, stored),
+            read_per_payload_byte: per(used.read_bytes as f64, stored * self.work.size as u64),
             disk_per_payload_byte: self.on_disk(stored),
             ..Measured::default()
         })
@@ -246,6 +304,7 @@ impl Measuring<'_> {
             rss_mib: mib(used.rss_bytes),
             cpu_us_per_record: per(used.cpu_seconds * 1e6, records),
             written_per_payload_byte: per(used.written_bytes as f64, payload),
+            read_per_payload_byte: per(used.read_bytes as f64, payload),
             disk_per_payload_byte: None,
         }
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! cargo run --release --manifest-path benches/peers/Cargo.toml --bin limits
 //! cargo run --release --manifest-path benches/peers/Cargo.toml --bin limits -- --rounds 3 -o json
-//! cargo run --release --manifest-path benches/peers/Cargo.toml --bin limits -- --only disk --dir .
+//! cargo run --release --manifest-path benches/peers/Cargo.toml --bin limits -- --only disk --only read --dir .
 //! ```
 //!
 //! | | measured |
@@ -11,6 +11,10 @@
 //! | loopback | one TCP connection with writes of 64 KiB: bytes per second, and how many cores both ends take; 64 bytes there and back |
 //! | core | CRC-32C of 64 KiB and of 100 B, copying 64 KiB (in the cache) and 64 MiB (not in it) |
 //! | disk | one write and its fdatasync, of 4 KiB to 1 MiB, into files that are new, preallocated, zero-filled or recycled, through the page cache and past it |
+//! | read | past the page cache, from a file of 256 MiB written and synced just before: 1 MiB after the other, and 4 KiB at random, one at a time and by 8 threads at once |
+//!
+//! A virtual disk may answer reads from its host's memory, the more so as the file was written a moment
+//! ago: then *read* is the limit of that memory, and what was written long ago is read more slowly.
 //!
 //! The table shows medians over the rounds. A limit is the best that this machine does: whatever
 //! else runs on it makes the figures lower.
@@ -25,6 +29,7 @@ use serde::Serialize;
 
 use tidings_peers::disk::{self, Figures, SIZES, WAYS};
 use tidings_peers::machine::{self, Core, RoundTrip, Throughput};
+use tidings_peers::reads::{self, Reads};
 use tidings_peers::report::median;
 use tidings_peers::{install, server};
 
@@ -37,6 +42,8 @@ enum Part {
     Core,
     /// Write + fdatasync
     Disk,
+    /// Reading from the disk
+    Read,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -45,7 +52,7 @@ enum Format {
     Json,
 }
 
-/// The limits of the machine: loopback, core, disk.
+/// The limits of the machine: loopback, core, disk, read.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -74,6 +81,7 @@ struct Limits {
     round_trip: Option<RoundTrip>,
     core: Option<Core>,
     disk: Vec<Figures>,
+    read: Option<Reads>,
 }
 
 fn main() -> Result<()> {
@@ -119,6 +127,9 @@ fn measure(arguments: &Arguments, directory: &Path) -> Result<Limits> {
             }
         }
     }
+    if wanted(Part::Read) {
+        limits.read = Some(reads::measure(directory, within).context("reading")?);
+    }
     Ok(limits)
 }
 
@@ -127,60 +138,72 @@ fn middle(rounds: &[Limits], get: impl Fn(&Limits) -> Option<f64>) -> Option<f64
     median(rounds.iter().filter_map(get).collect())
 }
 
+/// What it is called, its unit, and its median if it was measured.
+type Line = (&'static str, &'static str, Option<f64>);
+
 fn print(rounds: &[Limits]) {
     let mut table = new_table(&["limit", "median"]);
-    let mut line = |name: &str, unit: &str, value: Option<f64>| {
+    let lines = [
+        &loopback_lines(rounds)[..],
+        &core_lines(rounds),
+        &read_lines(rounds),
+    ];
+    for (name, unit, value) in lines.concat() {
         if let Some(value) = value {
             table.add_row([name.to_owned(), format!("{value:.2} {unit}")]);
         }
-    };
-    let giga = |value: f64| value / 1e9;
-    let of_tcp =
-        |get: fn(&Throughput) -> f64| middle(rounds, |one| one.throughput.as_ref().map(get));
-    line(
-        "loopback TCP, 64 KiB writes",
-        "GB/s",
-        of_tcp(|tcp| tcp.bytes_per_second).map(giga),
-    );
-    line("  cores of both ends", "", of_tcp(|tcp| tcp.cores));
-    let of_trip =
-        |get: fn(&RoundTrip) -> f64| middle(rounds, |one| one.round_trip.as_ref().map(get));
-    line(
-        "loopback round trip, p50",
-        "µs",
-        of_trip(|trip| trip.p50_us),
-    );
-    line(
-        "loopback round trip, p99",
-        "µs",
-        of_trip(|trip| trip.p99_us),
-    );
-    let of_core =
-        |get: fn(&Core) -> f64| middle(rounds, |one| one.core.as_ref().map(get)).map(giga);
-    line(
-        "CRC-32C, 64 KiB",
-        "GB/s",
-        of_core(|core| core.crc_64kib_bytes_per_second),
-    );
-    line(
-        "CRC-32C, 100 B",
-        "GB/s",
-        of_core(|core| core.crc_100b_bytes_per_second),
-    );
-    line(
-        "copy, 64 KiB",
-        "GB/s",
-        of_core(|core| core.copy_64kib_bytes_per_second),
-    );
-    line(
-        "copy, 64 MiB",
-        "GB/s",
-        of_core(|core| core.copy_64mib_bytes_per_second),
-    );
+    }
     if table.row_count() > 0 {
         println!("{table}\n");
     }
     print_disk(rounds);
+}
+
+fn giga(value: f64) -> f64 {
+    value / 1e9
+}
+
+fn loopback_lines(rounds: &[Limits]) -> [Line; 4] {
+    let of_tcp =
+        |get: fn(&Throughput) -> f64| middle(rounds, |one| one.throughput.as_ref().map(get));
+    let of_trip =
+        |get: fn(&RoundTrip) -> f64| middle(rounds, |one| one.round_trip.as_ref().map(get));
+    let rate = of_tcp(|tcp| tcp.bytes_per_second).map(giga);
+    let (p50, p99) = (of_trip(|trip| trip.p50_us), of_trip(|trip| trip.p99_us));
+    [
+        ("loopback TCP, 64 KiB writes", "GB/s", rate),
+        ("  cores of both ends", "", of_tcp(|tcp| tcp.cores)),
+        ("loopback round trip, p50", "µs", p50),
+        ("loopback round trip, p99", "µs", p99),
+    ]
+}
+
+fn core_lines(rounds: &[Limits]) -> [Line; 4] {
+    let of = |get: fn(&Core) -> f64| middle(rounds, |one| one.core.as_ref().map(get)).map(giga);
+    let crc_64kib = of(|core| core.crc_64kib_bytes_per_second);
+    let crc_100b = of(|core| core.crc_100b_bytes_per_second);
+    let copy_64kib = of(|core| core.copy_64kib_bytes_per_second);
+    let copy_64mib = of(|core| core.copy_64mib_bytes_per_second);
+    [
+        ("CRC-32C, 64 KiB", "GB/s", crc_64kib),
+        ("CRC-32C, 100 B", "GB/s", crc_100b),
+        ("copy, 64 KiB", "GB/s", copy_64kib),
+        ("copy, 64 MiB", "GB/s", copy_64mib),
+    ]
+}
+
+fn read_lines(rounds: &[Limits]) -> [Line; 5] {
+    let of = |get: fn(&Reads) -> f64| middle(rounds, |one| one.read.as_ref().map(get));
+    let in_a_row = of(|read| read.sequential_bytes_per_second).map(giga);
+    let one_rate = of(|read| read.one_at_a_time.reads_per_second);
+    let eight_rate = of(|read| read.eight_at_once.reads_per_second);
+    [
+        ("read, 1 MiB after the other", "GB/s", in_a_row),
+        ("read, 4 KiB at random, 1 at a time", "/s", one_rate),
+        ("  p50", "µs", of(|read| read.one_at_a_time.p50_us)),
+        ("read, 4 KiB at random, 8 at once", "/s", eight_rate),
+        ("  p50", "µs", of(|read| read.eight_at_once.p50_us)),
+    ]
 }
 
 fn print_disk(rounds: &[Limits]) {
