@@ -102,6 +102,8 @@ pub(super) struct Reclaimer {
 
 /// Looking takes at most one part in so many of the time, as long as [`LOOK_REST_MAX`] allows.
 const LOOK_SHARE: u32 = 20;
+/// The same where segments fill fast. Most of what a look takes then is waiting for the writer behind the publishers.
+const LOOK_SHARE_PRESSED: u32 = 3;
 /// A look that took long because the disk had other things to do says little about the next one.
 const LOOK_REST_MAX: Duration = Duration::from_secs(10);
 /// After copying brought nothing, or a snapshot was of no use, it is not tried again for so long.
@@ -205,7 +207,7 @@ impl Reclaimer {
             newest,
         } = self.records;
         let filled = self.asker.shared.segments.newest().saturating_sub(newest);
-        let rest = self.soon().max(took.saturating_mul(LOOK_SHARE));
+        let rest = self.soon().max(took.saturating_mul(LOOK_SHARE_PRESSED));
         filled >= limits::RECLAIM_SEGMENTS_PRESSED
             && ended.is_none_or(|ended| ended.elapsed() >= rest)
     }

@@ -84,6 +84,8 @@ struct Limits {
     before: Option<Timestamp>,
     /// Has a time to live that is over by then, or no record left.
     over: Option<Timestamp>,
+    /// Whether there may be messages with a time to live, over or not.
+    have_ttl: bool,
     /// Begins among the oldest so many bytes.
     excess: u64,
     /// Nothing above goes.
@@ -104,6 +106,7 @@ pub(super) fn plan(shared: &Shared, topic: &TopicShared, terms: Terms) -> Plan {
         below: surplus.max(terms.confirmed.unwrap_or(start)),
         before: terms.now.zip(age).map(|(now, age)| now.before(age)),
         over: terms.now.filter(|_| terms.may_be_over),
+        have_ttl: terms.may_be_over,
         excess: retention
             .bytes
             .map_or(0, |bytes| topic.bytes().saturating_sub(bytes)),
@@ -126,6 +129,7 @@ pub(super) fn plan_purge(shared: &Shared, topic: &TopicShared, to: Offset) -> Pl
         below: to,
         before: None,
         over: None,
+        have_ttl: false,
         excess: 0,
         end: to,
         extents: usize::MAX,
@@ -422,6 +426,18 @@ impl<'a> Walk<'a> {
 
     /// The batches of an extent that end above the start; what cannot be read counts as one that weighs nothing.
     fn batches(&self, segment: u64, extent: Extent) -> Option<Vec<Batch>> {
+        // One of a single entry says all there is to ask, if no records were taken out of it and none have a time to live:
+        // topics that keep little are looked at without reading any of it.
+        if extent.entries == 1 && extent.base >= self.thinned_end && !self.limits.have_ttl {
+            return Some(vec![Batch {
+                end: extent.end(),
+                time: extent.last_time,
+                bytes: extent.payload_bytes(),
+                removed: 0,
+                over: None,
+                is_hollow: false,
+            }]);
+        }
         let pieces = pieces_of(self.shared, self.topic.id, (segment, extent, self.plan.to))?;
         let (from, may_be_thinned) = (self.plan.to, extent.base < self.thinned_end);
         let batch = |piece: Piece| match piece {
