@@ -39,8 +39,8 @@ pub const TARGETS: &[Target] = &[
     // A list is believed for as much as 1 MiB before its entries come.
     target("hello", wire::hello, 2),
     target("body", wire::body, 4),
-    target("batch", batch::batch, 4),
-    // Twice a batch: the packed records and the unpacked ones.
+    // Twice a batch: the packed records and the unpacked ones, for as many as a header tells.
+    target("batch", batch::batch, 40),
     target("packed", batch::packed, 40),
     target("journal_parts", stored::journal_parts, 4),
     target("rows", stored::rows, 16),
