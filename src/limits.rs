@@ -75,6 +75,8 @@ const _: () = {
     assert!(BATCH_BYTES_TARGET <= GROUP_BYTES_TARGET);
     assert!(FRAME_BYTES_MAX as u64 + MIB as u64 <= SLOT_BYTES_DEFAULT);
     assert!(FRAME_BYTES_MAX < PROCESS_REQUEST_BYTES_MAX);
+    // Polls leave room for everything else.
+    assert!(CONNECTIONS_MAX * POLLS_KEPT * POLL_BYTES_MIN < PROCESS_REQUEST_BYTES_MAX / 2);
     assert!(SLOT_BYTES_MAX <= u32::MAX as u64);
     assert!(
         SLED_LEAF_ROWS_MAX * (SLED_VALUE_BYTES_MAX + SLED_KEY_BYTES_MAX + 32) < SLED_PAGE_BYTES_MAX

@@ -45,6 +45,8 @@ pub const ANSWER_BYTES_UNRESERVED_MAX: usize = 64 * KIB;
 pub const REQUEST_BYTES_MIN: usize = 256;
 /// What a request that waits for news counts as at least, in bytes: it is a task by then.
 pub const POLL_BYTES_MIN: usize = KIB;
+/// So many small requests of each connection may wait for news whatever others do: a reader and its watch, say.
+pub const POLLS_KEPT: usize = 2;
 /// How long a request waits for news at most where those that wait hold all they may. Not at all would have it sent again
 /// without end.
 pub const POLL_WAIT_CROWDED: Duration = Duration::from_millis(50);

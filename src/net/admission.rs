@@ -24,6 +24,8 @@ pub(super) struct Shared {
     answers: Pool,
     /// Unanswered requests that have their memory from the spare pool.
     spare_answers: AtomicUsize,
+    /// Requests that wait for news and would whatever others do.
+    polls_kept: AtomicUsize,
     /// The reader waits for one of the above to fall.
     reader_waits: AtomicBool,
     released: Notify,
@@ -44,6 +46,7 @@ impl Shared {
             request_bytes: AtomicUsize::new(0),
             answers: Pool::new(limits::CONNECTION_ANSWER_BYTES_MAX),
             spare_answers: AtomicUsize::new(0),
+            polls_kept: AtomicUsize::new(0),
             reader_waits: AtomicBool::new(false),
             released: Notify::new(),
             streams: Streams::default(),
@@ -119,6 +122,8 @@ pub(super) struct Ticket {
     spare_bytes: usize,
     /// Taken from what polls may hold.
     poll_bytes: usize,
+    /// Requests that wait without that.
+    polls_kept: usize,
 }
 
 impl Ticket {
@@ -134,13 +139,25 @@ impl Ticket {
             spares: 0,
             spare_bytes: 0,
             poll_bytes: 0,
+            polls_kept: 0,
         }
     }
 
     /// Whether the request may wait for news, for as long as it likes.
     pub fn may_wait(&mut self) -> bool {
+        if self.poll_bytes > 0 || self.polls_kept > 0 {
+            return true;
+        }
         let bytes = self.request_bytes.max(limits::POLL_BYTES_MIN);
-        let may = self.poll_bytes > 0 || self.shared.server.budget.polls.try_take(bytes);
+        let kept = &self.shared.polls_kept;
+        if bytes == limits::POLL_BYTES_MIN {
+            if kept.fetch_add(1, Ordering::SeqCst) < limits::POLLS_KEPT {
+                self.polls_kept = 1;
+                return true;
+            }
+            kept.fetch_sub(1, Ordering::SeqCst);
+        }
+        let may = self.shared.server.budget.polls.try_take(bytes);
         if may {
             self.poll_bytes = bytes;
         }
@@ -151,6 +168,8 @@ impl Ticket {
     fn waited(&mut self) {
         let polls = &self.shared.server.budget.polls;
         polls.give(take(&mut self.poll_bytes));
+        let kept = take(&mut self.polls_kept);
+        self.shared.polls_kept.fetch_sub(kept, Ordering::SeqCst);
     }
 
     /// The request is answered with a stream: it holds no memory for as long as that lasts, and makes room
@@ -270,6 +289,7 @@ impl outbox::Ticket for Option<Ticket> {
                 all.spares += take(&mut later.spares);
                 all.spare_bytes += take(&mut later.spare_bytes);
                 all.poll_bytes += take(&mut later.poll_bytes);
+                all.polls_kept += take(&mut later.polls_kept);
             }
             (none @ None, later) => *none = later,
             (Some(_), None) => {}
@@ -328,6 +348,12 @@ mod tests {
     async fn what_waits_for_news_holds_half_of_the_memory_for_requests() {
         let budget = Budget::new(64 * limits::POLL_BYTES_MIN, limits::KIB);
         let shared = shared_with(budget);
+        let mut kept = Vec::new();
+        for _ in 0..limits::POLLS_KEPT {
+            let mut ticket = shared.admit(1).await;
+            assert!(ticket.may_wait() && ticket.may_wait());
+            kept.push(ticket);
+        }
         let mut waiting = Vec::new();
         for _ in 0..32 {
             let mut ticket = shared.admit(1).await;
@@ -346,7 +372,12 @@ mod tests {
         assert!(!large.may_wait(), "it counts as what it is");
         drop(waiting);
         assert!(large.may_wait());
-        drop((late, large));
+        let mut again = shared.admit(1).await;
+        drop((late, large, kept.pop()));
+        assert!(again.may_wait());
+        assert_eq!(again.poll_bytes, 0, "it would whatever others do");
+        drop((again, kept));
+        assert_eq!(shared.polls_kept.load(Ordering::SeqCst), 0);
         let polls = &shared.server.budget.polls;
         assert_eq!(polls.free_bytes(), polls.capacity());
     }

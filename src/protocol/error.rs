@@ -465,6 +465,14 @@ impl ApiError {
         }
     }
 
+    /// The same behind a change that is durable already: what says that nothing was done would not be true.
+    pub fn after_a_change(self) -> Self {
+        match self {
+            Self::Busy { .. } => Self::Unanswered,
+            other => other,
+        }
+    }
+
     /// The stable number and name.
     const fn identity(&self) -> (u16, &'static str) {
         match self {

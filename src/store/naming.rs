@@ -76,7 +76,7 @@ impl Store {
     /// there are more. Of one topic, or of all.
     ///
     /// # Errors
-    /// Only if the store has stopped.
+    /// `Busy`, or if the store has stopped.
     pub(super) async fn named_after(
         &self,
         only: Option<TopicId>,

@@ -424,7 +424,7 @@ impl<'a> Walk<'a> {
             || self.limits.before.is_some_and(|before| batch.time < before)
     }
 
-    /// The batches of an extent that end above the start; what cannot be read counts as one that weighs nothing.
+    /// The batches of an extent that end above the start; what has to be read and cannot counts as one that weighs nothing.
     fn batches(&self, segment: u64, extent: Extent) -> Option<Vec<Batch>> {
         // One of a single entry says all there is to ask, if no records were taken out of it and none have a time to live:
         // topics that keep little are looked at without reading any of it.

@@ -168,10 +168,11 @@ impl Store {
             after = named.last().map(|(name, _)| name.clone());
             let topics: Vec<TopicInfo> = self
                 .change(TopicId::zero(), move |context| {
-                    // What was deleted meanwhile is left out.
-                    let there = named
-                        .iter()
-                        .filter_map(|(_, id)| info_of(context, *id).ok());
+                    // What was deleted or renamed meanwhile is left out: the next page goes on behind the last name.
+                    let there = named.iter().filter_map(|(name, id)| {
+                        let info = info_of(context, *id).ok();
+                        info.filter(|info| info.name == *name)
+                    });
                     Ok((there.collect(), Vec::new()))
                 })
                 .await?;
@@ -192,11 +193,16 @@ impl Store {
         changes: TopicChanges,
     ) -> Result<TopicInfo, ApiError> {
         let id = self.id_of(&name)?;
-        // What was remembered before an earlier change that did not come to its end is not known again.
-        self.forget_ids_left(id).await?;
-        let set = self
-            .change(id, move |context| {
-                let settings = changes.apply(context.state.topic(id)?.row.settings);
+        let set = loop {
+            // What was remembered before an earlier change that did not come to its end is not known again.
+            self.forget_ids_left(id).await?;
+            let set = self.change(id, move |context| {
+                let topic = context.state.topic(id)?;
+                let settings = changes.apply(topic.row.settings);
+                let is_left = !topic.row.settings.ids.is_on() && topic.ids.page_count() > 0;
+                if settings.ids.is_on() && is_left && topic.check_writable().is_ok() {
+                    return Ok((None, Vec::new()));
+                }
                 context.state.check_ids(id, settings.ids)?;
                 check_compaction(settings.compaction)?;
                 let topic = context.state.topic_mut(id)?;
@@ -207,10 +213,16 @@ impl Store {
                     topic.row.bound = None;
                 }
                 let shared = context.shared.publish_topic(topic, None);
-                Ok((info(topic, &shared), vec![RowKey::Topic(id)]))
-            })
-            .await?;
-        self.forget_ids_left(id).await?;
+                Ok((Some(info(topic, &shared)), vec![RowKey::Topic(id)]))
+            });
+            if let Some(set) = set.await? {
+                break set;
+            }
+        };
+        // The settings are durable, and that is what is answered; what is left goes before ids are on again.
+        if let Err(error) = self.forget_ids_left(id).await {
+            tracing::warn!(%name, %error, "message ids that nobody wants any more are left for now");
+        }
         Ok(set)
     }
 
@@ -547,10 +559,11 @@ impl Store {
                 .map(|last| (last.topic.clone(), last.name.clone()));
             let infos: Vec<SubscriptionInfo> = self
                 .change(TopicId::zero(), move |context| {
-                    // What was deleted meanwhile is left out.
-                    let there = named.iter();
-                    let there =
-                        there.filter_map(|one| subscription_info(context, one.id, &one.name).ok());
+                    // What was deleted or renamed meanwhile is left out.
+                    let there = named.iter().filter_map(|one| {
+                        let info = subscription_info(context, one.id, &one.name).ok();
+                        info.filter(|info| info.topic == one.topic)
+                    });
                     Ok((there.collect(), Vec::new()))
                 })
                 .await?;

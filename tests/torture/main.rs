@@ -80,7 +80,17 @@ fn parse(arguments: &[String]) -> Result<Asked, String> {
         seed: now.map_or(1, |now| now.as_millis() as u64 % 1_000_000_000),
         list: false,
     };
-    let mut rest = arguments.iter();
+    // As `--flag value` or as `--flag=value`.
+    let words = arguments
+        .iter()
+        .flat_map(|argument| match argument.split_once('=') {
+            Some((flag, value)) if flag.starts_with("--") => {
+                vec![flag.to_owned(), value.to_owned()]
+            }
+            _ => vec![argument.clone()],
+        });
+    let words: Vec<String> = words.collect();
+    let mut rest = words.iter();
     while let Some(argument) = rest.next() {
         let mut value = || {
             let value = rest.next();
@@ -168,19 +178,16 @@ fn run_each(chosen: &[&Program], asked: &Asked) -> Result<(), Failed> {
 /// Runs a program and tells how it went, and before that how to have the same again.
 fn run_one(program: &Program, options: Options) -> Result<(), Failed> {
     let (name, seed) = (program.name, options.seed);
-    match options.time {
-        Some(time) => println!(
-            "torture {name} --minutes {} --seed {seed}",
-            time.as_secs() / 60
-        ),
-        None => {
-            let long = if options.is_long { " --long" } else { "" };
-            println!(
-                "torture {name} --rounds {}{long} --seed {seed}",
-                options.rounds
-            );
-        }
-    }
+    let how_much = match options.time {
+        Some(time) => format!("--minutes {}", time.as_secs() / 60),
+        None => format!("--rounds {}", options.rounds),
+    };
+    let long = if options.is_long { " --long" } else { "" };
+    let mix = match options.mix.is_all() {
+        true => String::new(),
+        false => format!(" --mix {}", options.mix.names()),
+    };
+    println!("torture {name} {how_much}{long}{mix} --seed {seed}");
     let start = Instant::now();
     let outcome = (program.run)(options);
     let seconds = start.elapsed().as_secs_f32();

@@ -44,6 +44,10 @@ pub fn run(chosen: &[&Program], time: Duration, faults: Mix, seed: u64) -> Resul
         outcome = run_one(program, options);
         turns[at] += 1;
     }
+    if turns.iter().all(|turns| *turns == 0) {
+        println!("torture: no program had a turn: nothing was broken, and nothing is known");
+        return Err(Failed);
+    }
     let told: Vec<String> = chosen
         .iter()
         .zip(&turns)

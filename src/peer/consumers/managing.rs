@@ -32,7 +32,8 @@ impl Desks {
             Err(ApiError::ConsumerGroupExists { .. }) if request.if_not_exists => {}
             Err(error) => return Err(error),
         }
-        self.describe(&topic, &name).await
+        let described = self.describe(&topic, &name).await;
+        described.map_err(ApiError::after_a_change)
     }
 
     /// Changes options.
@@ -170,13 +171,20 @@ impl Desks {
             self.store
                 .seek_consumer_group(id, request.name.clone(), to)
                 .await?;
-            let rows = self.store.consumer_rows(id, request.name.clone()).await?;
-            let current = rows.row.generation;
-            desk.close(ApiError::StaleGeneration { given, current });
+            let rows = self.store.consumer_rows(id, request.name.clone()).await;
+            // Whatever comes of it: what the desk knows is not so any more.
+            desk.close(match rows {
+                Ok(rows) => ApiError::StaleGeneration {
+                    given,
+                    current: rows.row.generation,
+                },
+                Err(error) => error.after_a_change(),
+            });
             self.forget(&desk);
         }
         drop(turn);
-        let group = self.describe(&request.topic, &request.name).await?;
+        let described = self.describe(&request.topic, &request.name).await;
+        let group = described.map_err(ApiError::after_a_change)?;
         Ok(SoughtConsumerGroup { from, to, group })
     }
 

@@ -145,7 +145,13 @@ impl Later {
             if now.is_empty() {
                 break;
             }
-            self.settle(mover, &now, None).await?;
+            let settled = self.settle(mover, &now, None).await;
+            if let Err(error) = settled {
+                return Err(match left.len() < wanted.len() {
+                    true => error.after_a_change(),
+                    false => error,
+                });
+            }
             self.meters.cancelled(now.len() as u64);
             left = &left[now.len()..];
         }

@@ -73,6 +73,16 @@ impl Mix {
         Ok(Self(mix))
     }
 
+    pub fn is_all(self) -> bool {
+        self == Self::ALL
+    }
+
+    /// With commas between them.
+    pub fn names(self) -> String {
+        let names: Vec<&str> = self.positions().map(|at| Fault::ALL[at].0).collect();
+        names.join(",")
+    }
+
     fn positions(self) -> impl Iterator<Item = usize> {
         (0..Fault::ALL.len()).filter(move |at| self.0 & (1 << at) != 0)
     }
