@@ -421,8 +421,8 @@ impl Topic {
             return Err(ApiError::InvalidArgument {
                 what: "topic".to_owned(),
                 reason: format!(
-                    "{} misses records in {gaps} places already, which is all that is remembered: export what is left, and \
-                     import it as another topic",
+                    "{} misses records in {gaps} places already, which is all that is remembered: what is left can be read, publish to \
+                     another topic",
                     self.row.name
                 ),
             });
