@@ -6,6 +6,7 @@
 //!
 //! The modules stand on floors; each uses only those before it in this list.
 
+mod buffers;
 pub mod limits;
 pub mod process;
 pub mod time;

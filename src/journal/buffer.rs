@@ -5,6 +5,7 @@
 //! frozen buffers back and gives out those nobody else holds any more, so a steady writer
 //! allocates nothing.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -178,7 +179,8 @@ pub struct BufferPool {
 
 #[derive(Debug, Default)]
 struct Returned {
-    buffers: Vec<SharedBuffer>,
+    /// In the order in which they were returned.
+    buffers: VecDeque<SharedBuffer>,
     /// What they take. There may be thousands: they are not asked each time.
     bytes: usize,
 }
@@ -215,13 +217,15 @@ impl BufferPool {
             (class..=class + class / 2).contains(&b.capacity()) && !b.is_held_elsewhere()
         };
         let mut returned = self.lock();
-        if let Some(at) = returned.buffers.iter().rposition(fits) {
-            match returned.buffers.swap_remove(at).reclaim() {
+        if let Some(at) = returned.buffers.iter().rposition(fits)
+            && let Some(found) = returned.buffers.remove(at)
+        {
+            match found.reclaim() {
                 Ok(buffer) => {
                     returned.bytes -= buffer.capacity();
                     return buffer;
                 }
-                Err(shared) => returned.buffers.push(shared),
+                Err(shared) => returned.buffers.push_back(shared),
             }
         }
         drop(returned);
@@ -240,20 +244,27 @@ impl BufferPool {
     }
 
     /// Takes a buffer back. Readers may still hold it; it is given out again when none does.
+    ///
+    /// Above the bound those go that were returned first: nobody has asked for their size since, or a slow reader holds
+    /// them.
     pub fn give(&self, buffer: SharedBuffer) {
-        let mut returned = self.lock();
         let bytes = buffer.capacity();
-        if returned.bytes + bytes <= self.bytes_max {
-            returned.bytes += bytes;
-            returned.buffers.push(buffer);
+        if bytes > self.bytes_max {
             return;
         }
-        // A buffer that a slow reader holds is of less use than this one.
-        let of_less_use = |b: &SharedBuffer| b.is_held_elsewhere() && b.capacity() >= bytes;
-        if let Some(at) = returned.buffers.iter().position(of_less_use) {
-            returned.bytes -= returned.buffers[at].capacity() - bytes;
-            returned.buffers[at] = buffer;
+        let mut gone = Vec::new();
+        let mut returned = self.lock();
+        while returned.bytes + bytes > self.bytes_max
+            && let Some(first) = returned.buffers.pop_front()
+        {
+            returned.bytes -= first.capacity();
+            gone.push(first);
         }
+        returned.bytes += bytes;
+        returned.buffers.push_back(buffer);
+        drop(returned);
+        // Their memory goes back to the system, which takes a while: not before others may go on.
+        drop(gone);
     }
 }
 
@@ -269,6 +280,8 @@ fn size_class(bytes: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
@@ -307,6 +320,26 @@ mod tests {
         }
         assert_eq!(pool.lock().buffers.len(), 2);
         assert_eq!(pool.lock().bytes, BUFFER_BYTES_MIN * 2);
+    }
+
+    #[test]
+    fn sizes_that_nobody_asks_for_any_more_make_room() {
+        let pool = BufferPool::new(4 << 20);
+        let small = [(); 64].map(|()| pool.take(60_000).freeze());
+        small.into_iter().for_each(|buffer| pool.give(buffer));
+        assert!(pool.lock().bytes > 3 << 20);
+        // As a writer does whose groups have become larger: each buffer comes back a few groups later.
+        let mut cached = VecDeque::new();
+        let mut addresses = HashSet::new();
+        for _ in 0..50 {
+            let buffer = pool.take(1_800_000);
+            addresses.insert(buffer.as_slice().as_ptr());
+            cached.push_back(buffer.freeze());
+            if cached.len() > 4 {
+                cached.drain(..1).for_each(|oldest| pool.give(oldest));
+            }
+        }
+        assert!(addresses.len() <= 6, "they are used again: {addresses:?}");
     }
 
     #[test]

@@ -23,12 +23,14 @@
 //! answer larger than its reservation is not refused but goes uncounted where
 //! the pool is empty: its connection takes no further request until it is written.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::Semaphore;
 
+use crate::buffers::Buffers;
 use crate::figures::{Collected, catalogue};
 use crate::limits;
 
@@ -43,6 +45,8 @@ pub struct Budget {
     pub spare: Pool,
     /// The part of `requests` that polls may hold while there is nothing to answer with; nobody waits for it.
     pub polls: Pool,
+    /// What requests were received into.
+    pub(super) buffers: Arc<Buffers>,
     /// Connections open now.
     connections: AtomicUsize,
     /// How many there may be.
@@ -66,6 +70,7 @@ impl Budget {
             answers: Pool::new(answer_bytes),
             spare: Pool::new(limits::PROCESS_SPARE_BYTES_MAX),
             polls: Pool::new(request_bytes / 2),
+            buffers: Arc::new(Buffers::new(limits::RECEIVE_BUFFERS_OF_SERVER_BYTES)),
             connections: AtomicUsize::new(0),
             connections_max: connections_by_descriptors(),
         }

@@ -16,11 +16,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use thiserror::Error;
 use tokio::io::AsyncReadExt;
 use tokio::net::tcp::OwnedReadHalf;
 
+use crate::buffers::{Buffer, Buffers};
 use crate::limits;
 use crate::net::budget::Pace;
 use crate::net::context::Context;
@@ -65,7 +66,9 @@ impl Heard {
 #[derive(Debug)]
 pub(super) struct FrameReader {
     half: OwnedReadHalf,
-    buffer: BytesMut,
+    buffer: Buffer,
+    /// Where it comes from, and goes when all of it is used.
+    buffers: Arc<Buffers>,
     /// What to reserve for the next read; follows what arrives.
     chunk: usize,
     frame_bytes_max: usize,
@@ -79,7 +82,8 @@ impl FrameReader {
     pub fn new(half: OwnedReadHalf, frame_bytes_max: usize) -> Self {
         Self {
             half,
-            buffer: BytesMut::new(),
+            buffer: Buffer::default(),
+            buffers: Arc::new(Buffers::new(limits::RECEIVE_BUFFERS_OF_CLIENT_BYTES)),
             chunk: limits::READ_BUFFER_BYTES_MIN,
             frame_bytes_max,
             pace: None,
@@ -98,6 +102,7 @@ impl FrameReader {
     /// Reads for a server: counts, and cuts slow frames off early while others wait for memory.
     pub fn of(mut self, server: Arc<Context>) -> Self {
         self.timeout = server.timeouts.frame;
+        self.buffers = server.budget.buffers.clone();
         self.server = Some(server);
         self
     }
@@ -108,19 +113,19 @@ impl FrameReader {
 
     /// Whether all of that frame is here already.
     pub fn has(&self, prefix: &Prefix) -> bool {
-        self.buffer.len() >= prefix.frame_bytes()
+        self.buffer.bytes.len() >= prefix.frame_bytes()
     }
 
     /// The start of the next frame if it is here already.
     pub fn prefix_at_hand(&self) -> Option<Prefix> {
-        Prefix::parse(&self.buffer, self.frame_bytes_max)
+        Prefix::parse(&self.buffer.bytes, self.frame_bytes_max)
             .ok()
             .flatten()
     }
 
     /// The frames that are here already, whole, without taking them.
     pub fn frames_at_hand(&self) -> impl Iterator<Item = (FrameHeader, &[u8])> {
-        let mut rest = &self.buffer[..];
+        let mut rest = &self.buffer.bytes[..];
         std::iter::from_fn(move || {
             let prefix = Prefix::parse(rest, self.frame_bytes_max).ok()??;
             let (frame, others) = rest.split_at_checked(prefix.frame_bytes())?;
@@ -132,7 +137,7 @@ impl FrameReader {
     /// The start of the next frame, without taking it; `None` at an end between frames.
     pub async fn prefix(&mut self) -> Result<Option<Prefix>, ReadError> {
         loop {
-            match Prefix::parse(&self.buffer, self.frame_bytes_max) {
+            match Prefix::parse(&self.buffer.bytes, self.frame_bytes_max) {
                 Ok(Some(prefix)) => return Ok(Some(prefix)),
                 Ok(None) => {}
                 Err(error) => {
@@ -141,7 +146,7 @@ impl FrameReader {
                 }
             }
             if self.fill(frame::PREFIX_BYTES).await? == 0 {
-                return match self.buffer.is_empty() {
+                return match self.buffer.bytes.is_empty() {
                     true => Ok(None),
                     false => Err(ReadError::Truncated),
                 };
@@ -152,7 +157,7 @@ impl FrameReader {
     /// The rest of the frame that `prefix` begins.
     pub async fn body(&mut self, prefix: &Prefix) -> Result<Bytes, ReadError> {
         loop {
-            if let Some(body) = prefix.take_body(&mut self.buffer) {
+            if let Some(body) = prefix.take_body(&mut self.buffer.bytes) {
                 self.pace = None;
                 return Ok(body);
             }
@@ -167,7 +172,7 @@ impl FrameReader {
     pub async fn drain(mut self) {
         let until_end = async {
             loop {
-                self.buffer.clear();
+                self.buffer.bytes.clear();
                 if !matches!(self.fill(limits::READ_BUFFER_BYTES_MIN).await, Ok(1..)) {
                     return;
                 }
@@ -178,13 +183,13 @@ impl FrameReader {
 
     /// The correlation of a bad frame, if it came along with the length.
     fn correlation(&mut self) -> u32 {
-        if self.buffer.len() < frame::PREFIX_BYTES {
+        if self.buffer.bytes.len() < frame::PREFIX_BYTES {
             let room = self.make_room(frame::PREFIX_BYTES);
-            if let Ok(bytes) = self.half.try_read_buf(&mut self.buffer) {
+            if let Ok(bytes) = self.half.try_read_buf(&mut self.buffer.bytes) {
                 self.count(bytes, room);
             }
         }
-        frame::correlation_of(&self.buffer).unwrap_or(0)
+        frame::correlation_of(&self.buffer.bytes).unwrap_or(0)
     }
 
     /// Receives some bytes; 0 at the end. `frame_bytes` is how many the frame at the front has.
@@ -192,15 +197,15 @@ impl FrameReader {
         loop {
             // Each time: a read is also put off when it is the turn of others, and looks as if nothing was there.
             tokio::task::coop::consume_budget().await;
-            if self.buffer.is_empty() {
-                self.buffer = BytesMut::new();
+            if self.buffer.bytes.is_empty() {
+                self.change_buffer(None);
                 self.pace = None;
                 self.half.readable().await?;
             }
             if let Some(bytes) = self.fill_at_hand(frame_bytes).await? {
                 return Ok(bytes);
             }
-            if !self.buffer.is_empty() {
+            if !self.buffer.bytes.is_empty() {
                 self.wait_for_rest(frame_bytes).await?;
             }
         }
@@ -210,7 +215,7 @@ impl FrameReader {
     /// next one waits for more, and no system call is made only to be told that there is none.
     async fn fill_at_hand(&mut self, frame_bytes: usize) -> io::Result<Option<usize>> {
         let room = self.make_room(frame_bytes);
-        let mut reading = pin!(self.half.read_buf(&mut self.buffer));
+        let mut reading = pin!(self.half.read_buf(&mut self.buffer.bytes));
         match poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
             Poll::Ready(Ok(bytes)) => {
                 self.count(bytes, room);
@@ -223,14 +228,28 @@ impl FrameReader {
 
     /// Reserves what the next read needs; how much that is.
     fn make_room(&mut self, frame_bytes: usize) -> usize {
-        let missing = frame_bytes.saturating_sub(self.buffer.len());
-        let spare = self.buffer.capacity() - self.buffer.len();
+        let missing = frame_bytes.saturating_sub(self.buffer.bytes.len());
+        let spare = self.buffer.bytes.capacity() - self.buffer.bytes.len();
         if spare < missing.min(self.chunk / 4).max(1) {
             // Doubling, so that a large frame is moved at most once per byte on average.
-            let step = self.buffer.len().max(limits::READ_BUFFER_BYTES_MAX);
-            self.buffer.reserve(missing.min(step).max(self.chunk));
+            let step = self.buffer.bytes.len().max(limits::READ_BUFFER_BYTES_MAX);
+            let room = missing.min(step).max(self.chunk / 4);
+            let bytes = (self.buffer.bytes.len() + room).max(self.chunk);
+            if bytes > limits::RECEIVE_BUFFER_KEPT_MAX {
+                self.buffer.grow(room);
+            } else if !self.buffer.bytes.try_reclaim(room) {
+                self.change_buffer(Some(bytes));
+            }
         }
-        self.buffer.capacity() - self.buffer.len()
+        self.buffer.bytes.capacity() - self.buffer.bytes.len()
+    }
+
+    /// Goes on in another buffer of that length, with what is not taken yet; or in none.
+    fn change_buffer(&mut self, bytes: Option<usize>) {
+        let mut next = bytes.map_or_else(Buffer::default, |bytes| self.buffers.take(bytes));
+        next.bytes.extend_from_slice(&self.buffer.bytes);
+        let done = std::mem::replace(&mut self.buffer, next);
+        self.buffers.give(done);
     }
 
     fn count(&mut self, bytes: usize, room: usize) {
@@ -259,7 +278,7 @@ impl FrameReader {
                 Ok(ready) => return Ok(ready?),
                 Err(_) if pace.is_too_slow(pressed()) => {
                     return Err(ReadError::TooSlow {
-                        correlation: frame::correlation_of(&self.buffer).unwrap_or(0),
+                        correlation: frame::correlation_of(&self.buffer.bytes).unwrap_or(0),
                     });
                 }
                 Err(_) => {}

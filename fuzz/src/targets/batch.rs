@@ -209,6 +209,7 @@ fn records(batch: &CheckedBatch, refused: Option<&BatchError>) {
             Ok(_),
             Some(
                 BatchError::MaxTimestamp { .. }
+                | BatchError::Id { .. }
                 | BatchError::MessageTooLarge { .. }
                 | BatchError::Holes { .. },
             ),

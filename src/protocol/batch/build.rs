@@ -9,6 +9,7 @@ use super::compress::Packer;
 use super::header::TTL_BYTES;
 use super::record::{put_counted, put_varint, varint_bytes, zigzag};
 use super::{BatchError, BatchHeader, Compression, HEADER_BYTES, Header};
+use crate::buffers::{Buffer, Buffers};
 use crate::limits;
 use crate::time::Timestamp;
 use crate::types::{ProducerEpoch, ProducerId, Sequence};
@@ -116,7 +117,11 @@ pub enum PushError {
 pub struct BatchBuilder {
     compression: Compression,
     /// Room for the header, then the records pushed so far; empty without records.
-    buffer: BytesMut,
+    buffer: Buffer,
+    /// Where it comes from, and goes when its batch is sent.
+    buffers: Buffers,
+    /// Length of the last batch before compression: the next one will hardly be longer.
+    usual_bytes: usize,
     count: u32,
     base: Timestamp,
     newest: Timestamp,
@@ -128,7 +133,9 @@ impl BatchBuilder {
     pub fn new(compression: Compression) -> Self {
         Self {
             compression,
-            buffer: BytesMut::new(),
+            buffer: Buffer::default(),
+            buffers: Buffers::new(limits::BATCH_BUFFERS_KEPT_BYTES),
+            usual_bytes: 0,
             count: 0,
             base: Timestamp::default(),
             newest: Timestamp::default(),
@@ -148,7 +155,7 @@ impl BatchBuilder {
 
     /// Length of the batch as it stands, header included, before compression.
     pub fn len_bytes(&self) -> usize {
-        self.buffer.len().max(HEADER_BYTES)
+        self.buffer.bytes.len().max(HEADER_BYTES)
     }
 
     /// Whether the batch with this record would have at most `bytes_max`, before
@@ -185,7 +192,7 @@ impl BatchBuilder {
         if self.is_empty() {
             self.base = record.timestamp;
             self.newest = record.timestamp;
-            self.buffer.put_bytes(0, HEADER_BYTES);
+            self.begin(HEADER_BYTES + measured.1);
         }
         self.newest = self.newest.max(record.timestamp);
         self.count += 1;
@@ -193,8 +200,17 @@ impl BatchBuilder {
         true
     }
 
+    /// Makes room for a batch of at least that length.
+    fn begin(&mut self, bytes_min: usize) {
+        let bytes = bytes_min.max(self.usual_bytes);
+        if self.buffer.bytes.capacity() < bytes {
+            self.buffer = self.buffers.take(bytes);
+        }
+        self.buffer.bytes.put_bytes(0, HEADER_BYTES);
+    }
+
     fn put(&mut self, record: &RecordToSend<'_>, (delta, body): (i64, usize)) {
-        let out = &mut self.buffer;
+        let out = &mut self.buffer.bytes;
         out.reserve(varint_bytes(body as u64) + body);
         put_varint(out, body as u64);
         let start = out.len();
@@ -237,7 +253,8 @@ impl BatchBuilder {
             let first = first_sequence.get();
             return Err(BatchError::SequenceOverflow { first, count });
         }
-        let records = &self.buffer[HEADER_BYTES..];
+        let records = &self.buffer.bytes[HEADER_BYTES..];
+        self.usual_bytes = self.buffer.bytes.len().min(BUFFER_BYTES_KEPT);
         let packed = self.packer.pack(self.compression, records)?;
         let front = if origin.ttl.is_some() { TTL_BYTES } else { 0 };
         let header = BatchHeader {
@@ -256,7 +273,11 @@ impl BatchBuilder {
             thinned: None,
         };
         let mut batch = match (packed, origin.ttl) {
-            (None, None) => self.buffer.split(),
+            (None, None) => {
+                let batch = self.buffer.split();
+                self.buffers.give(std::mem::take(&mut self.buffer));
+                batch
+            }
             // The copy has the size of what is sent, and the large buffers stay here.
             (packed, ttl) => {
                 let packed = packed.unwrap_or(records);
@@ -277,10 +298,10 @@ impl BatchBuilder {
     /// Forgets the records pushed so far.
     pub fn clear(&mut self) {
         self.count = 0;
-        if self.buffer.capacity() > BUFFER_BYTES_KEPT {
-            self.buffer = BytesMut::new();
+        if self.buffer.bytes.capacity() > BUFFER_BYTES_KEPT {
+            self.buffer = Buffer::default();
         } else {
-            self.buffer.clear();
+            self.buffer.bytes.clear();
         }
     }
 }
