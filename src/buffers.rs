@@ -85,16 +85,22 @@ impl Buffers {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How much it keeps, with what is still held by others, and at most, in bytes.
+    pub fn kept_bytes(&self) -> (usize, usize) {
+        (self.lock().bytes, self.bytes_max)
+    }
+
     /// An empty one with room for at least `bytes_min`.
     pub fn take(&self, bytes_min: usize) -> Buffer {
-        if !is_kept(bytes_min) {
+        let whole = size_class(bytes_min);
+        if !is_kept(whole) {
             return Buffer::new(bytes_min);
         }
-        let whole = bytes_min.next_power_of_two();
         let mut left = self.lock();
         // The last left first: the processor may still have it.
-        let fits =
-            |buffer: &mut Buffer| (whole..=2 * whole).contains(&buffer.whole) && buffer.reclaim();
+        let fits = |buffer: &mut Buffer| {
+            (whole..=whole + whole / 2).contains(&buffer.whole) && buffer.reclaim()
+        };
         if let Some(at) = (0..left.buffers.len())
             .rev()
             .find(|at| fits(&mut left.buffers[*at]))
@@ -106,34 +112,42 @@ impl Buffers {
         Buffer::new(whole)
     }
 
-    /// Takes one back; what was taken of it may still be held.
-    pub fn give(&self, buffer: Buffer) {
+    /// Takes one back; what was taken of it may still be held. What is still in it is forgotten.
+    pub fn give(&self, mut buffer: Buffer) {
         if !is_kept(buffer.whole) {
             return;
         }
+        buffer.bytes.clear();
         let mut gone = Vec::new();
         let mut left = self.lock();
         left.bytes += buffer.whole;
         left.buffers.push_back(buffer);
         // Those left first are those that somebody holds for long, or that nobody needed.
-        while left.bytes > self.bytes_max {
-            gone.extend(left.remove(0));
+        while left.bytes > self.bytes_max
+            && let Some(first) = left.remove(0)
+        {
+            gone.push(first);
         }
         drop(left);
         drop(gone);
     }
 }
 
+/// Sizes in steps of an eighth: few enough to be used again, close enough to waste little.
+fn size_class(bytes: usize) -> usize {
+    bytes.next_multiple_of((bytes.next_power_of_two() / 8).max(1))
+}
+
 /// Small ones are cheap to make; very large ones are rare, and much to keep.
 fn is_kept(bytes: usize) -> bool {
-    (limits::RECEIVE_BUFFER_KEPT_MIN..=limits::RECEIVE_BUFFER_KEPT_MAX).contains(&bytes)
+    (limits::BUFFER_KEPT_BYTES_MIN..=limits::BUFFER_KEPT_BYTES_MAX).contains(&bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const KEPT: usize = limits::RECEIVE_BUFFER_KEPT_MIN;
+    const KEPT: usize = limits::BUFFER_KEPT_BYTES_MIN;
 
     /// Its address, before something is put into it and taken.
     fn filled(buffers: &Buffers, bytes: usize) -> (*const u8, bytes::Bytes, Buffer) {
@@ -148,28 +162,42 @@ mod tests {
     fn is_used_again_when_nobody_holds_any_of_it() {
         let buffers = Buffers::new(8 * KEPT);
         let (first, mut held, buffer) = filled(&buffers, KEPT + 1);
+        let whole = buffer.whole;
+        assert!(whole > KEPT && whole <= KEPT + KEPT / 4);
         buffers.give(buffer);
+        assert_eq!(buffers.lock().bytes, whole);
         let last = held.split_off(KEPT - 10);
         drop(held);
         let (second, _, _) = filled(&buffers, KEPT + 1);
         assert_ne!(second, first, "the end of it is still held");
+        assert_eq!(buffers.lock().bytes, whole);
         assert!(last.iter().all(|byte| *byte == 7));
         drop(last);
         let again = buffers.take(KEPT + 1);
         assert_eq!(again.bytes.as_ptr(), first);
-        assert!(again.bytes.is_empty() && again.bytes.capacity() == 2 * KEPT);
+        assert!(again.bytes.is_empty() && again.bytes.capacity() == whole);
         assert_eq!(buffers.lock().bytes, 0);
     }
 
     #[test]
-    fn another_length_is_another_buffer() {
+    fn only_one_of_nearly_that_length() {
         let buffers = Buffers::new(8 * KEPT);
         buffers.give(filled(&buffers, 4 * KEPT).2);
-        assert_eq!(buffers.take(KEPT).bytes.capacity(), KEPT);
-        assert_eq!(buffers.take(8 * KEPT).bytes.capacity(), 8 * KEPT);
+        assert_eq!(buffers.take(2 * KEPT).bytes.capacity(), 2 * KEPT);
+        assert_eq!(buffers.take(5 * KEPT).bytes.capacity(), 5 * KEPT);
         assert_eq!(buffers.lock().bytes, 4 * KEPT);
-        assert_eq!(buffers.take(2 * KEPT).bytes.capacity(), 4 * KEPT);
+        assert_eq!(buffers.take(3 * KEPT).bytes.capacity(), 4 * KEPT);
         assert_eq!(buffers.lock().bytes, 0);
+    }
+
+    #[test]
+    fn what_was_left_in_it_is_forgotten() {
+        let buffers = Buffers::new(8 * KEPT);
+        let mut buffer = buffers.take(KEPT);
+        buffer.bytes.extend_from_slice(b"secret");
+        buffers.give(buffer);
+        assert!(buffers.lock().buffers[0].bytes.is_empty());
+        assert!(buffers.take(KEPT).bytes.is_empty());
     }
 
     #[test]
@@ -207,7 +235,7 @@ mod tests {
     #[test]
     fn small_and_very_large_ones_are_not_kept() {
         let buffers = Buffers::new(64 << 20);
-        for bytes in [1, KEPT - 1, limits::RECEIVE_BUFFER_KEPT_MAX + 1] {
+        for bytes in [1, KEPT / 2, limits::BUFFER_KEPT_BYTES_MAX + 1] {
             let (_, _, buffer) = filled(&buffers, bytes);
             buffers.give(buffer);
             assert_eq!(buffers.lock().bytes, 0);

@@ -6,11 +6,12 @@
 //!
 //! The modules stand on floors; each uses only those before it in this list.
 
-mod buffers;
 pub mod limits;
 pub mod process;
 pub mod time;
 pub mod types;
+
+mod buffers;
 
 pub mod figures;
 

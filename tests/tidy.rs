@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 /// From the ground up. A module may use those of the floors below its own;
 /// those of one floor do not know each other, except on the ground floor.
 const FLOORS: &[&[&str]] = &[
-    &["limits", "process", "time", "types"],
+    &["buffers", "limits", "process", "time", "types"],
     &["figures"],
     &["protocol"],
     &["topic", "registry"],

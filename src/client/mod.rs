@@ -42,7 +42,7 @@
 //! 3. **A subscriber never jumps**: offsets follow each other, or a
 //!    [`Gap`](crate::types::Gap) says what is missing, or there is an error.
 //! 4. **Memory is bounded**: a publisher holds at most
-//!    [`memory_bytes_max`](PublisherOptions::memory_bytes_max), a subscriber
+//!    [`memory_bytes_max`](PublisherOptions::memory_bytes_max) and a sixteenth of it to build batches in, a subscriber
 //!    [`window_bytes`](SubscriberOptions::window_bytes) and one answer, a member of a group
 //!    the [buffer](MemberOptions::buffer_records) it is given.
 //! 5. **What is known is used**: while no index answers, known locations go on working.

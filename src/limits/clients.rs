@@ -27,6 +27,8 @@ pub const PEERS_ASKED_AT_ONCE: usize = 16;
 pub const TOPIC_MISSING_GRACE: Duration = LEASE_DEFAULT;
 /// Bytes of messages a publisher holds, waiting or unanswered, unless set otherwise.
 pub const PUBLISHER_BYTES_DEFAULT: usize = 32 * MIB;
+/// What a publisher keeps beside that to build further batches in: this part of it.
+pub const PUBLISHER_BUFFERS_PART: usize = 16;
 /// What a message costs there beside its bytes.
 pub const MESSAGE_BYTES_OVERHEAD: usize = 64;
 /// Batches of a publisher that may be unanswered, unless set otherwise.

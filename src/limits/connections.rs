@@ -64,16 +64,15 @@ pub const CLIENT_NAME_BYTES_MAX: usize = 255;
 /// A frame up to this size is held by its connection alone; a larger one is admitted before it is
 /// received. Also the smallest read buffer, in bytes. An idle connection has none.
 pub const READ_BUFFER_BYTES_MIN: usize = 16 * KIB;
-/// Largest read buffer beyond the frame being received, in bytes: one read of a busy connection.
+/// Largest read buffer beyond the frame being received, in bytes: one read of a busy connection. One that is used again
+/// may be half as large again.
 pub const READ_BUFFER_BYTES_MAX: usize = 256 * KIB;
-/// Smallest buffer that is received into again, in bytes; less is cheap to have anew.
-pub const RECEIVE_BUFFER_KEPT_MIN: usize = 64 * KIB;
+/// Smallest buffer of frames or batches that is used again, in bytes; less is cheap to have anew.
+pub const BUFFER_KEPT_BYTES_MIN: usize = 64 * KIB;
 /// Largest of them, in bytes.
-pub const RECEIVE_BUFFER_KEPT_MAX: usize = MIB;
-/// What the servers of a process keep of them, in bytes, with those of which frames are still held.
-pub const RECEIVE_BUFFERS_OF_SERVER_BYTES: usize = 4 * MIB;
-/// What a connection of a client keeps of them, in bytes.
-pub const RECEIVE_BUFFERS_OF_CLIENT_BYTES: usize = 2 * MIB;
+pub const BUFFER_KEPT_BYTES_MAX: usize = MIB;
+/// What the servers of a process keep of buffers they received into, in bytes, with those of which frames are still held.
+pub const RECEIVE_BUFFERS_KEPT_BYTES: usize = 4 * MIB;
 /// A piece of an answer up to this size is copied next to its neighbours instead of being written
 /// from where it is, in bytes.
 pub const COALESCE_BYTES_MAX: usize = 4 * KIB;

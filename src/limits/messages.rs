@@ -35,8 +35,6 @@ pub const BATCH_BYTES_UNPACKED_MAX: usize = BATCH_BYTES_MAX;
 pub const ZSTD_WINDOW_BYTES_MAX: u64 = 32 * MIB as u64;
 /// What a publisher of ours puts into one batch unless a single message is larger, in bytes.
 pub const BATCH_BYTES_TARGET: usize = 256 * KIB;
-/// What one who makes batches keeps of the buffers of those sent, in bytes, to use them again when they are written.
-pub const BATCH_BUFFERS_KEPT_BYTES: usize = 2 * MIB;
 
 /// Largest batch that is sent for small messages, in bytes: the target with what is around it.
 pub const BATCH_BYTES_USUAL: usize = BATCH_BYTES_TARGET + 64 * KIB;

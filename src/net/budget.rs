@@ -19,7 +19,7 @@
 //! Connections are counted here too, over all servers of the process: each takes
 //! a file descriptor, and the store must never find that none is left.
 //!
-//! The count is of bytes asked for; what the allocator adds is not in it. An
+//! The count is of bytes asked for; what the allocator adds, or a buffer has beyond its frames, is not in it. An
 //! answer larger than its reservation is not refused but goes uncounted where
 //! the pool is empty: its connection takes no further request until it is written.
 
@@ -45,7 +45,7 @@ pub struct Budget {
     pub spare: Pool,
     /// The part of `requests` that polls may hold while there is nothing to answer with; nobody waits for it.
     pub polls: Pool,
-    /// What requests were received into.
+    /// What requests are received into.
     pub(super) buffers: Arc<Buffers>,
     /// Connections open now.
     connections: AtomicUsize,
@@ -70,7 +70,7 @@ impl Budget {
             answers: Pool::new(answer_bytes),
             spare: Pool::new(limits::PROCESS_SPARE_BYTES_MAX),
             polls: Pool::new(request_bytes / 2),
-            buffers: Arc::new(Buffers::new(limits::RECEIVE_BUFFERS_OF_SERVER_BYTES)),
+            buffers: Arc::new(Buffers::new(limits::RECEIVE_BUFFERS_KEPT_BYTES)),
             connections: AtomicUsize::new(0),
             connections_max: connections_by_descriptors(),
         }
@@ -98,6 +98,13 @@ impl Budget {
             tell(&catalogue::MEMORY_USED, pool.capacity - pool.free_bytes());
             tell(&catalogue::MEMORY_WAITING, pool.waiting());
         }
+        let (kept, kept_max) = self.buffers.kept_bytes();
+        let mut tell = |metric, number: usize| {
+            into.family(metric)
+                .number(["buffers".into()], number as u64);
+        };
+        tell(&catalogue::MEMORY_LIMIT, kept_max);
+        tell(&catalogue::MEMORY_USED, kept);
     }
 
     /// Whether there may be one more.

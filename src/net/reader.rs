@@ -1,9 +1,9 @@
 //! Frames from a socket.
 //!
-//! An idle connection has no buffer: it is reserved when bytes are there and
+//! An idle connection has no buffer: it is taken when bytes are there and
 //! given back when all of them are used up. The buffer grows with the bytes that
 //! arrive, not with the length that was announced. Frames share the buffer they
-//! were read into.
+//! were read into; a server reads into it again when nobody holds one of them.
 //!
 //! A frame must be whole [`FRAME_TIMEOUT`](limits::FRAME_TIMEOUT) after the
 //! reader first had to wait for the rest of it. There is no timeout between frames.
@@ -67,8 +67,8 @@ impl Heard {
 pub(super) struct FrameReader {
     half: OwnedReadHalf,
     buffer: Buffer,
-    /// Where it comes from, and goes when all of it is used.
-    buffers: Arc<Buffers>,
+    /// Where it comes from and goes to, at a server.
+    buffers: Option<Arc<Buffers>>,
     /// What to reserve for the next read; follows what arrives.
     chunk: usize,
     frame_bytes_max: usize,
@@ -83,7 +83,7 @@ impl FrameReader {
         Self {
             half,
             buffer: Buffer::default(),
-            buffers: Arc::new(Buffers::new(limits::RECEIVE_BUFFERS_OF_CLIENT_BYTES)),
+            buffers: None,
             chunk: limits::READ_BUFFER_BYTES_MIN,
             frame_bytes_max,
             pace: None,
@@ -102,7 +102,7 @@ impl FrameReader {
     /// Reads for a server: counts, and cuts slow frames off early while others wait for memory.
     pub fn of(mut self, server: Arc<Context>) -> Self {
         self.timeout = server.timeouts.frame;
-        self.buffers = server.budget.buffers.clone();
+        self.buffers = Some(server.budget.buffers.clone());
         self.server = Some(server);
         self
     }
@@ -235,7 +235,7 @@ impl FrameReader {
             let step = self.buffer.bytes.len().max(limits::READ_BUFFER_BYTES_MAX);
             let room = missing.min(step).max(self.chunk / 4);
             let bytes = (self.buffer.bytes.len() + room).max(self.chunk);
-            if bytes > limits::RECEIVE_BUFFER_KEPT_MAX {
+            if bytes > limits::BUFFER_KEPT_BYTES_MAX {
                 self.buffer.grow(room);
             } else if !self.buffer.bytes.try_reclaim(room) {
                 self.change_buffer(Some(bytes));
@@ -246,10 +246,16 @@ impl FrameReader {
 
     /// Goes on in another buffer of that length, with what is not taken yet; or in none.
     fn change_buffer(&mut self, bytes: Option<usize>) {
-        let mut next = bytes.map_or_else(Buffer::default, |bytes| self.buffers.take(bytes));
+        let take = |bytes| match &self.buffers {
+            Some(buffers) => buffers.take(bytes),
+            None => Buffer::new(bytes),
+        };
+        let mut next = bytes.map_or_else(Buffer::default, take);
         next.bytes.extend_from_slice(&self.buffer.bytes);
         let done = std::mem::replace(&mut self.buffer, next);
-        self.buffers.give(done);
+        if let Some(buffers) = &self.buffers {
+            buffers.give(done);
+        }
     }
 
     fn count(&mut self, bytes: usize, room: usize) {
@@ -284,5 +290,103 @@ impl FrameReader {
                 Err(_) => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::tcp::OwnedWriteHalf;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::protocol::frame::{Frame, PREFIX_BYTES};
+
+    /// The end that writes, and a reader as of a server.
+    async fn connected(kept: usize) -> (OwnedWriteHalf, FrameReader) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        let address = listener.local_addr().expect("bound");
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (half, _) = far.expect("accepted").0.into_split();
+        let mut reader = FrameReader::new(half, limits::FRAME_BYTES_MAX);
+        reader.buffers = Some(Arc::new(Buffers::new(kept)));
+        (near.expect("connected").into_split().1, reader)
+    }
+
+    fn kept(reader: &FrameReader) -> usize {
+        let buffers = reader.buffers.as_ref();
+        buffers.map_or(0, |buffers| buffers.kept_bytes().0)
+    }
+
+    async fn read(reader: &mut FrameReader) -> Bytes {
+        let prefix = reader.prefix().await.expect("a frame").expect("no end");
+        reader.body(&prefix).await.expect("all of it")
+    }
+
+    /// Whatever buffer a frame lies in, wherever it begins: what is held stays what it was, and what is held by nobody is
+    /// used again.
+    #[tokio::test]
+    async fn frames_that_are_held_stay_what_they_are() {
+        const FRAMES: u8 = 60;
+        let (mut writer, mut reader) = connected(4 * limits::MIB).await;
+        let bytes = |number: u8| 60_000 + usize::from(number) * 1_777;
+        let frame = move |number: u8| Frame {
+            header: FrameHeader::request(2, number.into(), 5),
+            body: vec![number; bytes(number)].into(),
+        };
+        let writing = tokio::spawn(async move {
+            for number in (0..FRAMES).chain(0..FRAMES) {
+                // All that is at hand, or a piece that ends somewhere.
+                let whole = frame(number).encode();
+                let (front, rest) = whole.split_at(whole.len() / usize::from(number % 3 + 1));
+                writer.write_all(front).await.expect("open");
+                writer.write_all(rest).await.expect("open");
+            }
+            writer
+        });
+        let is_right = |body: &Bytes, number: u8| {
+            body.len() == bytes(number) && body.iter().all(|byte| *byte == number)
+        };
+        let mut held = Vec::new();
+        for number in 0..FRAMES {
+            held.push(read(&mut reader).await);
+            assert!(is_right(&held[usize::from(number)], number));
+            // Every other one is let go after a while.
+            if number % 2 == 1 && number > 20 {
+                held[usize::from(number) - 20] = Bytes::new();
+            }
+        }
+        for number in 0..FRAMES {
+            let body = &held[usize::from(number)];
+            assert!(body.is_empty() || is_right(body, number));
+        }
+        drop(held);
+        for number in 0..FRAMES {
+            let body = read(&mut reader).await;
+            assert!(is_right(&body, number));
+        }
+        assert!((1..=4 * limits::MIB).contains(&kept(&reader)));
+        drop(writing.await.expect("it ends"));
+    }
+
+    #[tokio::test]
+    async fn who_waits_between_frames_has_no_buffer() {
+        let (mut writer, mut reader) = connected(4 * limits::MIB).await;
+        let frame = Frame {
+            header: FrameHeader::request(2, 1, 5),
+            body: vec![7; 200_000].into(),
+        };
+        for _ in 0..10 {
+            writer.write_all(&frame.encode()).await.expect("open");
+            let body = read(&mut reader).await;
+            assert_eq!(body, frame.body);
+            drop(body);
+            let waiting = tokio::time::timeout(Duration::from_millis(50), reader.prefix());
+            assert!(waiting.await.is_err(), "there is no further frame");
+            assert_eq!(reader.buffer.bytes.capacity(), 0);
+            assert!(kept(&reader) >= 200_000 + PREFIX_BYTES);
+        }
+        // Those that it grew through the first time; it needs no others.
+        assert!(kept(&reader) < limits::MIB, "{}", kept(&reader));
     }
 }

@@ -353,6 +353,8 @@ impl Writer {
         (staging.expiring.iter()).for_each(|topic| self.shared.expires(*topic));
         let touched = staging.touched(&self.state, &self.shared);
         let (group, headers) = self.build(&staging, &claims, synced, clean_stop);
+        // They were copied: what they were received into can be used again while the disk writes.
+        let entries = std::mem::take(&mut staging.entries).len();
         if let Err(error) = self
             .open
             .prepared
@@ -367,9 +369,7 @@ impl Writer {
         for waiter in staging.early {
             waiter.tell(Ok(()));
         }
-        self.shared
-            .meters
-            .group(staging.entries.len(), group.disk_bytes().len());
+        self.shared.meters.group(entries, group.disk_bytes().len());
         let ends = touched
             .into_iter()
             .filter_map(|touched| Some((touched.shared?, touched.end)))

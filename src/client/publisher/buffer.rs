@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
 
+use crate::buffers::Buffers;
 use crate::client::ClientError;
 use crate::client::publisher::ack::{Ack, Outcome, Receipt, RunAck};
 use crate::client::publisher::{Message, PublisherOptions, TimeToLive, invalid};
@@ -46,11 +47,10 @@ struct Progress {
     is_over: bool,
 }
 
-#[derive(Default)]
 struct State {
     full: VecDeque<Batch>,
     open: Option<Batch>,
-    spare: Vec<BatchBuilder>,
+    builders: Builders,
     accepted: u64,
     message_bytes_max: usize,
     /// The first failure that no flush has told yet.
@@ -66,6 +66,41 @@ impl std::fmt::Debug for State {
             .field("accepted", &self.accepted)
             .field("closed", &self.closed)
             .finish_non_exhaustive()
+    }
+}
+
+/// Builders that have nothing to build, and the memory of batches that are acknowledged.
+struct Builders {
+    spare: Vec<BatchBuilder>,
+    buffers: Buffers,
+    /// Length of the last batch before it was packed: the next one will be about as long.
+    usual_bytes: usize,
+}
+
+impl Builders {
+    fn new(buffer_bytes: usize) -> Self {
+        Self {
+            spare: Vec::new(),
+            buffers: Buffers::new(buffer_bytes),
+            usual_bytes: 0,
+        }
+    }
+
+    fn take(&mut self, compression: Compression) -> BatchBuilder {
+        let spare = self.spare.pop();
+        let mut builder = spare.unwrap_or_else(|| BatchBuilder::new(compression));
+        let bytes = self.usual_bytes + self.usual_bytes / 8;
+        builder.build_in(self.buffers.take(bytes));
+        builder
+    }
+
+    /// Takes an empty one back.
+    fn keep(&mut self, mut builder: BatchBuilder, bytes: usize) {
+        self.buffers.give(builder.take_buffer());
+        self.usual_bytes = bytes.min(limits::BATCH_BYTES_USUAL);
+        if self.spare.len() < BUILDERS_KEPT {
+            self.spare.push(builder);
+        }
     }
 }
 
@@ -94,8 +129,13 @@ impl Buffer {
     pub fn new(options: PublisherOptions, message_bytes_max: usize) -> Self {
         Self {
             state: Mutex::new(State {
+                full: VecDeque::new(),
+                open: None,
+                builders: Builders::new(options.memory_bytes_max / limits::PUBLISHER_BUFFERS_PART),
+                accepted: 0,
                 message_bytes_max,
-                ..State::default()
+                failure: None,
+                closed: None,
             }),
             room: Pool::new(options.memory_bytes_max.min(u32::MAX as usize)),
             options,
@@ -204,7 +244,7 @@ impl Buffer {
         for message in messages {
             state.admit(&message.to_send(|| now))?;
         }
-        let mut builder = state.builder(self.options.compression);
+        let mut builder = state.builders.take(self.options.compression);
         let unpacked_max = state.unpacked_bytes_max(self.options.compression);
         let mut records = messages.iter().map(|message| message.to_send(|| now));
         let fits = records.all(|record| {
@@ -213,7 +253,7 @@ impl Buffer {
         });
         if !fits || builder.is_empty() {
             builder.clear();
-            state.keep(builder);
+            state.builders.keep(builder, 0);
             return Err(not_one_batch(messages.len(), None, unpacked_max));
         }
         let count = builder.count();
@@ -250,9 +290,9 @@ impl Buffer {
         full.or_else(|| state.open.take_if(|_| partial))
     }
 
-    /// Takes a builder back.
-    pub fn reuse(&self, builder: BatchBuilder) {
-        self.lock().keep(builder);
+    /// Takes a builder back, whose last batch had so many bytes before it was packed.
+    pub fn reuse(&self, builder: BatchBuilder, bytes: usize) {
+        self.lock().builders.keep(builder, bytes);
     }
 
     // --- accounts ------------------------------------------------------------
@@ -350,19 +390,6 @@ fn not_one_batch(count: usize, bytes: Option<usize>, max: usize) -> ClientError 
 }
 
 impl State {
-    /// An empty builder.
-    fn builder(&mut self, compression: Compression) -> BatchBuilder {
-        let spare = self.spare.pop();
-        spare.unwrap_or_else(|| BatchBuilder::new(compression))
-    }
-
-    /// Takes an empty builder back.
-    fn keep(&mut self, builder: BatchBuilder) {
-        if self.spare.len() < BUILDERS_KEPT {
-            self.spare.push(builder);
-        }
-    }
-
     /// Most bytes of one batch before it is packed.
     fn unpacked_bytes_max(&self, compression: Compression) -> usize {
         match compression {
@@ -413,8 +440,7 @@ impl State {
         }
         self.accepted += 1;
         let open = self.open.get_or_insert_with(|| {
-            let fresh = || BatchBuilder::new(options.compression);
-            let mut builder = self.spare.pop().unwrap_or_else(fresh);
+            let mut builder = self.builders.take(options.compression);
             let fits = builder.push_within(record, bytes_max);
             debug_assert!(fits, "any record fits into an empty batch");
             Batch {
@@ -434,7 +460,46 @@ impl State {
 mod tests {
     use std::time::Duration;
 
+    use bytes::Bytes;
+
     use super::*;
+    use crate::protocol::batch::{CheckedBatch, Origin};
+
+    /// A batch that is sent goes on being what it was; once it is acknowledged the next but one is built where it lay.
+    #[test]
+    fn batches_are_built_where_earlier_ones_were() {
+        let mut builders = Builders::new(2 * limits::MIB);
+        let mut sent: VecDeque<Bytes> = VecDeque::new();
+        let mut kept = Vec::new();
+        for number in 0..20 {
+            let mut builder = builders.take(Compression::None);
+            let room = builder.take_buffer();
+            assert!(number == 0 || room.bytes.capacity() > 100_000);
+            builder.build_in(room);
+            for _ in 0..100 {
+                let record = RecordToSend {
+                    timestamp: Timestamp::default(),
+                    key: None,
+                    headers: &[],
+                    value: &[number; 1_000],
+                };
+                assert!(builder.push_within(&record, limits::BATCH_BYTES_TARGET));
+            }
+            let bytes = builder.len_bytes();
+            sent.push_back(builder.build_as(&Origin::default()).expect("records"));
+            builders.keep(builder, bytes);
+            if sent.len() > 3 {
+                let batch = CheckedBatch::check(sent.pop_front().expect("four"), 1_000);
+                let batch = batch.expect("as it was built");
+                let mut records = batch.records().expect("not packed");
+                assert!(
+                    records.all(|record| record.expect("whole").value == [number - 3; 1_000][..])
+                );
+            }
+            kept.push(builders.buffers.kept_bytes().0);
+        }
+        assert_eq!(kept[5], kept[19], "no further buffers: {kept:?}");
+    }
 
     /// Whatever batches were asked for: what the host would refuse is not made.
     #[test]

@@ -245,9 +245,10 @@ impl Sender {
             ttl: ttl.map(Duration::from),
             ..origin
         };
+        let bytes = builder.len_bytes();
         let built = builder.build_as(&origin);
         builder.clear();
-        self.buffer.reuse(builder);
+        self.buffer.reuse(builder, bytes);
         let built = built.map_err(refused).and_then(|batch| match whole {
             Some(_) => self.buffer.check_whole(count, batch.len()).map(|()| batch),
             None => Ok(batch),

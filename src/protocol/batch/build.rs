@@ -9,7 +9,7 @@ use super::compress::Packer;
 use super::header::TTL_BYTES;
 use super::record::{put_counted, put_varint, varint_bytes, zigzag};
 use super::{BatchError, BatchHeader, Compression, HEADER_BYTES, Header};
-use crate::buffers::{Buffer, Buffers};
+use crate::buffers::Buffer;
 use crate::limits;
 use crate::time::Timestamp;
 use crate::types::{ProducerEpoch, ProducerId, Sequence};
@@ -118,10 +118,6 @@ pub struct BatchBuilder {
     compression: Compression,
     /// Room for the header, then the records pushed so far; empty without records.
     buffer: Buffer,
-    /// Where it comes from, and goes when its batch is sent.
-    buffers: Buffers,
-    /// Length of the last batch before compression: the next one will hardly be longer.
-    usual_bytes: usize,
     count: u32,
     base: Timestamp,
     newest: Timestamp,
@@ -134,13 +130,21 @@ impl BatchBuilder {
         Self {
             compression,
             buffer: Buffer::default(),
-            buffers: Buffers::new(limits::BATCH_BUFFERS_KEPT_BYTES),
-            usual_bytes: 0,
             count: 0,
             base: Timestamp::default(),
             newest: Timestamp::default(),
             packer: Packer::default(),
         }
+    }
+
+    /// Builds in there from now on. To be called where there is no record.
+    pub(crate) fn build_in(&mut self, buffer: Buffer) {
+        self.buffer = buffer;
+    }
+
+    /// What it builds in, for another one. Batches that were built may still hold it.
+    pub(crate) fn take_buffer(&mut self) -> Buffer {
+        std::mem::take(&mut self.buffer)
     }
 
     /// Number of records pushed since the last batch was built.
@@ -192,21 +196,12 @@ impl BatchBuilder {
         if self.is_empty() {
             self.base = record.timestamp;
             self.newest = record.timestamp;
-            self.begin(HEADER_BYTES + measured.1);
+            self.buffer.bytes.put_bytes(0, HEADER_BYTES);
         }
         self.newest = self.newest.max(record.timestamp);
         self.count += 1;
         self.put(record, measured);
         true
-    }
-
-    /// Makes room for a batch of at least that length.
-    fn begin(&mut self, bytes_min: usize) {
-        let bytes = bytes_min.max(self.usual_bytes);
-        if self.buffer.bytes.capacity() < bytes {
-            self.buffer = self.buffers.take(bytes);
-        }
-        self.buffer.bytes.put_bytes(0, HEADER_BYTES);
     }
 
     fn put(&mut self, record: &RecordToSend<'_>, (delta, body): (i64, usize)) {
@@ -254,7 +249,6 @@ impl BatchBuilder {
             return Err(BatchError::SequenceOverflow { first, count });
         }
         let records = &self.buffer.bytes[HEADER_BYTES..];
-        self.usual_bytes = self.buffer.bytes.len().min(BUFFER_BYTES_KEPT);
         let packed = self.packer.pack(self.compression, records)?;
         let front = if origin.ttl.is_some() { TTL_BYTES } else { 0 };
         let header = BatchHeader {
@@ -273,11 +267,7 @@ impl BatchBuilder {
             thinned: None,
         };
         let mut batch = match (packed, origin.ttl) {
-            (None, None) => {
-                let batch = self.buffer.split();
-                self.buffers.give(std::mem::take(&mut self.buffer));
-                batch
-            }
+            (None, None) => self.buffer.split(),
             // The copy has the size of what is sent, and the large buffers stay here.
             (packed, ttl) => {
                 let packed = packed.unwrap_or(records);
