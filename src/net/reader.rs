@@ -331,7 +331,7 @@ mod tests {
         let (mut writer, mut reader) = connected(4 * limits::MIB).await;
         let bytes = |number: u8| 60_000 + usize::from(number) * 1_777;
         let frame = move |number: u8| Frame {
-            header: FrameHeader::request(2, number.into(), 5),
+            header: FrameHeader::request(2, number, 5),
             body: vec![number; bytes(number)].into(),
         };
         let writing = tokio::spawn(async move {
