@@ -82,6 +82,8 @@ pub struct StoredEntry {
 /// Bytes of a segment as the disk gave them, not yet checked.
 #[derive(Debug, Clone)]
 pub struct Stretch {
+    /// From a sector's start to where it was asked for. The rest of the last sector is in the buffer too, but of a segment
+    /// that is still written it may not have been there yet.
     range: Range<u32>,
     /// Fewer than the range has where the file ends. What lies behind is of an earlier use of the memory.
     got: usize,
@@ -89,7 +91,7 @@ pub struct Stretch {
 }
 
 impl Stretch {
-    /// Reads at least the positions of `range`, in one piece, into memory of `buffers`.
+    /// Reads the positions of `range`, in one piece, into memory of `buffers`.
     ///
     /// # Errors
     /// If the file cannot be read.
@@ -104,7 +106,7 @@ impl Stretch {
         let target = &mut buffer.as_mut_slice()[..to_usize(end - start)];
         let got = slot.read_into(target, start, via)?;
         Ok(Self {
-            range: start..end,
+            range: start..range.end,
             got,
             buffer: buffer.freeze(),
         })

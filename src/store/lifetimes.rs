@@ -69,7 +69,10 @@ impl Lifetimes {
             if self.known.contains_key(&usage.number) {
                 continue;
             }
-            let topics = topics_in(shared, usage.number, &expiring)?;
+            // One that cannot be looked into does not keep the others from it.
+            let Some(topics) = topics_in(shared, usage.number, &expiring) else {
+                continue;
+            };
             if !topics.is_empty() {
                 return Some(Unread {
                     segment: usage.number,

@@ -116,6 +116,7 @@ impl Store {
             return Err(ApiError::TopicNotFound { name });
         }
         self.change(found, move |context| {
+            check_name(context, found, &name)?;
             let topic = context.state.delete_topic(found)?;
             context.shared.remove_topic(&topic);
             Ok((found, vec![RowKey::Topic(found)]))
@@ -258,6 +259,7 @@ impl Store {
     ) -> Result<TopicInfo, ApiError> {
         let id = self.id_of(&name)?;
         self.change(id, move |context| {
+            check_name(context, id, &name)?;
             context.state.rename_topic(id, new)?;
             let topic = context.state.topic(id)?;
             let shared = context.shared.publish_topic(topic, Some(&name));
@@ -699,6 +701,15 @@ fn check_compaction(compaction: Compaction) -> Result<(), ApiError> {
                 min.as_millis()
             ),
         }),
+    }
+}
+
+/// A topic that was found by its name may have got another one before its turn.
+fn check_name(context: &Context<'_>, id: TopicId, name: &TopicName) -> Result<(), ApiError> {
+    let found = context.state.topic(id).ok();
+    match found.is_some_and(|topic| topic.row.name == *name) {
+        true => Ok(()),
+        false => Err(ApiError::TopicNotFound { name: name.clone() }),
     }
 }
 

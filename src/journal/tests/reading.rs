@@ -7,7 +7,7 @@ use super::super::directory::SlotHandle;
 use super::super::gather::FooterBuilder;
 use super::super::header::{Kind, SlotHeader};
 use super::super::listing::Extent;
-use super::super::read::{ExtentRead, Piece, read_extent, read_from_group};
+use super::super::read::{ExtentRead, Piece, Stretch, read_extent, read_from_group};
 use super::super::slot::Via;
 use super::super::testing::{
     Groups, Scratch, batch, flip, records, scratch_directories, state, topic,
@@ -60,6 +60,23 @@ fn written(scratch: Scratch) -> Written {
         group,
         extent,
     }
+}
+
+/// What follows in the last sector may be written after it was read.
+#[test]
+fn a_stretch_ends_where_it_was_asked_for() {
+    let written = written(Scratch::new());
+    let extent = written.extent;
+    let how = (Via::Direct, &used_buffers());
+    let stretch = Stretch::read(&written.slot, extent.range(), how).expect("it can be read");
+    assert!(stretch.covers(&extent));
+    let behind = Extent {
+        position: extent.position + extent.length,
+        length: 4,
+        ..extent
+    };
+    assert_eq!(behind.range().end / 4096, extent.range().end / 4096);
+    assert!(!stretch.covers(&behind), "it may not have been there");
 }
 
 /// Memory that held something else before.

@@ -1,4 +1,4 @@
-//! Listings over more names than are looked at at once.
+//! Listings over more names than are looked at at once, and names that change while they are used.
 
 use super::*;
 use crate::protocol::api::ConsumerGroupChanges;
@@ -37,6 +37,32 @@ async fn many(dir: &Path) -> (Store, [usize; 3]) {
         made.await.expect("made");
     }
     (store, chosen)
+}
+
+/// All of them are found by the old name before the first one is done.
+#[tokio::test]
+async fn of_those_who_rename_or_delete_at_once_one_finds_the_name() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (store, _) = open(dir.path());
+    for round in 0..20 {
+        let [old, new, other] = ["old", "new", "other"].map(|text| name(&format!("{text}{round}")));
+        let id = create(&store, &old.to_string(), Durability::Fsync).await;
+        let (first, second, deleted) = tokio::join!(
+            store.rename_topic(old.clone(), new.clone()),
+            store.rename_topic(old.clone(), other.clone()),
+            store.delete_topic(old.clone(), None),
+        );
+        assert_eq!(first.expect("the first one asked").id, id);
+        let not_found = ApiError::TopicNotFound { name: old.clone() };
+        assert_eq!(second.expect_err("it has another name"), not_found);
+        assert_eq!(deleted.expect_err("it has another name"), not_found);
+        assert_eq!(store.describe_topic(new).await.expect("it is there").id, id);
+        for gone in [old, other] {
+            let found = store.describe_topic(gone.clone()).await;
+            let not_found = ApiError::TopicNotFound { name: gone };
+            assert_eq!(found.expect_err("nobody has that name"), not_found);
+        }
+    }
 }
 
 #[tokio::test]
