@@ -3,8 +3,10 @@
 
 use std::ops::Bound;
 
+use super::topics::{info_of, subscription_info};
 use super::{Context, Store};
 use crate::limits;
+use crate::protocol::api::{SubscriptionInfo, SubscriptionPage, TopicInfo, TopicInfoPage};
 use crate::protocol::error::ApiError;
 use crate::topic::Topic;
 use crate::types::{SubscriptionName, TopicId, TopicName, TopicPattern};
@@ -35,6 +37,87 @@ struct Slice {
 }
 
 impl Store {
+    /// Everything about the topics that match, in the order of their names.
+    ///
+    /// # Errors
+    /// Only if the store has stopped.
+    pub async fn describe_topics(
+        &self,
+        pattern: TopicPattern,
+        after: Option<TopicName>,
+        limit: u32,
+    ) -> Result<TopicInfoPage, ApiError> {
+        let limit = (limit as usize).clamp(1, limits::DESCRIBED_PER_PAGE_MAX);
+        let mut after = after;
+        loop {
+            let mut named = self.topics_matching(&pattern, after.take(), limit).await;
+            let more = named.len() > limit;
+            named.truncate(limit);
+            after = named.last().map(|(name, _)| name.clone());
+            let topics: Vec<TopicInfo> = self
+                .change(TopicId::zero(), move |context| {
+                    // What was deleted or renamed meanwhile is left out: the next page goes on behind the last name.
+                    let there = named.iter().filter_map(|(name, id)| {
+                        let info = info_of(context, *id).ok();
+                        info.filter(|info| info.name == *name)
+                    });
+                    Ok((there.collect(), Vec::new()))
+                })
+                .await?;
+            // An empty page would be the last one.
+            if !topics.is_empty() || !more {
+                return Ok(TopicInfoPage { topics, more });
+            }
+        }
+    }
+
+    /// Subscriptions of one topic, or of all, by topic and name.
+    ///
+    /// # Errors
+    /// `TopicNotFound`.
+    pub async fn list_subscriptions(
+        &self,
+        topic: Option<TopicName>,
+        after: Option<(TopicName, SubscriptionName)>,
+        limit: u32,
+    ) -> Result<SubscriptionPage, ApiError> {
+        let only = topic.map(|name| self.id_of(&name)).transpose()?;
+        let limit = (limit as usize).clamp(1, limits::DESCRIBED_PER_PAGE_MAX);
+        let mut after = after;
+        let (infos, more) = loop {
+            let mut named = self
+                .named_after(only, after.take(), limit, subscriptions_of)
+                .await?;
+            let more = named.len() > limit;
+            named.truncate(limit);
+            after = named
+                .last()
+                .map(|last| (last.topic.clone(), last.name.clone()));
+            let infos: Vec<SubscriptionInfo> = self
+                .change(TopicId::zero(), move |context| {
+                    // What was deleted or renamed meanwhile is left out.
+                    let there = named.iter().filter_map(|one| {
+                        let info = subscription_info(context, one.id, &one.name).ok();
+                        info.filter(|info| info.topic == one.topic)
+                    });
+                    Ok((there.collect(), Vec::new()))
+                })
+                .await?;
+            // An empty page would be the last one.
+            if !infos.is_empty() || !more {
+                break (infos, more);
+            }
+        };
+        let mut subscriptions = Vec::with_capacity(infos.len());
+        for info in infos {
+            subscriptions.push(self.with_lag(info).await?);
+        }
+        Ok(SubscriptionPage {
+            subscriptions,
+            more,
+        })
+    }
+
     /// Topics that match, from the first one after `after`: at most so many, and one more if there are more.
     pub(super) async fn topics_matching(
         &self,
@@ -152,4 +235,8 @@ fn slice(
         }
     }
     slice
+}
+
+fn subscriptions_of(topic: &Topic) -> Box<dyn Iterator<Item = &SubscriptionName> + '_> {
+    Box::new(topic.subscriptions.keys())
 }

@@ -15,7 +15,7 @@ use super::{Context, Store};
 use crate::limits;
 use crate::protocol::api::{
     Commit, Committed, CreateSubscription, FoundOffset, Position, Sought, StoredTopic,
-    SubscriptionInfo, SubscriptionPage, TopicChanges, TopicInfo, TopicInfoPage,
+    SubscriptionInfo, TopicChanges, TopicInfo,
 };
 use crate::protocol::data::FetchItem;
 use crate::protocol::error::ApiError;
@@ -23,7 +23,7 @@ use crate::time::Timestamp;
 use crate::topic::{CommitFacts, NewSubscription, RowKey, SubscriptionRow, Topic, TopicRow};
 use crate::types::{
     Compaction, Durability, Gap, LeaderEpoch, Offset, SubscriptionName, TopicId, TopicName,
-    TopicPattern, TopicSettings,
+    TopicSettings,
 };
 
 /// A topic to be made.
@@ -148,40 +148,6 @@ impl Store {
         let id = self.id_of(&name)?;
         self.change(id, move |context| Ok((info_of(context, id)?, Vec::new())))
             .await
-    }
-
-    /// Everything about the topics that match, in the order of their names.
-    ///
-    /// # Errors
-    /// Only if the store has stopped.
-    pub async fn describe_topics(
-        &self,
-        pattern: TopicPattern,
-        after: Option<TopicName>,
-        limit: u32,
-    ) -> Result<TopicInfoPage, ApiError> {
-        let limit = (limit as usize).clamp(1, limits::DESCRIBED_PER_PAGE_MAX);
-        let mut after = after;
-        loop {
-            let mut named = self.topics_matching(&pattern, after.take(), limit).await;
-            let more = named.len() > limit;
-            named.truncate(limit);
-            after = named.last().map(|(name, _)| name.clone());
-            let topics: Vec<TopicInfo> = self
-                .change(TopicId::zero(), move |context| {
-                    // What was deleted or renamed meanwhile is left out: the next page goes on behind the last name.
-                    let there = named.iter().filter_map(|(name, id)| {
-                        let info = info_of(context, *id).ok();
-                        info.filter(|info| info.name == *name)
-                    });
-                    Ok((there.collect(), Vec::new()))
-                })
-                .await?;
-            // An empty page would be the last one.
-            if !topics.is_empty() || !more {
-                return Ok(TopicInfoPage { topics, more });
-            }
-        }
     }
 
     /// Changes the settings of a topic.
@@ -537,53 +503,6 @@ impl Store {
         self.with_lag(info).await
     }
 
-    /// Subscriptions of one topic, or of all, by topic and name.
-    ///
-    /// # Errors
-    /// `TopicNotFound`.
-    pub async fn list_subscriptions(
-        &self,
-        topic: Option<TopicName>,
-        after: Option<(TopicName, SubscriptionName)>,
-        limit: u32,
-    ) -> Result<SubscriptionPage, ApiError> {
-        let only = topic.map(|name| self.id_of(&name)).transpose()?;
-        let limit = (limit as usize).clamp(1, limits::DESCRIBED_PER_PAGE_MAX);
-        let mut after = after;
-        let (infos, more) = loop {
-            let mut named = self
-                .named_after(only, after.take(), limit, subscriptions_of)
-                .await?;
-            let more = named.len() > limit;
-            named.truncate(limit);
-            after = named
-                .last()
-                .map(|last| (last.topic.clone(), last.name.clone()));
-            let infos: Vec<SubscriptionInfo> = self
-                .change(TopicId::zero(), move |context| {
-                    // What was deleted or renamed meanwhile is left out.
-                    let there = named.iter().filter_map(|one| {
-                        let info = subscription_info(context, one.id, &one.name).ok();
-                        info.filter(|info| info.topic == one.topic)
-                    });
-                    Ok((there.collect(), Vec::new()))
-                })
-                .await?;
-            // An empty page would be the last one.
-            if !infos.is_empty() || !more {
-                break (infos, more);
-            }
-        };
-        let mut subscriptions = Vec::with_capacity(infos.len());
-        for info in infos {
-            subscriptions.push(self.with_lag(info).await?);
-        }
-        Ok(SubscriptionPage {
-            subscriptions,
-            more,
-        })
-    }
-
     /// Moves a subscription; a dry run only tells.
     ///
     /// # Errors
@@ -713,7 +632,7 @@ fn check_name(context: &Context<'_>, id: TopicId, name: &TopicName) -> Result<()
     }
 }
 
-fn info_of(context: &Context<'_>, id: TopicId) -> Result<TopicInfo, ApiError> {
+pub(super) fn info_of(context: &Context<'_>, id: TopicId) -> Result<TopicInfo, ApiError> {
     let shared = context
         .shared
         .topic(id)
@@ -791,10 +710,6 @@ pub(super) fn subscription_info(
         expires_in_ms: left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
         readers,
     })
-}
-
-fn subscriptions_of(topic: &Topic) -> Box<dyn Iterator<Item = &SubscriptionName> + '_> {
-    Box::new(topic.subscriptions.keys())
 }
 
 pub(super) fn append_time_at(
