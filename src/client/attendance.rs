@@ -24,35 +24,37 @@ use crate::types::SubscriptionName;
 /// Attends a subscription until it is dropped.
 #[derive(Debug)]
 pub(super) struct Attendance {
+    /// Whether it is paused. Those who watch it stay when the task is another one.
+    paused: watch::Sender<bool>,
     told: watch::Receiver<bool>,
     is_paused: bool,
-    _task: AbortOnDropHandle<()>,
+    task: AbortOnDropHandle<()>,
 }
 
 impl Attendance {
     /// Begins with what the host at the end of the route just told.
     pub fn begin(route: &Route, subscription: &SubscriptionInfo) -> Self {
         let paused = watch::Sender::new(subscription.paused);
-        let told = paused.subscribe();
-        let attending = Attending {
-            route: route.beside(Lane::Attend),
-            name: subscription.name.clone(),
-            paused,
-        };
         Self {
-            told,
+            told: paused.subscribe(),
             is_paused: subscription.paused,
-            _task: AbortOnDropHandle::new(tokio::spawn(attending.run())),
+            task: Attending::begin(route, subscription, paused.clone()),
+            paused,
+        }
+    }
+
+    /// The same for a subscription that was read anew: it may have been gone in between, and is attended again.
+    pub fn go_on(&mut self, route: &Route, subscription: &SubscriptionInfo) {
+        if self.task.is_finished() {
+            self.paused.send_replace(subscription.paused);
+            self.task = Attending::begin(route, subscription, self.paused.clone());
         }
     }
 
     /// Whether the subscription is paused, as far as is known here. Costs next to nothing while that does not change.
     pub fn is_paused(&mut self) -> bool {
-        match self.told.has_changed() {
-            Ok(false) => {}
-            Ok(true) => self.is_paused = *self.told.borrow_and_update(),
-            // Nobody tells any more.
-            Err(_) => self.is_paused = false,
+        if let Ok(true) = self.told.has_changed() {
+            self.is_paused = *self.told.borrow_and_update();
         }
         self.is_paused
     }
@@ -104,14 +106,31 @@ struct Attending {
 }
 
 impl Attending {
+    fn begin(
+        route: &Route,
+        subscription: &SubscriptionInfo,
+        paused: watch::Sender<bool>,
+    ) -> AbortOnDropHandle<()> {
+        let attending = Self {
+            route: route.beside(Lane::Attend),
+            name: subscription.name.clone(),
+            paused,
+        };
+        AbortOnDropHandle::new(tokio::spawn(attending.run()))
+    }
+
+    fn tell(&self, paused: bool) {
+        self.paused
+            .send_if_modified(|told| std::mem::replace(told, paused) != paused);
+    }
+
     /// Ends when the subscription or its topic is gone, or the host does not know what is asked.
     async fn run(mut self) {
         loop {
             match self.ask().await {
                 Ok(WatchedSubscription { paused }) => {
                     self.route.progress();
-                    self.paused
-                        .send_if_modified(|told| std::mem::replace(told, paused) != paused);
+                    self.tell(paused);
                 }
                 Err(error) => match self.route.recover(error).await {
                     Ok(()) => {}
@@ -119,6 +138,8 @@ impl Attending {
                     Err(error) if error.is_retryable() => {}
                     Err(error) => {
                         tracing::debug!(subscription = %self.name, %error, "not attended any more");
+                        // Whoever reads learns from its own requests why there is nothing.
+                        self.tell(false);
                         return;
                     }
                 },

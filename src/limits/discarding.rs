@@ -60,7 +60,8 @@ pub const SNAPSHOT_GAIN_MIN: u64 = 8;
 pub const SNAPSHOT_REST_PER_ROW: Duration = Duration::from_micros(100);
 /// But no more than this.
 pub const SNAPSHOT_REST_MAX: Duration = Duration::from_secs(4);
-/// A snapshot is written at the latest after so many segments: a rebuild of the catalog reads no more than these.
+/// After so many segments a snapshot is written although it lets go of nothing, where they are worth it: a rebuild of the
+/// catalog reads hardly more than these.
 pub const SNAPSHOT_SEGMENTS_MAX: u64 = 64;
 /// Size of a row before any snapshot was written, in bytes: a guess on the large side.
 pub const SNAPSHOT_ROW_BYTES: u64 = 512;

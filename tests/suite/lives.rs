@@ -159,6 +159,35 @@ fn paused_is_paused_for_everybody_also_over_restarts() {
     assert_eq!(info(&cluster, "map")["committed_offset"], 3);
 }
 
+/// Removed and made again while somebody reads through it: the reader goes on with the new one, and attends that.
+#[test]
+fn who_goes_on_with_another_of_that_name_attends_it() {
+    let cluster = Cluster::start();
+    cluster.run(&["topic", "create", "t"]).ok();
+    let mut reader = Reader::start(&cluster, &["sub", "t", "--as", "map"]);
+    reader.says("subscription map is new");
+    until("it attends", || info(&cluster, "map")["readers"] == 1);
+    let remove = ["subscription", "rm", "t", "map", "--force"];
+    cluster.run(&remove).ok();
+    let create = ["subscription", "create", "t", "--as", "map"];
+    cluster
+        .run(&[&create[..], &["--expire", "1h"]].concat())
+        .ok();
+    assert_eq!(info(&cluster, "map")["readers"], 0);
+    cluster.run(&["pub", "t", "one"]).ok();
+    reader.says("somebody moved the subscription");
+    until("it attends", || info(&cluster, "map")["readers"] == 1);
+    cluster.run(&["subscription", "pause", "t", "map"]).ok();
+    reader.says("the subscription is paused");
+    cluster.run(&["subscription", "resume", "t", "map"]).ok();
+    reader.says("the subscription goes on");
+    cluster.run(&["pub", "t", "two"]).ok();
+    until("it commits", || {
+        info(&cluster, "map")["committed_offset"] == 2
+    });
+    reader.stop();
+}
+
 #[test]
 fn what_nobody_reads_vanishes_and_the_peers_absence_counts_for_nobody() {
     let mut cluster = Cluster::start();

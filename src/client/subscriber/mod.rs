@@ -358,6 +358,9 @@ impl Subscriber {
         };
         let subscription = self.route.insist(&request).await?;
         self.check_id(subscription.topic_id)?;
+        if let Some(attendance) = &mut self.attendance {
+            attendance.go_on(&self.route, &subscription);
+        }
         Ok(self.resume(subscription))
     }
 

@@ -98,20 +98,31 @@ impl Desks {
     ) -> Result<ConsumerGroupPage, ApiError> {
         let only = request.topic.as_ref();
         let only = only.map(|name| self.store.id_of(name)).transpose()?;
-        let listed = self
-            .store
-            .consumer_groups(only, request.after, request.limit);
-        let (listed, more) = listed.await?;
-        let mut groups = Vec::with_capacity(listed.len());
-        for group in listed {
-            match self.listed(group.id, &group.topic, &group.name).await {
-                Ok(info) => groups.push(info),
-                // It went meanwhile.
-                Err(ApiError::UnknownTopicId { .. } | ApiError::ConsumerGroupNotFound { .. }) => {}
-                Err(error) => return Err(error),
+        let mut after = request.after;
+        loop {
+            let listed = self
+                .store
+                .consumer_groups(only, after.take(), request.limit);
+            let (listed, more) = listed.await?;
+            after = listed
+                .last()
+                .map(|last| (last.topic.clone(), last.name.clone()));
+            let mut groups = Vec::with_capacity(listed.len());
+            for group in listed {
+                match self.listed(group.id, &group.topic, &group.name).await {
+                    Ok(info) => groups.push(info),
+                    // It went meanwhile.
+                    Err(
+                        ApiError::UnknownTopicId { .. } | ApiError::ConsumerGroupNotFound { .. },
+                    ) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            // An empty page would be the last one.
+            if !groups.is_empty() || !more {
+                return Ok(ConsumerGroupPage { groups, more });
             }
         }
-        Ok(ConsumerGroupPage { groups, more })
     }
 
     async fn listed(
