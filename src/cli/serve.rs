@@ -82,7 +82,7 @@ fn not_opened(error: impl Error + 'static) -> Failure {
     let mut io = causes.filter_map(|cause| cause.downcast_ref::<io::Error>());
     match io.any(|cause| cause.kind() == io::ErrorKind::StorageFull) {
         true => failure.hint(
-            "make room there; a new peer takes less of it with smaller journal files, --slot-size 4MiB",
+            "make room there; a new peer takes less of it with smaller journal files: `tidings serve peer --slot-size 4MiB`",
         ),
         false => failure,
     }

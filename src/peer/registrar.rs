@@ -357,6 +357,9 @@ impl Registrar {
     }
 
     /// The claimed topic is durable.
+    ///
+    /// Somebody else may have deleted or renamed it since, and told the index first: what this has put there is
+    /// mended then.
     pub async fn confirm(
         &self,
         name: &TopicName,
@@ -371,7 +374,16 @@ impl Registrar {
             id,
             epoch,
         };
-        self.ask(&confirm).await.map(|_| ()).map_err(unavailable)
+        self.ask(&confirm).await.map_err(unavailable)?;
+        let store = &self.options.store;
+        if store.stored_topic(name).is_none_or(|topic| topic.id != id) {
+            self.release(name, id).await;
+            if store.stores(id) {
+                // It has another name, which went when the index gave it this one.
+                self.tell_again();
+            }
+        }
+        Ok(())
     }
 
     /// A topic or a claim is gone. If the index cannot be told now, the next registration says so.

@@ -42,7 +42,8 @@ struct Inner {
     /// So many lists are not taken, of a peer that is heard from then on.
     refuse_lists: usize,
     lists_taken: usize,
-    /// What is said of a name, claims aside, is answered when this is told, and then refused.
+    /// What is said of a name, claims aside, is answered when this is told: refused,
+    /// unless nothing is held any more.
     hold_names: Option<Arc<Notify>>,
 }
 
@@ -128,9 +129,9 @@ impl Service for FakeIndex {
                 });
                 Handling::answer::<ClaimTopic>(reply, claimed)
             }
-            Api::ConfirmTopic if held.is_some() => refuse_later::<ConfirmTopic>(reply, held),
+            Api::ConfirmTopic if held.is_some() => self.answer_later::<ConfirmTopic>(reply, held),
             Api::ConfirmTopic => Handling::answer::<ConfirmTopic>(reply, known()),
-            Api::DropTopic if held.is_some() => refuse_later::<DropTopic>(reply, held),
+            Api::DropTopic if held.is_some() => self.answer_later::<DropTopic>(reply, held),
             Api::DropTopic => Handling::answer::<DropTopic>(reply, known()),
             Api::Depart => Handling::answer::<Depart>(reply, Ok(Done {})),
             Api::ListPeers => Handling::answer::<ListPeers>(reply, Ok(Vec::new())),
@@ -147,13 +148,22 @@ impl Service for FakeIndex {
     }
 }
 
-fn refuse_later<R: Request>(reply: Reply, held: Option<Arc<Notify>>) -> Handling {
-    Handling::finish::<R>(reply, async move {
-        if let Some(held) = held {
-            held.notified().await;
-        }
-        Err(ApiError::ShuttingDown)
-    })
+impl FakeIndex {
+    fn answer_later<R>(self: &Arc<Self>, reply: Reply, held: Option<Arc<Notify>>) -> Handling
+    where
+        R: Request<Answer = Done>,
+    {
+        let this = self.clone();
+        Handling::finish::<R>(reply, async move {
+            if let Some(held) = held {
+                held.notified().await;
+            }
+            match this.lock().hold_names {
+                Some(_) => Err(ApiError::ShuttingDown),
+                None => Ok(Done {}),
+            }
+        })
+    }
 }
 
 fn elsewhere(name: TopicName) -> TopicLocation {

@@ -15,11 +15,12 @@ use super::asker::Asker;
 use super::command::Context;
 use super::retention::{ClockWatch, Plan, Terms, discard, holds, plan};
 use super::shared::TopicShared;
+use crate::journal::JournalError;
 use crate::limits;
 use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
 use crate::topic::RowKey;
-use crate::types::{Offset, ProducerId, Retention, SubscriptionName, TopicId};
+use crate::types::{Offset, ProducerId, Retention, SubscriptionName, TopicId, TopicName};
 
 /// The topic as it was when it was last looked at.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,6 +60,8 @@ pub(super) struct Expiry {
     pass_begun: Option<Instant>,
     topics_per_look: usize,
     last_look: Instant,
+    /// A topic of this look that could not be looked up to its end, and why.
+    failed: Option<(TopicName, JournalError)>,
     /// In this pass: there are so many of them that only those used since then are kept.
     kept_since: Option<Timestamp>,
 }
@@ -72,6 +75,7 @@ impl Expiry {
             pass_begun: None,
             topics_per_look: 0,
             last_look: Instant::now(),
+            failed: None,
             kept_since: None,
         }
     }
@@ -145,6 +149,12 @@ impl Expiry {
             }
         }
         self.step(asker, due, now);
+        let line = self.failed.take().map(|(topic, error)| {
+            format!(
+                "what may go of topic {topic} cannot be looked up now, it stays until it can: {error}"
+            )
+        });
+        asker.shared.notice("retention", line);
     }
 
     /// Plans for some topics, and has done what was planned.
@@ -164,11 +174,15 @@ impl Expiry {
                     && !(looked.seen.as_ref())
                         .is_some_and(|seen| seen.is_head_known(topic.start(), now)),
             };
-            let plan = plan(&asker.shared, topic, terms);
+            let (plan, failed) = plan(&asker.shared, topic, terms);
+            let is_all = failed.is_none();
+            if let Some(error) = failed {
+                self.failed = Some((topic.name(), error));
+            }
             if plan.to > plan.from {
                 // Looked at again when this is done: there may be more.
                 steps.push((topic.id, *retention, plan));
-            } else {
+            } else if is_all {
                 // Who was not looked at for it is over when it was before.
                 let known = looked.seen.as_ref().filter(|_| !terms.may_be_over);
                 let due = plan.due.into_iter().chain(known.and_then(|seen| seen.due));

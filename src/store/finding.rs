@@ -21,15 +21,18 @@
 //! segments may have batches that take more offsets than they have records, so only
 //! these are read: at most what whoever begins there reads next.
 
+use std::cell::{Cell, OnceCell};
+
 use super::index::{Place, Run};
 use super::reader::{ReadError, ReadRequest, pieces_from_disk, read};
 use super::segments::Segment;
 use super::shared::{Shared, TopicShared};
 use super::told::parts;
-use crate::journal::{Extent, ExtentRead, Kind, Piece};
+use crate::journal::{Extent, ExtentRead, JournalError, Kind, Piece};
 use crate::limits;
 use crate::protocol::batch::{BatchHeader, Piece as Part};
 use crate::protocol::data::FetchItem;
+use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
 use crate::types::Offset;
 
@@ -64,12 +67,27 @@ pub(super) fn offset_at_time(
     topic: &TopicShared,
     time: Timestamp,
 ) -> Result<Offset, ReadError> {
-    let around = {
+    let around = loop {
         let index = topic.index();
         let (before, reaching) = index.open_around(|extent| extent.last_time < time);
         let runs = index.runs().to_vec();
         drop(index);
-        Around { before, reaching }.and(sealed_around(shared, topic, &runs, time))
+        let search = Search {
+            shared,
+            topic,
+            runs: &runs,
+            time,
+            is_stale: Cell::new(false),
+            failed: OnceCell::new(),
+        };
+        let sealed = search.run();
+        if let Some(error) = search.failed.into_inner() {
+            return Err(not_now(&error).into());
+        }
+        // What was taken out by copying it elsewhere is looked for there.
+        if !search.is_stale.get() || topic.index().runs() == runs {
+            break Around { before, reaching }.and(sealed);
+        }
     };
     let before = around.before.map_or(topic.start(), |extent| extent.end());
     let found = match around.reaching {
@@ -81,46 +99,44 @@ pub(super) fn offset_at_time(
     Ok(found.min(topic.readable_end()).max(topic.start()))
 }
 
-/// The extents around the time among those that footers tell of. A run whose footer cannot be read tells nothing:
-/// what it holds is missing.
-fn sealed_around(shared: &Shared, topic: &TopicShared, runs: &[Run], time: Timestamp) -> Around {
-    let search = Search {
-        shared,
-        topic,
-        runs,
-        time,
-    };
-    let (mut low, mut high) = (0, runs.len());
-    while low < high {
-        let middle = low + (high - low) / 2;
-        // The next one that tells something says it for those that do not.
-        match (middle..high).find_map(|at| Some((at, search.last_of(at)?))) {
-            Some((at, last)) if last.last_time < time => low = at + 1,
-            _ => high = middle,
-        }
-    }
-    let mut before = (0..low).rev().find_map(|at| search.last_of(at));
-    for at in low..runs.len() {
-        let (ended, reaching) = search.split(at);
-        before = later(before, ended);
-        if reaching.is_some() {
-            return Around { before, reaching };
-        }
-    }
-    Around {
-        before,
-        reaching: None,
-    }
-}
-
 struct Search<'a> {
     shared: &'a Shared,
     topic: &'a TopicShared,
     runs: &'a [Run],
     time: Timestamp,
+    /// A segment was gone.
+    is_stale: Cell<bool>,
+    /// A footer could not be read now.
+    failed: OnceCell<JournalError>,
 }
 
 impl Search<'_> {
+    /// The extents around the time among those that footers tell of. A run whose footer is damaged tells nothing:
+    /// what it holds is missing.
+    fn run(&self) -> Around {
+        let (mut low, mut high) = (0, self.runs.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            // The next one that tells something says it for those that do not.
+            match (middle..high).find_map(|at| Some((at, self.last_of(at)?))) {
+                Some((at, last)) if last.last_time < self.time => low = at + 1,
+                _ => high = middle,
+            }
+        }
+        let mut before = (0..low).rev().find_map(|at| self.last_of(at));
+        for at in low..self.runs.len() {
+            let (ended, reaching) = self.split(at);
+            before = later(before, ended);
+            if reaching.is_some() {
+                return Around { before, reaching };
+            }
+        }
+        Around {
+            before,
+            reaching: None,
+        }
+    }
+
     /// The last extent before and the first one from where `holds` no longer does, in the segment of a run.
     fn around(
         &self,
@@ -128,10 +144,15 @@ impl Search<'_> {
         holds: impl Fn(&Extent) -> bool,
     ) -> (Option<Extent>, Option<Extent>) {
         let Some(segment) = self.shared.segments.get(self.runs[at].segment) else {
+            self.is_stale.set(true);
             return (None, None);
         };
         match self.shared.segments.footer(&segment, &self.shared.dir) {
             Ok(Some(footer)) => footer.split(self.topic.id, holds),
+            Err(error) if !error.is_damage() => {
+                _ = self.failed.set(error);
+                (None, None)
+            }
             Ok(None) | Err(_) => (None, None),
         }
     }
@@ -151,6 +172,14 @@ impl Search<'_> {
     fn split(&self, at: usize) -> (Option<Extent>, Option<Extent>) {
         let (before, reaching) = self.around(at, |extent| extent.last_time < self.time);
         (before, reaching.filter(|extent| self.is_of(at, extent)))
+    }
+}
+
+/// What is told where a place cannot be looked up now.
+pub(super) fn not_now(error: &JournalError) -> ApiError {
+    ApiError::InvalidArgument {
+        what: "position".to_owned(),
+        reason: format!("it cannot be looked up now, nothing was done, try again ({error})"),
     }
 }
 
@@ -236,11 +265,16 @@ fn before(shared: &Shared, topic: &TopicShared, at: Offset) -> Option<Before> {
     if let Some(gap) = gap {
         return Some(missing(gap.from));
     }
-    let place = topic.index().find(last);
-    let segment = match place {
-        Place::Open(open) => return Some(all_of(&open.extent, at)),
-        Place::Sealed { segment, .. } => shared.segments.get(segment)?,
-        Place::Nowhere { .. } => return None,
+    let segment = loop {
+        let place = topic.index().find(last);
+        match place {
+            Place::Open(open) => return Some(all_of(&open.extent, at)),
+            Place::Sealed { segment, .. } => match shared.segments.get(segment) {
+                None if topic.is_elsewhere(last, segment) => {}
+                found => break found?,
+            },
+            Place::Nowhere { .. } => return None,
+        }
     };
     let footer = shared.segments.footer(&segment, &shared.dir).ok()??;
     let (extent, _) = footer.split(topic.id, |extent| extent.base <= last);

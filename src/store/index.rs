@@ -34,6 +34,17 @@ pub(super) enum Place {
     Nowhere { next: Option<Offset> },
 }
 
+impl Place {
+    /// The segment it names.
+    pub fn segment(&self) -> Option<u64> {
+        match self {
+            Self::Open(open) => Some(open.segment),
+            Self::Sealed { segment, .. } => Some(*segment),
+            Self::Nowhere { .. } => None,
+        }
+    }
+}
+
 /// The places of one topic, in the order of offsets.
 #[derive(Debug, Default)]
 pub(super) struct TopicIndex {

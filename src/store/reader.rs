@@ -269,12 +269,7 @@ impl Reading<'_> {
 
     /// The index named a segment that is gone by now: freed, or replaced by a cold one.
     fn moved(&mut self, number: u64, next: Offset) -> Result<bool, ReadError> {
-        let named = match self.topic.index().find(self.at) {
-            Where::Open(open) => Some(open.segment),
-            Where::Sealed { segment, .. } => Some(segment),
-            Where::Nowhere { .. } => None,
-        };
-        if named != Some(number) {
+        if self.topic.is_elsewhere(self.at, number) {
             return Ok(true);
         }
         // It is not listed as readable at all: its slot holds something else.

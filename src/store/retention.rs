@@ -26,22 +26,27 @@
 //!    new subscription) undoes the plan. Where nobody holds a position nothing
 //!    goes on that account. Age, bytes and number ask nobody: records go although
 //!    somebody has not read them, and the reader is told.
-//! 7. Where a full topic refuses, bytes and number discard nothing
+//! 7. What cannot be looked up now (no descriptor left) stays, and all behind it: the
+//!    next look goes on from there. What is damaged for good is passed over.
+//! 8. Where a full topic refuses, bytes and number discard nothing
 //!    ([`TopicSettings::discards`](crate::types::TopicSettings::discards)).
 
 use std::time::{Duration, Instant};
 
+use super::finding::not_now;
 use super::index::Place as Where;
 use super::reader::{pieces_from_disk, pieces_from_memory};
+use super::segments::Segment;
 use super::shared::{Shared, TopicShared};
 use crate::journal::{Extent, ExtentRead, JournalError, Piece, StoredEntry};
 use crate::limits;
 use crate::protocol::batch::{
     BatchHeader, CheckedBatch, Piece as BatchPiece, expand, time_to_live,
 };
+use crate::protocol::error::ApiError;
 use crate::time::Timestamp;
 use crate::topic::Topic;
-use crate::types::{Gap, Offset, Retention, TopicId};
+use crate::types::{Gap, Offset, Retention};
 
 /// What may go of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +65,20 @@ pub(super) struct Plan {
     pub due: Option<Timestamp>,
     /// The lowest position it relies on: what lies below was confirmed.
     pub confirmed: Option<Offset>,
+}
+
+/// Why something could not be looked into.
+enum Unread {
+    /// Another segment has its records now: it is to be found again.
+    Moved,
+    /// It cannot be read now.
+    Failed(JournalError),
+}
+
+impl From<JournalError> for Unread {
+    fn from(error: JournalError) -> Self {
+        Self::Failed(error)
+    }
 }
 
 /// What a plan is made for.
@@ -94,14 +113,22 @@ struct Limits {
     extents: usize,
 }
 
-/// Plans a step of retention.
-pub(super) fn plan(shared: &Shared, topic: &TopicShared, terms: Terms) -> Plan {
+/// Plans a step of retention. With an error it ends where something cannot be looked up now: more may go.
+pub(super) fn plan(
+    shared: &Shared,
+    topic: &TopicShared,
+    terms: Terms,
+) -> (Plan, Option<JournalError>) {
     let retention = terms.retention;
     let (start, end) = (topic.start(), topic.durable_end());
     let age = retention.age_ms.map(Duration::from_millis);
     let surplus = retention
         .records
-        .map_or(start, |records| nth_record(shared, topic, records));
+        .map_or(Ok(start), |records| nth_record(shared, topic, records));
+    let (surplus, uncounted) = match surplus {
+        Ok(surplus) => (surplus, None),
+        Err(error) => (start, Some(error)),
+    };
     let limits = Limits {
         below: surplus.max(terms.confirmed.unwrap_or(start)),
         before: terms.now.zip(age).map(|(now, age)| now.before(age)),
@@ -116,15 +143,23 @@ pub(super) fn plan(shared: &Shared, topic: &TopicShared, terms: Terms) -> Plan {
     let walk = Walk::new(shared, topic, limits).run();
     let by_age = walk.oldest.zip(age).map(|(oldest, age)| oldest.after(age));
     let by_ttl = walk.over.filter(|_| terms.may_be_over);
-    Plan {
+    let plan = Plan {
         due: by_age.into_iter().chain(by_ttl).min(),
         confirmed: terms.confirmed,
         ..walk.plan
-    }
+    };
+    (plan, uncounted.or(walk.failed))
 }
 
 /// Bytes of the batches that go when everything below `to` does, and the start that holds for.
-pub(super) fn plan_purge(shared: &Shared, topic: &TopicShared, to: Offset) -> Plan {
+///
+/// # Errors
+/// `InvalidArgument`: some of it cannot be looked up now, so nobody knows how many bytes it has.
+pub(super) fn plan_purge(
+    shared: &Shared,
+    topic: &TopicShared,
+    to: Offset,
+) -> Result<Plan, ApiError> {
     let limits = Limits {
         below: to,
         before: None,
@@ -134,7 +169,11 @@ pub(super) fn plan_purge(shared: &Shared, topic: &TopicShared, to: Offset) -> Pl
         end: to,
         extents: usize::MAX,
     };
-    Walk::new(shared, topic, limits).run().plan
+    let walk = Walk::new(shared, topic, limits).run();
+    match walk.failed {
+        None => Ok(walk.plan),
+        Some(error) => Err(not_now(&error)),
+    }
 }
 
 /// Lets go of what a plan says. The plan was made at this start.
@@ -155,13 +194,13 @@ pub(super) fn holds(plan: &Plan, topic: &Topic, shared: &Shared) -> bool {
 }
 
 /// The offset from which on there are so many records. Where records were taken out of the middle, batches tell.
-fn nth_record(shared: &Shared, topic: &TopicShared, records: u64) -> Offset {
+fn nth_record(shared: &Shared, topic: &TopicShared, records: u64) -> Result<Offset, JournalError> {
     let (start, end) = (topic.start(), topic.durable_end());
     let gaps = topic.gaps();
     let (removed, thinned_end) = topic.thinned();
     let all = nth_from_end(&gaps, end, records);
     if removed == 0 || all >= thinned_end {
-        return all;
+        return Ok(all);
     }
     let missing = gaps.iter().map(|gap| {
         let (from, to) = (gap.from.max(start), gap.to.min(end));
@@ -173,25 +212,25 @@ fn nth_record(shared: &Shared, topic: &TopicShared, records: u64) -> Offset {
     let mut surplus = there.saturating_sub(records);
     let mut at = start;
     while surplus > 0 && at < end {
-        let Ok(Some((segment, extent))) = extent_from(shared, topic, at) else {
+        let Some((extent, pieces)) = extent_and_pieces(shared, topic, at)? else {
             break;
         };
         // What lay in a segment that is ruined counts, as it does above.
         let ruined = unaccounted(&gaps, at, extent.base);
         if surplus <= ruined {
-            return at.saturating_add(surplus);
+            return Ok(at.saturating_add(surplus));
         }
         surplus -= ruined;
         let from = at;
         at = extent.end();
-        for piece in pieces_of(shared, topic.id, (segment, extent, from)).unwrap_or_default() {
+        for piece in pieces {
             match nth_in(&piece, from.max(start), &mut surplus) {
-                Some(found) => return found,
+                Some(found) => return Ok(found),
                 None => at = at.max(piece.to()),
             }
         }
     }
-    at.min(end)
+    Ok(at.min(end))
 }
 
 /// How many offsets in `[from, to)` are not known to be missing.
@@ -296,6 +335,8 @@ struct Walk<'a> {
     topic: &'a TopicShared,
     limits: Limits,
     plan: Plan,
+    /// Why it ended early.
+    failed: Option<JournalError>,
     /// Append time of the first batch that stays.
     oldest: Option<Timestamp>,
     /// When the time of that one is over, if it has one.
@@ -321,6 +362,7 @@ impl<'a> Walk<'a> {
             topic,
             limits,
             plan,
+            failed: None,
             oldest: None,
             over: None,
             thinned_end: match topic.thinned() {
@@ -333,24 +375,36 @@ impl<'a> Walk<'a> {
     /// Takes what may go.
     fn run(mut self) -> Self {
         for _ in 0..self.limits.extents {
-            // What cannot be looked up now cannot be counted either: what comes after it stays.
-            let next = extent_from(self.shared, self.topic, self.plan.to).unwrap_or_default();
-            let goes_on = next.is_some_and(|(segment, extent)| {
-                extent.base < self.limits.end && self.take(segment, extent)
-            });
-            if !goes_on {
-                // Records are counted, so the start may come to lie inside a batch, which stays live.
-                let below = self.limits.below.min(self.limits.end);
-                self.plan.removed += self.removed_before(below);
-                self.plan.to = self.plan.to.max(below);
-                break;
+            match self.step() {
+                // What moved is found again.
+                Ok(true) | Err(Unread::Moved) => {}
+                Ok(false) => break,
+                Err(Unread::Failed(error)) => {
+                    self.failed = Some(error);
+                    break;
+                }
             }
         }
         self
     }
 
+    /// Takes the next extent, or what of it may go. False: that was all.
+    fn step(&mut self) -> Result<bool, Unread> {
+        let next = extent_from(self.shared, self.topic, self.plan.to)?;
+        if let Some((segment, extent)) = next.filter(|(_, next)| next.base < self.limits.end)
+            && self.take(segment, extent)?
+        {
+            return Ok(true);
+        }
+        // Records are counted, so the start may come to lie inside a batch, which stays live.
+        let below = self.limits.below.min(self.limits.end);
+        self.plan.removed += self.removed_before(below)?;
+        self.plan.to = self.plan.to.max(below);
+        Ok(false)
+    }
+
     /// Takes the extent, or the batches of it that may go. False: something of it stays.
-    fn take(&mut self, segment: u64, extent: Extent) -> bool {
+    fn take(&mut self, segment: u64, extent: Extent) -> Result<bool, Unread> {
         let is_whole = extent.base >= self.plan.to && extent.end() <= self.limits.end;
         let bytes = self.plan.dropped + extent.payload_bytes();
         let by_bytes = bytes <= self.limits.excess && extent.end() < self.limits.end;
@@ -358,61 +412,50 @@ impl<'a> Walk<'a> {
         let by_age = before.is_some_and(|before| extent.last_time < before);
         if is_whole && (extent.end() <= self.limits.below || by_bytes || by_age) {
             if extent.base < self.thinned_end {
-                self.count_removed(segment, extent);
+                let batches = self.batches(segment, extent)?;
+                self.plan.removed += batches.iter().map(|batch| batch.removed).sum::<u64>();
             }
             self.plan.dropped = bytes;
             self.plan.to = extent.end();
-            return true;
+            return Ok(true);
         }
         self.oldest = Some(extent.first_time);
         let in_part = extent.base < self.limits.below
             || self.plan.dropped < self.limits.excess
             || self.limits.over.is_some()
             || before.is_some_and(|before| extent.first_time < before);
-        in_part && self.take_batches(segment, extent)
+        Ok(in_part && self.take_batches(segment, extent)?)
     }
 
-    fn take_batches(&mut self, segment: u64, extent: Extent) -> bool {
-        let Some(batches) = self.batches(segment, extent) else {
-            return false;
-        };
-        for batch in batches {
+    fn take_batches(&mut self, segment: u64, extent: Extent) -> Result<bool, Unread> {
+        for batch in self.batches(segment, extent)? {
             if batch.end > self.limits.end || !self.may_go(&batch) {
                 self.oldest = Some(batch.time);
                 self.over = batch.over;
-                return false;
+                return Ok(false);
             }
             self.plan.dropped += batch.bytes;
             self.plan.removed += batch.removed;
             self.plan.to = batch.end;
         }
-        true
+        Ok(true)
     }
 
-    /// Counts what an extent that goes has lost of its records before.
-    fn count_removed(&mut self, segment: u64, extent: Extent) {
-        for batch in self.batches(segment, extent).unwrap_or_default() {
-            self.plan.removed += batch.removed;
-        }
-    }
-
-    /// The same of what lies between the batches that go and an offset inside one that stays.
-    fn removed_before(&self, below: Offset) -> u64 {
+    /// How many records were lost before between the batches that go and an offset inside one that stays.
+    fn removed_before(&self, below: Offset) -> Result<u64, JournalError> {
         let (mut at, mut removed) = (self.plan.to, 0);
         while at < below.min(self.thinned_end) {
-            let next = extent_from(self.shared, self.topic, at);
-            let Some((segment, extent)) = next.ok().flatten() else {
+            let Some((extent, pieces)) = extent_and_pieces(self.shared, self.topic, at)? else {
                 break;
             };
-            let pieces = pieces_of(self.shared, self.topic.id, (segment, extent, at));
-            for piece in pieces.unwrap_or_default() {
+            for piece in pieces {
                 if let Piece::Entry(entry) = &piece {
                     removed += removed_in(entry, self.plan.to, below);
                 }
             }
             at = extent.end().max(at.next());
         }
-        removed
+        Ok(removed)
     }
 
     fn may_go(&self, batch: &Batch) -> bool {
@@ -424,12 +467,12 @@ impl<'a> Walk<'a> {
             || self.limits.before.is_some_and(|before| batch.time < before)
     }
 
-    /// The batches of an extent that end above the start; what has to be read and cannot counts as one that weighs nothing.
-    fn batches(&self, segment: u64, extent: Extent) -> Option<Vec<Batch>> {
+    /// The batches of an extent that end above the start; what is damaged counts as one that weighs nothing.
+    fn batches(&self, segment: u64, extent: Extent) -> Result<Vec<Batch>, Unread> {
         // One of a single entry says all there is to ask, if no records were taken out of it and none have a time to live:
         // topics that keep little are looked at without reading any of it.
         if extent.entries == 1 && extent.base >= self.thinned_end && !self.limits.have_ttl {
-            return Some(vec![Batch {
+            return Ok(vec![Batch {
                 end: extent.end(),
                 time: extent.last_time,
                 bytes: extent.payload_bytes(),
@@ -438,7 +481,7 @@ impl<'a> Walk<'a> {
                 is_hollow: false,
             }]);
         }
-        let pieces = pieces_of(self.shared, self.topic.id, (segment, extent, self.plan.to))?;
+        let pieces = pieces_of(self.shared, self.topic, (segment, extent, self.plan.to))?;
         let (from, may_be_thinned) = (self.plan.to, extent.base < self.thinned_end);
         let batch = |piece: Piece| match piece {
             Piece::Entry(entry) => Batch {
@@ -461,7 +504,7 @@ impl<'a> Walk<'a> {
                 is_hollow: false,
             },
         };
-        Some(pieces.into_iter().map(batch).collect())
+        Ok(pieces.into_iter().map(batch).collect())
     }
 }
 
@@ -476,23 +519,51 @@ fn piece_end(entry: &StoredEntry) -> Offset {
 /// What of an extent of a segment ends above an offset, from memory or the disk.
 fn pieces_of(
     shared: &Shared,
-    topic: TopicId,
+    topic: &TopicShared,
     (segment, extent, from): (u64, Extent, Offset),
-) -> Option<Vec<Piece>> {
+) -> Result<Vec<Piece>, Unread> {
     let read = ExtentRead {
-        topic,
+        topic: topic.id,
         extent,
         from,
     };
     if let Some(pieces) = pieces_from_memory(shared, segment, &read) {
-        return Some(pieces);
+        return Ok(pieces);
     }
-    let segment = shared.segments.get(segment)?;
-    pieces_from_disk(shared, &segment, &read).ok()
+    let from = from.max(extent.base);
+    let damaged = || {
+        let to = extent.end();
+        vec![Piece::Damaged { from, to }]
+    };
+    match shared.segments.get(segment) {
+        None if topic.is_elsewhere(from, segment) => Err(Unread::Moved),
+        None => Ok(damaged()),
+        Some(segment) => match pieces_from_disk(shared, &segment, &read) {
+            Err(error) if error.is_damage() => Ok(damaged()),
+            pieces => Ok(pieces?),
+        },
+    }
 }
 
-/// The extent that holds `at`, or the first one after it, and its segment. A segment that is gone or ruined is
-/// passed over.
+/// The extent that holds `at`, or the first one after it, and what of it ends above `at`.
+fn extent_and_pieces(
+    shared: &Shared,
+    topic: &TopicShared,
+    at: Offset,
+) -> Result<Option<(Extent, Vec<Piece>)>, JournalError> {
+    loop {
+        let Some((segment, extent)) = extent_from(shared, topic, at)? else {
+            return Ok(None);
+        };
+        match pieces_of(shared, topic, (segment, extent, at)) {
+            Ok(pieces) => return Ok(Some((extent, pieces))),
+            Err(Unread::Moved) => {}
+            Err(Unread::Failed(error)) => return Err(error),
+        }
+    }
+}
+
+/// The extent that holds `at`, or the first one after it, and its segment. A segment that is ruined is passed over.
 fn extent_from(
     shared: &Shared,
     topic: &TopicShared,
@@ -503,14 +574,18 @@ fn extent_from(
         let next = match place {
             Where::Open(open) => return Ok(Some((open.segment, open.extent))),
             Where::Nowhere { next } => next,
-            Where::Sealed { segment, next } => {
-                let extent = sealed_extent(shared, topic, segment, at)?;
-                let before_next = |extent: &Extent| next.is_none_or(|next| extent.base < next);
-                if let Some(extent) = extent.filter(before_next) {
-                    return Ok(Some((segment, extent)));
+            Where::Sealed { segment, next } => match shared.segments.get(segment) {
+                None if topic.is_elsewhere(at, segment) => continue,
+                None => next,
+                Some(sealed) => {
+                    let extent = sealed_extent(shared, topic, &sealed, at)?;
+                    let before_next = |extent: &Extent| next.is_none_or(|next| extent.base < next);
+                    if let Some(extent) = extent.filter(before_next) {
+                        return Ok(Some((segment, extent)));
+                    }
+                    next
                 }
-                next
-            }
+            },
         };
         match next {
             Some(next) => at = next,
@@ -522,13 +597,10 @@ fn extent_from(
 fn sealed_extent(
     shared: &Shared,
     topic: &TopicShared,
-    segment: u64,
+    segment: &Segment,
     at: Offset,
 ) -> Result<Option<Extent>, JournalError> {
-    let Some(segment) = shared.segments.get(segment) else {
-        return Ok(None);
-    };
-    match shared.segments.footer(&segment, &shared.dir) {
+    match shared.segments.footer(segment, &shared.dir) {
         Ok(footer) => Ok(footer.and_then(|footer| footer.extent_at(topic.id, at))),
         Err(error) if error.is_damage() => Ok(None),
         Err(error) => Err(error),

@@ -214,6 +214,11 @@ impl TopicShared {
             .clone()
     }
 
+    /// Whether a segment that is gone was replaced: its place is elsewhere by now.
+    pub fn is_elsewhere(&self, at: Offset, segment: u64) -> bool {
+        self.index().find(at).segment() != Some(segment)
+    }
+
     pub fn index(&self) -> RwLockReadGuard<'_, TopicIndex> {
         self.index.read().unwrap_or_else(PoisonError::into_inner)
     }

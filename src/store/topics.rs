@@ -74,6 +74,11 @@ impl Store {
         })
     }
 
+    /// Whether there is a topic of that id.
+    pub fn stores(&self, id: TopicId) -> bool {
+        self.shared.topics().by_id.contains_key(&id)
+    }
+
     /// How many topics there are.
     pub fn topic_count(&self) -> usize {
         self.shared.topics().by_id.len()
@@ -392,7 +397,7 @@ impl Store {
     pub(super) async fn plan_purge(&self, id: TopicId, to: Offset) -> Result<Plan, ApiError> {
         let topic = self.shared_topic(id)?;
         self.on_disk(&topic, move |shared, topic| {
-            Ok(retention::plan_purge(shared, topic, to))
+            Ok(retention::plan_purge(shared, topic, to)?)
         })
         .await
     }

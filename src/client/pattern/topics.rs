@@ -93,8 +93,10 @@ fn resolve(position: Position, told: &TopicEnd) -> Option<Offset> {
         Position::Beginning => Some(start),
         Position::End => Some(end),
         Position::Offset(offset) => Some(offset.clamp(start, end)),
-        Position::Back(n) => Some(Offset::new(end.get().saturating_sub(n)).max(start)),
-        Position::Time(_) => None,
+        Position::Back(0) => Some(end),
+        Position::Back(n) if n >= end.since(start) => Some(start),
+        // An offset without a record is not counted.
+        Position::Back(_) | Position::Time(_) => None,
     }
 }
 
@@ -276,7 +278,8 @@ mod tests {
         for (n, position, expected) in [
             (1, Position::Beginning, Some(10)),
             (2, Position::End, Some(50)),
-            (3, Position::Back(5), Some(45)),
+            (3, Position::Back(5), None),
+            (8, Position::Back(0), Some(50)),
             (4, Position::Back(99), Some(10)),
             (5, Position::Offset(Offset::new(3)), Some(10)),
             (6, Position::Offset(Offset::new(30)), Some(30)),

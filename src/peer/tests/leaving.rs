@@ -146,3 +146,61 @@ async fn what_was_acknowledged_in_a_topic_that_gets_no_name_is_kept() {
     eventually("told with the list", async || told() == 1).await;
     peer.stop().await;
 }
+
+/// Whoever finds a topic before its maker was answered may delete it too. The index was told so first, and then that
+/// the topic is there: its name was nobody's, and led to this peer.
+#[tokio::test]
+async fn the_name_of_a_topic_that_was_deleted_before_it_was_confirmed_is_free() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let peer = start(dir.path(), |_| ()).await;
+    eventually("registered", async || peer.index.lock().registered).await;
+    let held = hold_names(&peer);
+    let deleted = async {
+        let confirmed = || peer.index.count(Api::ConfirmTopic);
+        eventually("stored", async || confirmed() == 1).await;
+        peer.index.lock().hold_names = None;
+        let delete = DeleteTopic {
+            name: name("quakes.ci"),
+            id: None,
+        };
+        peer.ask(delete).await.expect("it is there");
+        assert_eq!(peer.index.count(Api::DropTopic), 1);
+        held.notify_one();
+    };
+    let (made, ()) = tokio::join!(peer.create("quakes.ci"), deleted);
+    made.expect("it was made");
+    assert_eq!(
+        peer.index.count(Api::DropTopic),
+        2,
+        "again, behind the other"
+    );
+    assert_eq!(peer.index.count(Api::RegisterTopics), 0, "that was enough");
+    peer.stop().await;
+}
+
+/// The index gave the topic back a name that it has no more, and took away the one that it has.
+#[tokio::test]
+async fn a_name_that_comes_behind_a_later_one_is_mended() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let peer = start(dir.path(), |_| ()).await;
+    peer.create("quakes.ci").await.expect("made");
+    let held = hold_names(&peer);
+    let rename = |old, new| RenameTopic {
+        name: name(old),
+        new: name(new),
+    };
+    let again = async {
+        let confirmed = || peer.index.count(Api::ConfirmTopic);
+        eventually("renamed", async || confirmed() == 1).await;
+        peer.index.lock().hold_names = None;
+        let renamed = peer.ask(rename("quakes.old", "quakes.older")).await;
+        renamed.expect("it has that name");
+        held.notify_one();
+    };
+    let (renamed, ()) = tokio::join!(peer.ask(rename("quakes.ci", "quakes.old")), again);
+    renamed.expect("it was renamed");
+    assert_eq!(peer.index.count(Api::DropTopic), 1);
+    let told = || peer.index.count(Api::RegisterTopics);
+    eventually("told with the list", async || told() == 1).await;
+    peer.stop().await;
+}

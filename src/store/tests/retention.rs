@@ -366,3 +366,61 @@ async fn too_many_producers_the_longest_unused_are_forgotten() {
     );
     store.stop().expect("a clean stop");
 }
+
+/// What lies in a file that cannot be opened now is not let go of uncounted: the bytes it has would be told for as long
+/// as the topic is not empty.
+#[tokio::test]
+async fn what_cannot_be_looked_up_now_stays() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (store, _) = open(dir.path());
+    let id = create(&store, "a", Durability::Fsync).await;
+    fill(&store, id, 0..400, 10_000).await;
+    until_sealed(&store).await;
+    store.stop().expect("a clean stop");
+    drop(store);
+    let (store, _) = open(dir.path());
+    let shared = &store.shared;
+    let number = shared.topic(id).expect("there").index().runs()[1].segment;
+    let segment = shared.segments.get(number).expect("there");
+    let slot = shared.dir.slot(segment.slot_id).expect("there");
+    let (file, aside) = (slot.path(), dir.path().join("aside"));
+    std::fs::hard_link(file, &aside).expect("linked");
+    // Nobody has it open or knows its footer, and what can be found says nothing of what lies on the disk.
+    shared.dir.remove_slot(slot.id()).expect("removed");
+    std::os::unix::fs::symlink(file, file).expect("a link to itself");
+    shared.segments.remove(number).expect("there");
+    let again = crate::store::segments::Segment::new(segment.header, segment.row);
+    shared.segments.put(again);
+    let refused = store
+        .purge_topic(name("a"), Position::Offset(Offset::new(399)))
+        .await;
+    let refused = refused
+        .expect_err("nobody knows how much that is")
+        .to_string();
+    assert!(refused.contains("nothing was done"), "{refused}");
+    keep(
+        &store,
+        "a",
+        TopicChanges {
+            retain_bytes: Some(Some(1)),
+            ..TopicChanges::default()
+        },
+    )
+    .await;
+    let noticed = || {
+        store
+            .notices()
+            .iter()
+            .any(|line| line.contains("cannot be looked up now"))
+    };
+    until("it is told", noticed).await;
+    let stuck = start_of(&store, "a").await;
+    assert!((1..399).contains(&stuck), "it goes on up to there: {stuck}");
+    std::fs::rename(&aside, file).expect("renamed");
+    until_start(&store, "a", 399).await;
+    let left = info(&store, "a").await;
+    assert!(left.bytes < 11_000, "one batch: {}", left.bytes);
+    until("it is over", || store.notices().is_empty()).await;
+    assert!(store.damage().is_empty(), "{:?}", store.damage());
+    store.stop().expect("a clean stop");
+}
