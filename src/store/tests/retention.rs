@@ -1,6 +1,7 @@
 //! Retention of each kind, purging and deletion: what goes, what is told, and that the space comes back.
 
 use super::*;
+use crate::store::segments::Segment;
 use crate::types::SubscriptionName;
 
 /// Waits until something is so; long enough for a busy machine.
@@ -388,9 +389,14 @@ async fn what_cannot_be_looked_up_now_stays() {
     // Nobody has it open or knows its footer, and what can be found says nothing of what lies on the disk.
     shared.dir.remove_slot(slot.id()).expect("removed");
     std::os::unix::fs::symlink(file, file).expect("a link to itself");
-    shared.segments.remove(number).expect("there");
-    let again = crate::store::segments::Segment::new(segment.header, segment.row);
-    shared.segments.put(again);
+    until("nobody reads it", || Arc::strong_count(&slot) == 1).await;
+    until("its footer is not known", || {
+        shared.segments.remove(number).expect("there");
+        let again = Segment::new(segment.header, segment.row);
+        shared.segments.put(again);
+        shared.segments.footer(&segment, &shared.dir).is_err()
+    })
+    .await;
     let refused = store
         .purge_topic(name("a"), Position::Offset(Offset::new(399)))
         .await;
