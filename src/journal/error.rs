@@ -75,6 +75,8 @@ impl JournalError {
         };
         let of_the_disk = [
             Errno::IO,
+            Errno::REMOTEIO,
+            Errno::ILSEQ,
             Errno::BADMSG,
             Errno::NODATA,
             Errno::UCLEAN,

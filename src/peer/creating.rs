@@ -44,6 +44,10 @@ pub(super) async fn create_topic(
             Ok(false) => registrar.tell_again(),
             Ok(true) | Err(_) => registrar.release(&name, id).await,
         }
+        if matches!(error, ApiError::IndexUnavailable { .. }) {
+            // It may get to hear of the topic late: the next list has the last word.
+            registrar.tell_again();
+        }
         return Err(error);
     }
     Ok(topic)

@@ -455,6 +455,14 @@ pub enum ApiError {
         /// How many may wait.
         max: u64,
     },
+    /// What has to be read for it cannot be read at the moment: a file cannot be opened. Nothing was done.
+    #[error(
+        "what lies on the node's disk cannot be read at the moment, and nothing was done: {reason}"
+    )]
+    NotReadableNow {
+        /// What failed.
+        reason: String,
+    },
 }
 
 impl ApiError {
@@ -468,7 +476,7 @@ impl ApiError {
     /// The same behind a change that is durable already: what says that nothing was done would not be true.
     pub fn after_a_change(self) -> Self {
         match self {
-            Self::Busy { .. } => Self::Unanswered,
+            Self::Busy { .. } | Self::NotReadableNow { .. } => Self::Unanswered,
             other => other,
         }
     }
@@ -535,6 +543,7 @@ impl ApiError {
             Self::Unanswered => (82, "Unanswered"),
             Self::TooManyDelayed { .. } => (83, "TooManyDelayed"),
             Self::Busy { .. } => (84, "Busy"),
+            Self::NotReadableNow { .. } => (85, "NotReadableNow"),
             Self::Other { code, .. } => (*code, "Other"),
         }
     }
@@ -567,6 +576,7 @@ impl ApiError {
             | Self::TooManyStreams { .. }
             | Self::TooManyDelayed { .. }
             | Self::Busy { .. }
+            | Self::NotReadableNow { .. }
             | Self::ClientSilent { .. }
             | Self::StorageStopped { .. } => true,
             Self::Other { retryable, .. } => *retryable,

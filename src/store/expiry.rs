@@ -60,7 +60,7 @@ pub(super) struct Expiry {
     pass_begun: Option<Instant>,
     topics_per_look: usize,
     last_look: Instant,
-    /// A topic of this look that could not be looked up to its end, and why.
+    /// The first topic of this look that could not be looked up to its end, and why.
     failed: Option<(TopicName, JournalError)>,
     /// In this pass: there are so many of them that only those used since then are kept.
     kept_since: Option<Timestamp>,
@@ -177,7 +177,7 @@ impl Expiry {
             let (plan, failed) = plan(&asker.shared, topic, terms);
             let is_all = failed.is_none();
             if let Some(error) = failed {
-                self.failed = Some((topic.name(), error));
+                self.failed.get_or_insert((topic.name(), error));
             }
             if plan.to > plan.from {
                 // Looked at again when this is done: there may be more.

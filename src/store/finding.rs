@@ -177,9 +177,8 @@ impl Search<'_> {
 
 /// What is told where a place cannot be looked up now.
 pub(super) fn not_now(error: &JournalError) -> ApiError {
-    ApiError::InvalidArgument {
-        what: "position".to_owned(),
-        reason: format!("it cannot be looked up now, nothing was done, try again ({error})"),
+    ApiError::NotReadableNow {
+        reason: error.to_string(),
     }
 }
 
@@ -224,26 +223,33 @@ fn begin_of(item: &FetchItem) -> Offset {
 }
 
 /// The offset from which on there are so many records, or the start if there are fewer.
-pub(super) fn offset_from_end(shared: &Shared, topic: &TopicShared, records: u64) -> Offset {
+pub(super) fn offset_from_end(
+    shared: &Shared,
+    topic: &TopicShared,
+    records: u64,
+) -> Result<Offset, ReadError> {
     let (start, mut at) = (topic.start(), topic.readable_end());
     let mut left = records;
     while left > 0 && at > start {
-        // What cannot be looked up now is taken for records, one an offset.
+        // Where footers are ruined, or tell of nothing, it is taken for records, one an offset.
         let unknown = || Before {
             from: start,
             runs: vec![(start, at)],
         };
-        let before = before(shared, topic, at).unwrap_or_else(unknown);
+        let before = match before(shared, topic, at) {
+            Err(error) if !error.is_damage() => return Err(not_now(&error).into()),
+            before => before.ok().flatten().unwrap_or_else(unknown),
+        };
         for (first, end) in before.runs.into_iter().rev() {
             let here = end.since(first);
             if here >= left {
-                return Offset::new(end.get() - left).max(start);
+                return Ok(Offset::new(end.get() - left).max(start));
             }
             left -= here;
         }
         at = before.from;
     }
-    at.max(start)
+    Ok(at.max(start))
 }
 
 /// What lies in front of an offset, from another one on.
@@ -253,9 +259,13 @@ struct Before {
     runs: Vec<(Offset, Offset)>,
 }
 
-/// The gap or the extent in front of an offset; nothing where it cannot be looked up.
-fn before(shared: &Shared, topic: &TopicShared, at: Offset) -> Option<Before> {
-    let last = Offset::new(at.get().checked_sub(1)?);
+/// The gap or the extent in front of an offset above 0; nothing where nobody knows what is there.
+fn before(
+    shared: &Shared,
+    topic: &TopicShared,
+    at: Offset,
+) -> Result<Option<Before>, JournalError> {
+    let last = Offset::new(at.get() - 1);
     let gaps = topic.gaps();
     let missing = |from| Before {
         from,
@@ -263,30 +273,33 @@ fn before(shared: &Shared, topic: &TopicShared, at: Offset) -> Option<Before> {
     };
     let gap = gaps.iter().find(|gap| gap.from <= last && last < gap.to);
     if let Some(gap) = gap {
-        return Some(missing(gap.from));
+        return Ok(Some(missing(gap.from)));
     }
     let segment = loop {
         let place = topic.index().find(last);
         match place {
-            Place::Open(open) => return Some(all_of(&open.extent, at)),
+            Place::Open(open) => return Ok(Some(all_of(&open.extent, at))),
             Place::Sealed { segment, .. } => match shared.segments.get(segment) {
                 None if topic.is_elsewhere(last, segment) => {}
-                found => break found?,
+                None => return Ok(None),
+                Some(found) => break found,
             },
-            Place::Nowhere { .. } => return None,
+            Place::Nowhere { .. } => return Ok(None),
         }
     };
-    let footer = shared.segments.footer(&segment, &shared.dir).ok()??;
-    let (extent, _) = footer.split(topic.id, |extent| extent.base <= last);
-    let extent = extent?;
-    match (extent.end() > last, segment.header.kind) {
-        (false, _) => Some(missing(extent.end())),
-        (true, Kind::Cold) => Some(Before {
+    let footer = shared.segments.footer(&segment, &shared.dir)?;
+    let split = footer.map(|footer| footer.split(topic.id, |extent| extent.base <= last));
+    let Some((Some(extent), _)) = split else {
+        return Ok(None);
+    };
+    Ok(Some(match (extent.end() > last, segment.header.kind) {
+        (false, _) => missing(extent.end()),
+        (true, Kind::Cold) => Before {
             from: extent.base,
             runs: runs_of(shared, topic, (&segment, extent, at))?,
-        }),
-        (true, Kind::Stream | Kind::Recovery) => Some(all_of(&extent, at)),
-    }
+        },
+        (true, Kind::Stream | Kind::Recovery) => all_of(&extent, at),
+    }))
 }
 
 fn all_of(extent: &Extent, at: Offset) -> Before {
@@ -301,14 +314,14 @@ fn runs_of(
     shared: &Shared,
     topic: &TopicShared,
     (segment, extent, at): (&Segment, Extent, Offset),
-) -> Option<Vec<(Offset, Offset)>> {
+) -> Result<Vec<(Offset, Offset)>, JournalError> {
     let read = ExtentRead {
         topic: topic.id,
         extent,
         from: extent.base,
     };
     let mut runs = Vec::new();
-    for piece in pieces_from_disk(shared, segment, &read).ok()? {
+    for piece in pieces_from_disk(shared, segment, &read)? {
         let Piece::Entry(entry) = piece else {
             continue;
         };
@@ -320,5 +333,5 @@ fn runs_of(
         }
     }
     runs.retain(|(from, to)| from < to);
-    Some(runs)
+    Ok(runs)
 }

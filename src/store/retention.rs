@@ -122,13 +122,9 @@ pub(super) fn plan(
     let retention = terms.retention;
     let (start, end) = (topic.start(), topic.durable_end());
     let age = retention.age_ms.map(Duration::from_millis);
-    let surplus = retention
+    let (surplus, uncounted) = retention
         .records
-        .map_or(Ok(start), |records| nth_record(shared, topic, records));
-    let (surplus, uncounted) = match surplus {
-        Ok(surplus) => (surplus, None),
-        Err(error) => (start, Some(error)),
-    };
+        .map_or((start, None), |records| nth_record(shared, topic, records));
     let limits = Limits {
         below: surplus.max(terms.confirmed.unwrap_or(start)),
         before: terms.now.zip(age).map(|(now, age)| now.before(age)),
@@ -154,7 +150,7 @@ pub(super) fn plan(
 /// Bytes of the batches that go when everything below `to` does, and the start that holds for.
 ///
 /// # Errors
-/// `InvalidArgument`: some of it cannot be looked up now, so nobody knows how many bytes it has.
+/// `NotReadableNow`: some of it cannot be looked up now, so nobody knows how many bytes it has.
 pub(super) fn plan_purge(
     shared: &Shared,
     topic: &TopicShared,
@@ -193,14 +189,19 @@ pub(super) fn holds(plan: &Plan, topic: &Topic, shared: &Shared) -> bool {
     topic.row.start == plan.from && thinnings == Some(plan.thinnings)
 }
 
-/// The offset from which on there are so many records. Where records were taken out of the middle, batches tell.
-fn nth_record(shared: &Shared, topic: &TopicShared, records: u64) -> Result<Offset, JournalError> {
+/// The offset from which on there are so many records. Where records were taken out of the middle, batches tell; with an
+/// error one of them cannot be read now, and there are at least so many from the offset on.
+fn nth_record(
+    shared: &Shared,
+    topic: &TopicShared,
+    records: u64,
+) -> (Offset, Option<JournalError>) {
     let (start, end) = (topic.start(), topic.durable_end());
     let gaps = topic.gaps();
     let (removed, thinned_end) = topic.thinned();
     let all = nth_from_end(&gaps, end, records);
     if removed == 0 || all >= thinned_end {
-        return Ok(all);
+        return (all, None);
     }
     let missing = gaps.iter().map(|gap| {
         let (from, to) = (gap.from.max(start), gap.to.min(end));
@@ -212,25 +213,27 @@ fn nth_record(shared: &Shared, topic: &TopicShared, records: u64) -> Result<Offs
     let mut surplus = there.saturating_sub(records);
     let mut at = start;
     while surplus > 0 && at < end {
-        let Some((extent, pieces)) = extent_and_pieces(shared, topic, at)? else {
-            break;
+        let (extent, pieces) = match extent_and_pieces(shared, topic, at) {
+            Ok(Some(found)) => found,
+            Ok(None) => break,
+            Err(error) => return (at, Some(error)),
         };
         // What lay in a segment that is ruined counts, as it does above.
         let ruined = unaccounted(&gaps, at, extent.base);
         if surplus <= ruined {
-            return Ok(at.saturating_add(surplus));
+            return (at.saturating_add(surplus), None);
         }
         surplus -= ruined;
         let from = at;
         at = extent.end();
         for piece in pieces {
             match nth_in(&piece, from.max(start), &mut surplus) {
-                Some(found) => return Ok(found),
+                Some(found) => return (found, None),
                 None => at = at.max(piece.to()),
             }
         }
     }
-    Ok(at.min(end))
+    (at.min(end), None)
 }
 
 /// How many offsets in `[from, to)` are not known to be missing.
@@ -390,7 +393,10 @@ impl<'a> Walk<'a> {
 
     /// Takes the next extent, or what of it may go. False: that was all.
     fn step(&mut self) -> Result<bool, Unread> {
-        let next = extent_from(self.shared, self.topic, self.plan.to)?;
+        let next = match self.plan.to < self.limits.end {
+            true => extent_from(self.shared, self.topic, self.plan.to)?,
+            false => None,
+        };
         if let Some((segment, extent)) = next.filter(|(_, next)| next.base < self.limits.end)
             && self.take(segment, extent)?
         {
@@ -467,7 +473,8 @@ impl<'a> Walk<'a> {
             || self.limits.before.is_some_and(|before| batch.time < before)
     }
 
-    /// The batches of an extent that end above the start; what is damaged counts as one that weighs nothing.
+    /// The batches of an extent that end above the start. What is damaged counts as one; the first such weighs what the
+    /// sound ones do not.
     fn batches(&self, segment: u64, extent: Extent) -> Result<Vec<Batch>, Unread> {
         // One of a single entry says all there is to ask, if no records were taken out of it and none have a time to live:
         // topics that keep little are looked at without reading any of it.
@@ -481,7 +488,12 @@ impl<'a> Walk<'a> {
                 is_hollow: false,
             }]);
         }
-        let pieces = pieces_of(self.shared, self.topic, (segment, extent, self.plan.to))?;
+        let pieces = pieces_of(self.shared, self.topic, (segment, extent, extent.base))?;
+        let sound = pieces.iter().map(|piece| match piece {
+            Piece::Entry(entry) => u64::from(entry.header.payload_bytes),
+            Piece::Damaged { .. } => 0,
+        });
+        let mut lost = extent.payload_bytes().saturating_sub(sound.sum());
         let (from, may_be_thinned) = (self.plan.to, extent.base < self.thinned_end);
         let batch = |piece: Piece| match piece {
             Piece::Entry(entry) => Batch {
@@ -498,13 +510,14 @@ impl<'a> Walk<'a> {
             Piece::Damaged { to, .. } => Batch {
                 end: to,
                 time: extent.last_time,
-                bytes: 0,
+                bytes: std::mem::take(&mut lost),
                 removed: 0,
                 over: None,
                 is_hollow: false,
             },
         };
-        Ok(pieces.into_iter().map(batch).collect())
+        let batches = pieces.into_iter().map(batch);
+        Ok(batches.filter(|batch| batch.end > from).collect())
     }
 }
 

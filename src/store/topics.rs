@@ -373,7 +373,7 @@ impl Store {
             Position::Back(n) if n >= end.since(start) => Ok(start),
             Position::Back(n) => {
                 let find = move |shared: &Shared, topic: &TopicShared| {
-                    Ok(finding::offset_from_end(shared, topic, n))
+                    finding::offset_from_end(shared, topic, n)
                 };
                 self.on_disk(topic, find).await
             }

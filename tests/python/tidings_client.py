@@ -312,6 +312,7 @@ ERRORS = {
     82: (41, "Unanswered", False, ""),
     83: (58, "TooManyDelayed", True, "max u64"),
     84: (59, "Busy", True, "max u64"),
+    85: (60, "NotReadableNow", True, "reason string"),
 }
 
 NUMBERS = {"u8": "<B", "u16": "<H", "u32": "<I", "u64": "<Q", "i64": "<q", "time": "<q"}

@@ -10,7 +10,7 @@ use crate::client::backoff::Backoff;
 use crate::limits;
 use crate::protocol::api::{PeerState, Position, SubscriptionInfo, TopicLocation};
 use crate::time::Timestamp;
-use crate::types::{SubscriptionName, TopicId, TopicName};
+use crate::types::{Offset, SubscriptionName, TopicId, TopicName};
 
 impl PatternSubscriber {
     pub(super) async fn start(&mut self) -> Result<(), ClientError> {
@@ -169,9 +169,15 @@ impl PatternSubscriber {
     fn place_lost(&mut self) {
         let (from, since) = (self.options.from, self.since);
         for topic in self.topics.iter_mut() {
-            if matches!(topic.place, Place::Wanted(_)) {
-                topic.place = Place::Wanted(of_unreached(from, since));
-            }
+            topic.place = match topic.place {
+                // As far back as it would have begun.
+                Place::Wanted(Position::Back(n)) if topic.end > Offset::ZERO => {
+                    let back = topic.end.get().saturating_sub(n);
+                    Place::Wanted(Position::Offset(Offset::new(back)))
+                }
+                Place::Wanted(_) => Place::Wanted(of_unreached(from, since)),
+                place => place,
+            };
         }
     }
 

@@ -183,5 +183,8 @@ fn node_errors() -> Vec<ApiError> {
         ApiError::Unanswered,
         ApiError::TooManyDelayed { max: 1_000_000 },
         ApiError::Busy { max: 65_536 },
+        ApiError::NotReadableNow {
+            reason: "cannot open journal/slot-00000007: too many open files".to_owned(),
+        },
     ]
 }

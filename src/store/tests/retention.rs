@@ -403,7 +403,10 @@ async fn what_cannot_be_looked_up_now_stays() {
     let refused = refused
         .expect_err("nobody knows how much that is")
         .to_string();
-    assert!(refused.contains("nothing was done"), "{refused}");
+    assert!(
+        refused.contains("cannot be read at the moment"),
+        "{refused}"
+    );
     keep(
         &store,
         "a",
@@ -428,5 +431,45 @@ async fn what_cannot_be_looked_up_now_stays() {
     assert!(left.bytes < 11_000, "one batch: {}", left.bytes);
     until("it is over", || store.notices().is_empty()).await;
     assert!(store.damage().is_empty(), "{:?}", store.damage());
+    store.stop().expect("a clean stop");
+}
+
+/// A damaged batch weighs what it weighed when it was appended.
+#[tokio::test]
+async fn what_is_damaged_is_counted_off_when_it_goes() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (store, _) = open(dir.path());
+    let values: Vec<Vec<u8>> = (0..40).map(|n| value(n, 5_000)).collect();
+    for topic in ["a", "b"] {
+        let id = create(&store, topic, Durability::Fsync).await;
+        for (n, value) in values.iter().enumerate() {
+            let told = [topic.as_bytes(), value].concat();
+            publish(&store, id, batch(1, n as u64, &[&told])).await;
+        }
+    }
+    store.stop().expect("a clean stop");
+    drop(store);
+    spoil(dir.path(), &[b"a", &values[7][..]].concat());
+    let (store, _) = open(dir.path());
+    let both = async || {
+        let (a, b) = (info(&store, "a").await, info(&store, "b").await);
+        assert_eq!(
+            a.bytes, b.bytes,
+            "after {} and {}",
+            a.start_offset, b.start_offset
+        );
+        a.bytes
+    };
+    let mut before = both().await;
+    // In front of it, over it, behind it.
+    for at in [3, 20, 30] {
+        for topic in ["a", "b"] {
+            let place = Position::Offset(Offset::new(at));
+            store.purge_topic(name(topic), place).await.expect("purged");
+        }
+        let left = both().await;
+        assert!(left < before, "{left} of {before}");
+        before = left;
+    }
     store.stop().expect("a clean stop");
 }
